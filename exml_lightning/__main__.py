@@ -1,0 +1,5 @@
+"""``python -m exml_lightning`` is ``exml``."""
+
+from exml_lightning.cli import main
+
+main()

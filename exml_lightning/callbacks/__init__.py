@@ -1,0 +1,9 @@
+"""Lightning callbacks: the buffer, checkpoints, results, the finished ex-model, progress."""
+
+from exml_lightning.callbacks.ex_model import ExModelWriter
+from exml_lightning.callbacks.progress import StreamProgressBar
+from exml_lightning.callbacks.results import ResultsCallback
+from exml_lightning.callbacks.stream_checkpoint import StreamCheckpoint
+from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
+
+__all__ = ["ExModelWriter", "ResultsCallback", "StreamCheckpoint", "StreamProgressBar", "SyntheticBufferCallback"]

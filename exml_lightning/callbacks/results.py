@@ -1,0 +1,173 @@
+"""`ResultsCallback`: the accuracy matrix, `summary.json` and `test.json`."""
+
+import csv
+import io
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
+from exml_lightning.core import metrics
+from exml_lightning.files import write_text
+from exml_lightning.logger import RunLogger
+from exml_lightning.module import ExModelModule
+from exml_lightning.report.table import print_accuracy_matrix, print_values
+
+
+class ResultsCallback(Callback):
+    """Keeps the figures of a run, writes them into the run folder and prints them after each experience.
+
+    Place it after `SyntheticBufferCallback`, so that generating does not count as distilling.
+    """
+
+    def __init__(self) -> None:
+        self.matrix: dict[int, list[float]] = {}
+        """Accuracy on each part of the test stream after each experience."""
+        self.seconds_distilling = 0.0
+        self._since: float | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, and keep the rows of ``metrics.csv`` from before a resume."""
+        if isinstance(trainer.logger, RunLogger):
+            trainer.logger.keep(trainer.global_step)
+        self._since = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._since = time.monotonic()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock: measuring accuracy does not count as distilling."""
+        self._stop_clock()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the accuracies over, write the figures so far and print the table."""
+        self._stop_clock()
+        assert isinstance(pl_module, ExModelModule)
+        if pl_module.accuracy:
+            self.matrix[trainer.current_epoch] = list(pl_module.accuracy)
+        if trainer.is_global_zero and self.matrix:
+            self._write(trainer, pl_module)
+            self._print_matrix(pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write and print the summary, again if the run was finished before."""
+        assert isinstance(pl_module, ExModelModule)
+        if trainer.is_global_zero and self.matrix and trainer.current_epoch == trainer.max_epochs:
+            summary = self._write(trainer, pl_module)
+            fractions = ("stream_accuracy", "average_accuracy", "forgetting")
+            values = {name.replace("_", " "): f"{100 * summary[name]:.2f} %" for name in fractions}
+            values["generating"] = f"{summary['seconds_generating']:.1f} s"
+            values["distilling"] = f"{summary['seconds_distilling']:.1f} s"
+            values["peak memory"] = f"{summary['peak_memory_mb']:.0f} MB"
+            print_values(f"finished: {trainer.default_root_dir}", values)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``test.json`` and print the accuracies."""
+        assert isinstance(pl_module, ExModelModule)
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "test.json"
+            write_text(path, json.dumps(_accuracies(pl_module, pl_module.accuracy), indent=2) + "\n")
+            _print_accuracies(pl_module, str(path))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the accuracies of ``exml validate``; a fit prints its own table."""
+        assert isinstance(pl_module, ExModelModule)
+        if trainer.is_global_zero and trainer.state.fn == "validate":
+            _print_accuracies(pl_module, "accuracy on the test stream")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows of the matrix and the seconds spent, those of the experience under way included."""
+        running = 0.0 if self._since is None else time.monotonic() - self._since
+        return {"matrix": self.matrix, "seconds_distilling": self.seconds_distilling + running}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to saved figures."""
+        self.matrix = dict(state["matrix"])
+        self.seconds_distilling = state["seconds_distilling"]
+
+    def _stop_clock(self) -> None:
+        if self._since is not None:
+            self.seconds_distilling += time.monotonic() - self._since
+        self._since = None
+
+    def _write(self, trainer: Trainer, module: ExModelModule) -> dict[str, Any]:
+        folder = Path(trainer.default_root_dir)
+        sizes, first_seen = _parts(module)
+        learned = sorted(self.matrix)
+        rows = [self.matrix[k] for k in learned]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["after_experience", *first_seen, "stream"])
+        for k, row in zip(learned, rows, strict=True):
+            writer.writerow([k, *row, metrics.stream_accuracy(row, sizes)])
+        write_text(folder / "accuracy_matrix.csv", text.getvalue())
+        generating = (c.seconds_generating for c in trainer.callbacks if isinstance(c, SyntheticBufferCallback))
+        summary = {
+            **_accuracies(module, rows[-1]),
+            "average_accuracy": metrics.average_accuracy(rows, sizes, first_seen),
+            "forgetting": metrics.forgetting(rows, first_seen),
+            "seconds_generating": sum(generating),
+            "seconds_distilling": self.seconds_distilling,
+            "experiences_learned": len(rows),
+        }
+        write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        return summary
+
+    def _print_matrix(self, module: ExModelModule) -> None:
+        sizes, first_seen = _parts(module)
+        learned = sorted(self.matrix)
+        print_accuracy_matrix(
+            [self.matrix[k] for k in learned],
+            _part_names(module),
+            [metrics.stream_accuracy(self.matrix[k], sizes) for k in learned],
+            [metrics.seen_accuracy(self.matrix[k], sizes, first_seen, k) for k in learned],
+        )
+
+
+def _parts(module: ExModelModule) -> tuple[list[int], list[int]]:
+    """Return the size of each part of the test stream and the experience that brought it."""
+    parts = module.stream.test_parts
+    return [len(part.images) for part in parts], [part.first_seen for part in parts]
+
+
+def _part_names(module: ExModelModule) -> list[str]:
+    """Name the parts of the test stream by their classes, or by their experience where these are many."""
+    stream = module.stream
+    names = []
+    for part in stream.test_parts:
+        classes = [stream.scenario.dataset.class_names[c] for c in part.images.labels.unique().tolist()]
+        names.append(" ".join(classes) if len(classes) <= 3 else f"part {part.first_seen + 1}")
+    return names
+
+
+def _accuracies(module: ExModelModule, row: list[float]) -> dict[str, Any]:
+    return {
+        "stream_accuracy": metrics.stream_accuracy(row, _parts(module)[0]),
+        "accuracy_per_experience": row,
+        "peak_memory_mb": peak_memory_mb(module.device),
+    }
+
+
+def _print_accuracies(module: ExModelModule, title: str) -> None:
+    values = {name: f"{100 * a:.2f} %" for name, a in zip(_part_names(module), module.accuracy, strict=True)}
+    stream = metrics.stream_accuracy(module.accuracy, _parts(module)[0])
+    print_values(title, {**values, "stream accuracy": f"{100 * stream:.2f} %"})
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory of this process so far, in MB: allocated on a GPU, else resident (0 on Windows, which tells none)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

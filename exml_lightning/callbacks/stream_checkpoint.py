@@ -1,0 +1,62 @@
+"""`StreamCheckpoint`: one checkpoint an experience, and `last.ckpt`."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.files import write_whole
+
+
+def save_checkpoint(trainer: Trainer, path: Path) -> None:
+    """Write a checkpoint whole; every process must call this.
+
+    Args:
+        trainer: The trainer.
+        path: The file; replaced in one step if it exists.
+    """
+    for logger in trainer.loggers:
+        logger.save()  # so that a resumed run finds the rows up to here
+    part = path.with_name(f".part.{path.name}")
+    trainer.save_checkpoint(part)
+    if trainer.is_global_zero:
+        part.replace(path)
+
+
+class StreamCheckpoint(Checkpoint):
+    """Writes ``checkpoints/experience=<k>.ckpt`` after each experience, and ``last.ckpt`` then and in between.
+
+    In between means every `every_n_steps` steps, but never after the last step of an experience: Lightning would resume
+    such a file in the next experience and leave out the end of this one.
+
+    Args:
+        every_n_steps: Steps between two safety copies within an experience; 0 for none.
+    """
+
+    def __init__(self, every_n_steps: int = 500) -> None:
+        if every_n_steps < 0:
+            raise ExmlError(f"checkpoint.every_n_steps is {every_n_steps}: give 0 or more")
+        self.every_n_steps = every_n_steps
+
+    @staticmethod
+    def folder(trainer: Trainer) -> Path:
+        """The folder of the checkpoints of a run."""
+        return Path(trainer.default_root_dir) / "checkpoints"
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write ``last.ckpt`` if it is time."""
+        steps = batch_idx + 1
+        if self.every_n_steps and steps % self.every_n_steps == 0 and steps < trainer.num_training_batches:
+            save_checkpoint(trainer, self.folder(trainer) / "last.ckpt")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``experience=<k>.ckpt`` and the same as ``last.ckpt``."""
+        path = self.folder(trainer) / f"experience={trainer.current_epoch}.ckpt"
+        save_checkpoint(trainer, path)
+        if trainer.is_global_zero:
+            write_whole(path.with_name("last.ckpt"), lambda part: shutil.copyfile(path, part))

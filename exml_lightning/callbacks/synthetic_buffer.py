@@ -1,0 +1,146 @@
+"""`SyntheticBufferCallback`: regenerates and subsamples the buffer at each new expert (Section 3, Algorithm 1)."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from tqdm.auto import tqdm
+
+from exml_lightning.core.buffer import Buffer, update_buffer
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.generators import Auxiliary, Generator, ModelInversion
+from exml_lightning.core.rng import keyed_generator
+from exml_lightning.data import ExpertStream
+from exml_lightning.module import ExModelModule
+from exml_lightning.report.grid import save_grid
+
+logger = logging.getLogger(__name__)
+
+
+class SyntheticBufferCallback(Callback):
+    """Fills the buffer of an `ExpertStream` from each new expert and hands the expert to the ex-model.
+
+    Writes a grid of the new images to ``buffer/experience=<k>.png`` in the run folder.
+
+    Args:
+        size: N, the samples that the buffer holds; at least one for each expert.
+        generator: How samples are made.
+    """
+
+    def __init__(self, size: int = 5000, generator: Generator | None = None) -> None:
+        if size < 1:
+            raise ExmlError(f"buffer.size is {size}: give 1 or more")
+        self.size = size
+        self.generator = generator or ModelInversion()
+        self.seconds_generating = 0.0
+        self._settings: dict[str, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check what can be checked before any work, and set the number of epochs: one for each expert.
+
+        Raises:
+            ExmlError: If the buffer is too small, or the auxiliary images are missing or do not fit.
+        """
+        if stage != "fit":
+            return
+        stream = _stream(trainer)
+        num_experts = len(stream.manifest.experts)
+        limit = trainer.max_epochs
+        trainer.fit_loop.max_epochs = num_experts if limit is None or limit < 0 else min(limit, num_experts)
+        if self.size < trainer.fit_loop.max_epochs:
+            raise ExmlError(
+                f"buffer.size is {self.size}, but the stream has {trainer.fit_loop.max_epochs} experts: "
+                "each needs a place in the buffer"
+            )
+        if isinstance(self.generator, Auxiliary):
+            if stream.auxiliary is None:
+                raise ExmlError("the auxiliary generator has no images to draw from: set data.auxiliary")
+            stream.auxiliary.open(stream.root, stream.manifest.input.shape)
+            self.generator.draw = stream.auxiliary.draw
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse to continue a run under other settings. Lightning calls this after it has restored callbacks.
+
+        Raises:
+            ExmlError: If the checkpoint was written under other settings; names them.
+        """
+        assert isinstance(pl_module, ExModelModule)
+        settings = {
+            **{f"data.{key}": value for key, value in _stream(trainer).settings().items()},
+            **{f"model.{key}": value for key, value in pl_module.settings().items()},
+            "buffer.size": self.size,
+            "buffer.generator": self.generator.settings(),
+        }
+        changed = [f"{k} was {self._settings[k]}, now {settings.get(k)}" for k in self._settings if
+                   self._settings[k] != settings.get(k)]
+        if changed:
+            raise ExmlError(
+                f"the checkpoint was written under other settings ({'; '.join(changed)}): "
+                "give the same ones, or start another run with --trainer.default_root_dir DIR"
+            )
+        self._settings = settings
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin an experience: a run that is resumed in the middle of one gets no `on_train_epoch_start`."""
+        self._begin(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin an experience."""
+        self._begin(trainer, pl_module)
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, ExModelModule)
+        stream, experience = _stream(trainer), trainer.current_epoch
+        if pl_module.attached == experience:
+            return
+        expert = stream.load_expert(experience, pl_module.device)
+        if stream.experience != experience:
+            new = self._generate(trainer, expert, self.size // (experience + 1))
+            if trainer.is_global_zero:
+                path = Path(trainer.default_root_dir) / "buffer" / f"experience={experience}.png"
+                save_grid(path, expert.image_format.denormalize(new.images), new.labels, stream.manifest.class_names)
+            chosen = keyed_generator("subsample", stream.seed, experience)
+            stream.buffer = update_buffer(stream.buffer, new, self.size, chosen)
+            stream.experience = experience
+            pl_module.begin_experience(expert)
+        assert stream.buffer is not None
+        stream.buffer = stream.buffer.to(pl_module.device)
+        pl_module.attach(expert)
+
+    def _generate(self, trainer: Trainer, expert: Expert, num_samples: int) -> Buffer:
+        stream = _stream(trainer)
+        start = time.monotonic()
+        bar = tqdm(
+            total=num_samples,
+            desc=f"Generating from expert {expert.experience + 1}/{trainer.max_epochs}",
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total} images [{elapsed}<{remaining}]",
+            dynamic_ncols=True,
+            disable=trainer.progress_bar_callback is None or not trainer.is_global_zero,
+        )
+        with bar:
+            draws = keyed_generator("generate", stream.seed, expert.experience)
+            new = self.generator.generate(expert, num_samples, draws, bar.update)
+        if trainer.world_size > 1:  # the same key gave the same samples; make sure of the last bit
+            new = Buffer(**trainer.strategy.broadcast(new.state_dict())).to(new.images.device)
+        self.seconds_generating += time.monotonic() - start
+        return new
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the seconds spent and the settings of the run."""
+        return {"seconds_generating": self.seconds_generating, "settings": self._settings}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting, and remember the settings the run was started with."""
+        self.seconds_generating = state["seconds_generating"]
+        self._settings = state["settings"]
+
+
+def _stream(trainer: Trainer) -> ExpertStream:
+    stream = getattr(trainer, "datamodule", None)
+    assert isinstance(stream, ExpertStream)
+    return stream

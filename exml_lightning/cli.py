@@ -1,0 +1,81 @@
+"""The command line: ``exml VERB --config configs/<scenario>.yaml``."""
+
+import difflib
+import logging
+import sys
+import warnings
+from importlib.metadata import version
+
+VERBS = {
+    "experts": "train the stream of experts of a scenario and write them with a manifest",
+    "fit": "learn one ex-model from a stream of experts",
+    "validate": "print the accuracy of a checkpoint on the test stream",
+    "test": "measure the accuracy of a checkpoint on the test stream and write test.json",
+}
+
+HELP = """\
+usage: exml VERB [--config FILE ...] [options]
+
+Ex-Model Continual Learning: grow one model from a stream of trained classifiers, without their data.
+
+verbs:
+{verbs}
+
+examples:
+  exml fit --config configs/split_digits.yaml
+  exml experts -c configs/split_mnist.yaml --data.root data
+  exml fit -c configs/split_mnist.yaml -c configs/strategies/auxiliary.yaml --data.root data
+  exml test -c configs/split_mnist.yaml --data.root data --ckpt_path last
+
+`exml VERB --help` lists the options of a verb; `exml VERB -c FILE --print_config` shows the whole configuration.
+"""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: The words after ``exml``; default those of this process.
+
+    Raises:
+        SystemExit: With status 1 and one line on stderr for bad input, with 2 for a word or a key that does not exist.
+    """
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())), end="")
+        return
+    if args[0] == "--version":
+        print(f"exml_lightning {version('exml-lightning')}")
+        return
+    if args[0] not in VERBS:
+        close = difflib.get_close_matches(args[0], VERBS, n=1)
+        hint = f"did you mean `exml {close[0]}`?" if close else f"verbs: {', '.join(VERBS)}"
+        print(f"exml: error: no verb {args[0]!r}; {hint}", file=sys.stderr)
+        raise SystemExit(2)
+    _run(args)
+
+
+def _run(args: list[str]) -> None:
+    # Lightning takes seconds to import: not for --help. These say what is not so here, or what is on purpose.
+    for message in (
+        ".*exists and is not empty.*",
+        ".*in eval mode at the start of training.*",
+        ".*does not have many workers.*",
+        ".*args parameter is intended to run from within Python.*",
+        ".*isinstance.treespec, LeafSpec.. is deprecated.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    from exml_lightning.core.errors import ExmlError
+    from exml_lightning.lightning_cli import run_experts, run_stream
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+    try:
+        run_experts(args[1:]) if args[0] == "experts" else run_stream(args)
+    except ExmlError as error:
+        print(f"exml: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("\nexml: stopped; the same command goes on (a fit with --ckpt_path last)", file=sys.stderr)
+        raise SystemExit(130) from None
+

@@ -1,0 +1,1 @@
+"""The algorithm in pure PyTorch: no Lightning, no files, no command line."""

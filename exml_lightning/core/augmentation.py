@@ -1,0 +1,59 @@
+"""Small random changes of images, drawn for each sample (Section 4.1)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from exml_lightning.core.errors import ExmlError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Shift, rotation and flip in one batched, differentiable operation on the device of the images.
+
+    Args:
+        shift: Largest displacement along each axis, as a fraction of the image's size; 0 to 1.
+        rotation: Largest rotation either way, in degrees; 0 to 180.
+        flip: Mirror half of the images left to right.
+    """
+
+    shift: float = 0.0
+    rotation: float = 0.0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shift <= 1:
+            raise ExmlError(f"augmentation.shift is {self.shift}: give a fraction of the image's size, 0 to 1")
+        if not 0 <= self.rotation <= 180:
+            raise ExmlError(f"augmentation.rotation is {self.rotation}: give degrees, 0 to 180")
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Change each image in its own way.
+
+        Args:
+            images: Float ``(n, channels, height, width)``.
+            generator: CPU generator of the draws.
+
+        Returns:
+            Images of the same shape; pixels from outside repeat the border. Gradients flow to `images`.
+        """
+        if not (self.shift or self.rotation or self.flip):
+            return images
+        height, width = images.shape[-2:]
+        draws = torch.rand(len(images), 4, generator=generator)  # on the CPU: the same on every device
+        angle = (2 * draws[:, 0] - 1) * math.radians(self.rotation)
+        mirror = torch.where(draws[:, 1] < 0.5, -1.0, 1.0) if self.flip else torch.ones(len(images))
+        move = (2 * draws[:, 2:] - 1) * 2 * self.shift  # coordinates run from -1 to 1
+        cos, sin = angle.cos(), angle.sin()
+        theta = torch.stack(
+            [
+                torch.stack([mirror * cos, -sin * height / width, move[:, 0]], dim=1),
+                torch.stack([mirror * sin * width / height, cos, move[:, 1]], dim=1),
+            ],
+            dim=1,
+        ).to(images)  # (n, 2, 3)
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -1,0 +1,90 @@
+"""The buffer: samples the ex-model is distilled on, of fixed size (Section 3, Algorithm 1)."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Samples, one row each.
+
+    Args:
+        images: Normalised images, float ``(n, channels, height, width)``.
+        labels: Class indices in the stream, int64 ``(n,)``.
+        tasks: Task labels, int64 ``(n,)``.
+        experiences: The experience each sample came from, int64 ``(n,)``.
+    """
+
+    images: Tensor
+    labels: Tensor
+    tasks: Tensor
+    experiences: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: Tensor) -> "Buffer":
+        return Buffer(*(tensor[rows] for tensor in self.tensors()))
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the four columns in the order of the constructor."""
+        return self.images, self.labels, self.tasks, self.experiences
+
+    def to(self, device: torch.device) -> "Buffer":
+        """Return the buffer on `device`."""
+        return Buffer(*(tensor.to(device) for tensor in self.tensors()))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the columns by name, on the CPU."""
+        return {field.name: getattr(self, field.name).cpu() for field in fields(self)}
+
+    @staticmethod
+    def cat(buffers: list["Buffer"]) -> "Buffer":
+        """Join buffers, in order."""
+        return Buffer(*(torch.cat(columns) for columns in zip(*(b.tensors() for b in buffers), strict=True)))
+
+
+def quotas(counts: list[int], total: int) -> list[int]:
+    """Share `total` places among groups as equally as their sizes allow.
+
+    Args:
+        counts: Samples each group has.
+        total: Places to share; at most ``sum(counts)``.
+
+    Returns:
+        Places of each group. They differ by at most one, except where a group has too few samples.
+    """
+    shares = [0] * len(counts)
+    for _ in range(total):
+        group = min(
+            (g for g in range(len(counts)) if shares[g] < counts[g]), key=lambda g: (shares[g], -counts[g])
+        )
+        shares[group] += 1
+    return shares
+
+
+def update_buffer(buffer: Buffer | None, new: Buffer, size: int, generator: torch.Generator) -> Buffer:
+    """Make room for the samples of a new expert (Algorithm 1, lines 4 and 5).
+
+    Args:
+        buffer: Samples of the earlier experiences; None before the first.
+        new: Samples of the new experience.
+        size: N, the number of samples to end with.
+        generator: Chooses the samples that stay.
+
+    Returns:
+        ``size - len(new)`` samples of `buffer`, the same number from each earlier experience (differing by at most
+        one), then `new`. Fewer only if `buffer` has fewer.
+    """
+    if buffer is None:
+        return new
+    experiences = buffer.experiences.cpu()
+    groups = [(experiences == e).nonzero().flatten() for e in experiences.unique()]
+    places = min(size - len(new), len(buffer))
+    rows = [
+        group[torch.randperm(len(group), generator=generator)[:share]].sort().values
+        for group, share in zip(groups, quotas([len(g) for g in groups], places), strict=True)
+    ]
+    return Buffer.cat([buffer[torch.cat(rows).to(buffer.images.device)], new])

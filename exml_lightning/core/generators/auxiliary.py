@@ -1,0 +1,63 @@
+"""Auxiliary data: images of another data set (Section 4, Auxiliary Data)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.generators.generator import Generator, Progress, batches, no_progress, require, to_buffer
+
+
+def label_by_expert(images: Tensor, expert: Expert, progress: Progress, batch_size: int = 1024) -> Buffer:
+    """Label images with the class that the expert finds likeliest: y_syn = argmax f(x) over its own classes.
+
+    Args:
+        images: Normalised images on the expert's device, ``(n, channels, height, width)``.
+        expert: The expert.
+        progress: Called with the number of images done.
+        batch_size: Images shown to the expert together.
+
+    Returns:
+        The labelled samples.
+    """
+    columns = []
+    with torch.no_grad():
+        for rows in batches(len(images), batch_size):
+            columns.append(expert(images[rows]).argmax(dim=1))
+            progress(float(len(columns[-1])))
+    return to_buffer(images, torch.cat(columns), expert)
+
+
+@dataclass
+class Auxiliary(Generator):
+    """Images of another data set, drawn once for each expert and labelled by it.
+
+    Which data set is set by ``data.auxiliary``, since it depends on the scenario.
+
+    Attributes:
+        draw: Draws pixel values: called with a number of images and a CPU generator, returns uint8 or float
+            ``(n, channels, height, width)`` as `ImageFormat.normalize` takes them. Whoever owns the data sets it.
+    """
+
+    draw: Callable[[int, torch.Generator], Tensor] | None = field(default=None, init=False)
+
+    def generate(
+        self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
+    ) -> Buffer:
+        """Draw samples and have the expert label them; see `Generator.generate`.
+
+        Raises:
+            ExmlError: If there is nothing to draw from.
+        """
+        require(self.draw is not None, "the auxiliary generator has no images to draw from: set data.auxiliary")
+        assert self.draw is not None
+        pixels = self.draw(num_samples, generator).to(expert.classes.device)
+        return label_by_expert(expert.image_format.normalize(pixels), expert, progress)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the class name; what is drawn from is the data module's setting."""
+        return {"class": type(self).__name__}

@@ -1,0 +1,102 @@
+"""The interface of everything that fills the buffer (Section 4)."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.expert import Expert
+
+Progress = Callable[[float], None]
+
+
+def no_progress(images: float) -> None:
+    """Report progress to nobody.
+
+    Args:
+        images: Work done, in images.
+    """
+
+
+class Generator(ABC):
+    """A way to get samples that stand in for the data an expert was trained on.
+
+    Subclasses are dataclasses: their fields are the settings that a configuration may change.
+    """
+
+    @abstractmethod
+    def generate(
+        self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
+    ) -> Buffer:
+        """Make samples from one expert.
+
+        Args:
+            expert: The frozen expert; samples are made on its device.
+            num_samples: How many, at least 1.
+            generator: CPU generator of every random draw: the same state gives the same samples.
+            progress: Called with the work done since the last call, in images (fractions too).
+
+        Returns:
+            `num_samples` samples, labelled with class indices of the stream that the expert knows.
+        """
+
+    def settings(self) -> dict[str, Any]:
+        """Return the class name and the fields, as plain values."""
+        fields = {k: asdict(v) if is_dataclass(v) else v for k, v in vars(self).items()}  # type: ignore[arg-type]
+        return {"class": type(self).__name__, **fields}
+
+
+def to_buffer(images: Tensor, columns: Tensor, expert: Expert) -> Buffer:
+    """Label images made from an expert.
+
+    Args:
+        images: Normalised images, ``(n, channels, height, width)``.
+        columns: Place of each label among the expert's classes, int64 ``(n,)``.
+        expert: The expert.
+
+    Returns:
+        The samples, labelled with class indices of the stream, with the expert's task and experience.
+    """
+    labels = expert.classes[columns.to(expert.classes.device)]
+    return Buffer(
+        images.detach(),
+        labels,
+        torch.full_like(labels, expert.task),
+        torch.full_like(labels, expert.experience),
+    )
+
+
+def balanced_columns(num_samples: int, num_classes: int, generator: torch.Generator) -> Tensor:
+    """Draw class columns, each class as often as the others (differing by at most one).
+
+    Args:
+        num_samples: How many; fewer than `num_classes` draws without replacement.
+        num_classes: Number of classes.
+        generator: CPU generator; decides which classes come once more and the order.
+
+    Returns:
+        int64 ``(num_samples,)`` in ``[0, num_classes)``; any run of `num_classes` holds each class once.
+    """
+    order = torch.randperm(num_classes, generator=generator)
+    return order.repeat(-(-num_samples // num_classes))[:num_samples]
+
+
+def batches(num_samples: int, batch_size: int) -> Iterator[slice]:
+    """Cut `num_samples` rows into slices of at most `batch_size`."""
+    for start in range(0, num_samples, batch_size):
+        yield slice(start, min(start + batch_size, num_samples))
+
+
+def require(condition: bool, message: str) -> None:
+    """Refuse a setting.
+
+    Raises:
+        ExmlError: With `message`, if `condition` does not hold.
+    """
+    if not condition:
+        raise ExmlError(message)

@@ -1,0 +1,22 @@
+"""Gaussian noise, labelled by the expert: the control that any image will do."""
+
+from dataclasses import dataclass
+
+import torch
+
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.generators.auxiliary import label_by_expert
+from exml_lightning.core.generators.generator import Generator, Progress, no_progress
+
+
+@dataclass
+class Noise(Generator):
+    """Images of N(0, 1) noise, limited to the values that real pixels can have, labelled by the expert."""
+
+    def generate(
+        self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
+    ) -> Buffer:
+        """Draw samples and have the expert label them; see `Generator.generate`."""
+        images = torch.randn(num_samples, *expert.image_format.shape, generator=generator)
+        return label_by_expert(expert.image_format.clamp_(images).to(expert.classes.device), expert, progress)

@@ -1,0 +1,77 @@
+"""What an image is for a network: shape, mean and standard deviation."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from exml_lightning.core.errors import ExmlError
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """The input that a network expects.
+
+    Args:
+        shape: Channels, height and width.
+        mean: Mean of each channel, of pixel values in ``[0, 1]``.
+        std: Standard deviation of each channel, of pixel values in ``[0, 1]``.
+
+    Raises:
+        ExmlError: If the numbers do not fit together.
+    """
+
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ExmlError(f"input shape {list(self.shape)} is not [channels, height, width]")
+        if not len(self.mean) == len(self.std) == self.shape[0]:
+            raise ExmlError(
+                f"input mean {list(self.mean)} and std {list(self.std)} need one value a channel ({self.shape[0]})"
+            )
+        if min(self.std) <= 0:
+            raise ExmlError(f"input std {list(self.std)} must be positive")
+
+    def _channels(self, values: tuple[float, ...], like: Tensor) -> Tensor:
+        dtype = like.dtype if like.dtype.is_floating_point else torch.float32
+        return torch.tensor(values, dtype=dtype, device=like.device).view(-1, 1, 1)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn pixel values into network input.
+
+        Args:
+            images: ``(n, channels, height, width)``; uint8 in ``[0, 255]`` or float in ``[0, 1]``.
+
+        Returns:
+            Float images of the same shape.
+        """
+        pixels = images.float() / 255 if images.dtype == torch.uint8 else images
+        return (pixels - self._channels(self.mean, images)) / self._channels(self.std, images)
+
+    def denormalize(self, images: Tensor) -> Tensor:
+        """Turn network input into pixel values in ``[0, 1]``, for people to look at.
+
+        Args:
+            images: Float ``(n, channels, height, width)``, as `normalize` returns them.
+
+        Returns:
+            Float images of the same shape, values in ``[0, 1]``.
+        """
+        return (images * self._channels(self.std, images) + self._channels(self.mean, images)).clamp(0, 1)
+
+    def clamp_(self, images: Tensor) -> Tensor:
+        """Limit network input, in place, to the values that real pixels can have.
+
+        Args:
+            images: Float ``(n, channels, height, width)``.
+
+        Returns:
+            The same tensor.
+        """
+        zero, one = torch.zeros((), device=images.device), torch.ones((), device=images.device)
+        low = self.normalize(zero.expand(self.shape[0], 1, 1))
+        high = self.normalize(one.expand(self.shape[0], 1, 1))
+        return images.clamp_(low, high)

@@ -1,0 +1,96 @@
+"""The target logits: what the expert and the previous ex-model say, merged (Section 3, Eq. 6-9)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Normalize = Literal["center", "standardize", "center_batch", "none"]
+Merge = Literal["unit", "sample"]
+Unknown = Literal["skip", "zero"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the ex-model's logits should be.
+
+    Args:
+        logits: Float ``(n, num_classes)``; 0 where `mask` is False.
+        mask: Bool ``(n, num_classes)``: the units that take part in the loss.
+    """
+
+    logits: Tensor
+    mask: Tensor
+
+
+def normalize_logits(logits: Tensor, how: Normalize) -> Tensor:
+    """Put the logits of a model on a common scale (Eq. 6 and 7).
+
+    Args:
+        logits: Float ``(n, classes)``, the classes that the model knows.
+        how: ``center`` subtracts the mean over the classes; ``standardize`` also divides by the standard deviation
+            over the classes (population); ``center_batch`` subtracts each class's mean over the batch; ``none``.
+
+    Returns:
+        Logits of the same shape.
+    """
+    if how == "none":
+        return logits
+    if how == "center_batch":
+        return logits - logits.mean(dim=0, keepdim=True)
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    if how == "center":
+        return centred
+    return centred / centred.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
+
+
+def merge_targets(
+    expert_logits: Tensor,
+    expert_classes: Tensor,
+    previous_logits: Tensor,
+    previous_known: Tensor,
+    labels: Tensor,
+    *,
+    normalize: Normalize = "center",
+    merge: Merge = "unit",
+    unknown: Unknown = "skip",
+) -> Target:
+    """Merge the answers of the expert and of the previous ex-model (Eq. 8 and 9).
+
+    Args:
+        expert_logits: ``(n, classes of the expert)``.
+        expert_classes: Class index of each of its columns, int64 ``(classes of the expert,)``.
+        previous_logits: ``(n, num_classes)``, all units of the previous ex-model.
+        previous_known: The classes that the previous ex-model knows, bool ``(num_classes,)``; all False before the
+            first experience ends.
+        labels: Class index y_syn of each sample, int64 ``(n,)``; read by ``merge="sample"`` only.
+        normalize: See `normalize_logits`; each model over the classes that it knows.
+        merge: ``unit``: a class that only one of the two knows takes its logit, a class that both know takes the mean.
+            ``sample``: the literal reading of Eq. 9, where the sample's label chooses the whole vector of the expert,
+            of the previous ex-model, or their mean.
+        unknown: What happens to classes that nobody asked knows: ``skip`` leaves them out of the loss, ``zero`` sets
+            their target to 0 (the authors' code).
+
+    Returns:
+        The merged target.
+    """
+    n, num_classes = previous_logits.shape
+    expert_known = torch.zeros_like(previous_known).index_fill(0, expert_classes, True)
+    expert = torch.zeros_like(previous_logits)
+    expert[:, expert_classes] = normalize_logits(expert_logits, normalize).to(expert.dtype)
+    previous_columns = previous_known.nonzero().flatten()
+    previous = torch.zeros_like(previous_logits)
+    if len(previous_columns):
+        previous[:, previous_columns] = normalize_logits(previous_logits[:, previous_columns], normalize)
+
+    if merge == "unit":
+        from_expert = expert_known.expand(n, num_classes)
+        from_previous = previous_known.expand(n, num_classes)
+    else:
+        from_expert = expert_known[labels, None] & expert_known
+        from_previous = previous_known[labels, None] & previous_known
+    votes = from_expert.to(expert.dtype) + from_previous.to(expert.dtype)
+    logits = (expert * from_expert + previous * from_previous) / votes.clamp_min(1)
+    mask = votes > 0
+    return Target(logits, torch.ones_like(mask) if unknown == "zero" else mask)

@@ -1,0 +1,204 @@
+"""`manifest.yaml`: what a folder of experts says about each of them (docs/manifest.md)."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.images import ImageFormat
+from exml_lightning.files import write_text
+from exml_lightning.models.architecture import Architecture
+
+FILE_NAME = "manifest.yaml"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ExpertEntry:
+    """One expert of a folder.
+
+    Args:
+        file: Its weights, a file of the same folder: safetensors or a ``weights_only`` state dict.
+        sha256: Hash of that file, in hexadecimal.
+        architecture: How to build the network.
+        classes: Names of the classes it knows.
+        outputs: The output unit of each of `classes`.
+        task: Task label.
+        classifier: Dotted name of its last linear layer within the network; None if unknown.
+        accuracy: On its own classes, a fraction; None if unknown.
+        training: How it was trained, for people and to tell whether to train it again.
+    """
+
+    file: str
+    sha256: str
+    architecture: Architecture
+    classes: tuple[str, ...]
+    outputs: tuple[int, ...]
+    task: int = 0
+    classifier: str | None = None
+    accuracy: float | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is known about a stream of experts.
+
+    Args:
+        scenario: Name of the scenario.
+        run: The run, 0 to 4; None where it has no meaning.
+        class_names: All classes of the stream; the place of a name is its class index.
+        input: The images that the experts expect.
+        experts: The experts, in the order of the stream.
+    """
+
+    scenario: str
+    run: int | None
+    class_names: tuple[str, ...]
+    input: ImageFormat
+    experts: tuple[ExpertEntry, ...] = ()
+
+    def classes_of(self, index: int) -> list[int]:
+        """Return the class indices that an expert knows, in the order of its outputs."""
+        return [self.class_names.index(name) for name in self.experts[index].classes]
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write ``manifest.yaml`` into a folder, replacing the one there in one step."""
+    text = yaml.safe_dump({"format": FORMAT, **_plain(asdict(manifest))}, sort_keys=False, width=110, default_flow_style=None)
+    write_text(folder / FILE_NAME, text)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check ``manifest.yaml``. The weights are not looked at.
+
+    Args:
+        folder: A folder of experts.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ExmlError: If the file is missing or anything in it is not as it should be; names the file and the key.
+    """
+    path = folder / FILE_NAME
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ExmlError(f"{path} is missing: there are no experts in this folder") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ExmlError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    try:
+        return _parse(raw)
+    except (ExmlError, TypeError, ValueError) as error:
+        raise ExmlError(f"{path}: {error}") from error
+
+
+def _parse(raw: object) -> Manifest:
+    values = _mapping(raw, "the file")
+    if values.pop("format", None) != FORMAT:
+        raise ExmlError(f"format must be {FORMAT}")
+    _only(values, [f.name for f in fields(Manifest)], "the file")
+    image_format = _mapping(_need(values, "input"), "input")
+    _only(image_format, ["shape", "mean", "std"], "input")
+    manifest = Manifest(
+        scenario=str(_need(values, "scenario")),
+        run=values.get("run"),
+        class_names=_names(_need(values, "class_names"), "class_names"),
+        input=ImageFormat(
+            _triple(_need(image_format, "shape")),
+            _numbers(_need(image_format, "mean"), "input.mean"),
+            _numbers(_need(image_format, "std"), "input.std"),
+        ),
+        experts=tuple(
+            _parse_expert(entry, f"experts[{i}]") for i, entry in enumerate(_list(_need(values, "experts"), "experts"))
+        ),
+    )
+    for i, expert in enumerate(manifest.experts):
+        unknown = [name for name in expert.classes if name not in manifest.class_names]
+        if unknown:
+            raise ExmlError(f"experts[{i}].classes: {unknown} is not in class_names {list(manifest.class_names)}")
+    return manifest
+
+
+def _parse_expert(raw: object, where: str) -> ExpertEntry:
+    values = _mapping(raw, where)
+    _only(values, [f.name for f in fields(ExpertEntry)], where)
+    architecture = _mapping(_need(values, "architecture", where), f"{where}.architecture")
+    _only(architecture, ["class_path", "init_args"], f"{where}.architecture")
+    classes = _names(_need(values, "classes", where), f"{where}.classes")
+    outputs = tuple(int(unit) for unit in _list(_need(values, "outputs", where), f"{where}.outputs"))
+    if not classes:
+        raise ExmlError(f"{where}.classes is empty: an expert must know a class")
+    if len(outputs) != len(classes) or len(set(outputs)) != len(outputs) or min(outputs) < 0:
+        raise ExmlError(f"{where}.outputs must name one output unit of its own for each of its {len(classes)} classes")
+    file = str(_need(values, "file", where))
+    if Path(file).name != file:
+        raise ExmlError(f"{where}.file {file!r} must be a file of the same folder, without a path")
+    return ExpertEntry(
+        file=file,
+        sha256=str(_need(values, "sha256", where)),
+        architecture=Architecture(
+            str(_need(architecture, "class_path", f"{where}.architecture")),
+            _mapping(architecture.get("init_args") or {}, f"{where}.architecture.init_args"),
+        ),
+        classes=classes,
+        outputs=outputs,
+        task=int(values.get("task", 0)),
+        classifier=values.get("classifier"),
+        accuracy=values.get("accuracy"),
+        training=_mapping(values.get("training") or {}, f"{where}.training"),
+    )
+
+
+def _need(values: dict[str, Any], key: str, where: str = "") -> Any:
+    if key not in values:
+        raise ExmlError(f"{where + '.' if where else ''}{key} is missing")
+    return values[key]
+
+
+def _only(values: dict[str, Any], keys: Sequence[str], where: str) -> None:
+    unknown = [key for key in values if key not in keys]
+    if unknown:
+        raise ExmlError(f"{where} has unknown keys {unknown}; it takes {list(keys)}")
+
+
+def _mapping(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ExmlError(f"{where} must be a mapping")
+    return dict(value)
+
+
+def _list(value: object, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ExmlError(f"{where} must be a list")
+    return value
+
+
+def _names(value: object, where: str) -> tuple[str, ...]:
+    names = tuple(str(name) for name in _list(value, where))
+    if len(set(names)) != len(names):
+        raise ExmlError(f"{where} names a class twice")
+    return names
+
+
+def _numbers(value: object, where: str) -> tuple[float, ...]:
+    return tuple(float(number) for number in _list(value, where))
+
+
+def _triple(value: object) -> tuple[int, int, int]:
+    sizes = [int(size) for size in _list(value, "input.shape")]
+    if len(sizes) != 3:
+        raise ExmlError("input.shape must be [channels, height, width]")
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

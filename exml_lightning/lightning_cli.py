@@ -1,0 +1,185 @@
+"""LightningCLI for a stream of experts: the configuration's groups, the run folder, resuming."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from exml_lightning.callbacks import (
+    ExModelWriter,
+    ResultsCallback,
+    StreamCheckpoint,
+    StreamProgressBar,
+    SyntheticBufferCallback,
+)
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.data import ExpertStream
+from exml_lightning.experts.training import ExpertRecipe, train_experts
+from exml_lightning.logger import RunLogger
+from exml_lightning.module import ExModelModule
+
+
+class StreamTrainer(Trainer):
+    """Lightning's Trainer; its methods are described here for the help of the command line."""
+
+    def fit(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Learn one ex-model from a stream of experts, one epoch an expert.
+
+        Args:
+            args: As Lightning takes them.
+            ckpt_path: ``last`` continues the run of this run folder where it stopped; or a checkpoint file.
+            kwargs: As Lightning takes them.
+        """
+        super().fit(*args, ckpt_path=ckpt_path, **kwargs)
+
+    def validate(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
+        """Print the accuracy of a checkpoint on the test stream.
+
+        Args:
+            args: As Lightning takes them.
+            ckpt_path: ``last`` for the newest checkpoint of this run folder; or a checkpoint file.
+            kwargs: As Lightning takes them.
+        """
+        return super().validate(*args, ckpt_path=ckpt_path, **kwargs)
+
+    def test(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
+        """Measure the accuracy of a checkpoint on the test stream and write ``test.json`` into the run folder.
+
+        Args:
+            args: As Lightning takes them.
+            ckpt_path: ``last`` for the newest checkpoint of this run folder; or a checkpoint file.
+            kwargs: As Lightning takes them.
+        """
+        return super().test(*args, ckpt_path=ckpt_path, **kwargs)
+
+
+class RunConfigCallback(SaveConfigCallback):
+    """Saves ``config.yaml`` in the run folder once all checks are passed, and of a fit only."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Wait: a checkpoint may still turn out to be of other settings."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file; see `SaveConfigCallback.setup`."""
+        super().setup(trainer, pl_module, "fit")
+
+
+class StreamCLI(LightningCLI):
+    """LightningCLI with the groups ``trainer``, ``model``, ``data``, ``buffer``, ``checkpoint`` and ``experts``."""
+
+    def __init__(self, args: list[str], run: bool, description: str) -> None:
+        super().__init__(
+            ExModelModule,
+            ExpertStream,
+            trainer_class=StreamTrainer,
+            trainer_defaults={"max_epochs": -1, "num_sanity_val_steps": 0, "devices": 1, "enable_model_summary": False},
+            save_config_callback=RunConfigCallback,
+            save_config_kwargs={"overwrite": True},  # `before_fit` refuses folders that hold another run
+            seed_everything_default=False,
+            parser_kwargs={"prog": description},
+            args=args,
+            run=run,
+            auto_configure_optimizers=False,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the verbs that are methods of the trainer, and the arguments not shown for them."""
+        skipped = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "weights_only", "verbose"}
+        return dict.fromkeys(("fit", "validate", "test"), skipped)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the groups that are not Lightning's own."""
+        parser.add_lightning_class_args(SyntheticBufferCallback, "buffer")
+        parser.add_lightning_class_args(StreamCheckpoint, "checkpoint")
+        parser.add_class_arguments(ExpertRecipe, "experts")
+
+    def before_instantiate_classes(self) -> None:
+        """Name the run folder, and find what ``last`` means in it."""
+        config = self._section()
+        if config.trainer.default_root_dir is None:
+            config.trainer.default_root_dir = str(
+                Path("runs") / config.data.scenario.name / _strategy(config) / f"run{config.data.run_id}"
+            )
+        if self.subcommand is not None:
+            config.ckpt_path = _find_checkpoint(Path(config.trainer.default_root_dir), config.ckpt_path, self.subcommand)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer, with the callbacks and the logger that every run has."""
+        config = self._section()
+        defaults = self._get(self.config_init, "trainer")
+        if defaults.logger is None:
+            defaults.logger = RunLogger(config.trainer.default_root_dir) if self.subcommand == "fit" else False
+        # Lightning appends these to the callbacks of the configuration and of the groups, so they come after them.
+        bar = [] if defaults.enable_progress_bar is False else [StreamProgressBar()]
+        self.trainer_defaults["callbacks"] = [*bar, ResultsCallback(), ExModelWriter(_strategy(config))]
+        return super().instantiate_trainer(**kwargs)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the configuration alone: Lightning's own lets a checkpoint overrule the command line."""
+
+    def _section(self) -> Namespace:
+        section = self.config if self.subcommand is None else self.config[self.subcommand]
+        assert isinstance(section, Namespace)
+        return section
+
+
+def run_stream(args: list[str]) -> None:
+    """Run ``exml fit``, ``validate`` or ``test``.
+
+    Args:
+        args: The verb and its options.
+
+    Raises:
+        ExmlError: For whatever the user can put right.
+    """
+    StreamCLI(args, run=True, description="exml")
+
+
+def run_experts(args: list[str]) -> None:
+    """Run ``exml experts``: train the stream of experts of a scenario.
+
+    Args:
+        args: The options.
+
+    Raises:
+        ExmlError: For whatever the user can put right.
+    """
+    cli = StreamCLI(args, run=False, description="exml experts")
+    trainer_config = vars(cli._section().trainer)
+
+    def make_trainer(**overrides: Any) -> Trainer:
+        return Trainer(**{**trainer_config, **overrides})
+
+    train_experts(cli.datamodule, cli.config_init.experts, make_trainer)
+
+
+def _strategy(config: Namespace) -> str:
+    """Name the strategy after its generator: ``ModelInversion`` is ``model_inversion``."""
+    class_name = config.buffer.generator.class_path.rpartition(".")[2] if config.buffer.generator else "ModelInversion"
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in class_name).lstrip("_")
+
+
+def _find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str | None:
+    last = run_folder / "checkpoints" / "last.ckpt"
+    if ckpt_path == "last":
+        if last.is_file():
+            return str(last)
+        if verb == "fit":
+            print(f"{last} does not exist yet: starting with the first expert")
+            return None
+        raise ExmlError(f"{last} does not exist: run `exml fit` first, or give --ckpt_path FILE")
+    if ckpt_path is not None and not zipfile.is_zipfile(ckpt_path):
+        what = "is no checkpoint, or a damaged one" if Path(ckpt_path).is_file() else "does not exist"
+        raise ExmlError(f"--ckpt_path {ckpt_path} {what}: give a checkpoint file, or `last`")
+    if ckpt_path is None and verb != "fit":
+        raise ExmlError(f"which checkpoint? Give --ckpt_path last ({last}) or --ckpt_path FILE")
+    if ckpt_path is None and (run_folder / "config.yaml").exists():
+        raise ExmlError(
+            f"{run_folder} already holds a run: continue it with --ckpt_path last, "
+            "write elsewhere with --trainer.default_root_dir DIR, or delete it"
+        )
+    return ckpt_path

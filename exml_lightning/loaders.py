@@ -1,0 +1,113 @@
+"""Mini-batches from memory: Lightning's loaders without worker processes and per-sample Python."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.rng import keyed_generator
+from exml_lightning.scenarios import LabelledImages
+
+if TYPE_CHECKING:
+    from exml_lightning.data import ExpertStream
+
+
+class Batch(NamedTuple):
+    """A mini-batch.
+
+    Args:
+        images: Normalised images, float ``(n, channels, height, width)``.
+        labels: Class indices in the stream, int64 ``(n,)``.
+        tasks: Task labels, int64 ``(n,)``.
+    """
+
+    images: Tensor
+    labels: Tensor
+    tasks: Tensor
+
+
+class BufferLoader:
+    """`n_iter` mini-batches drawn from the buffer that the stream holds when the first is asked for.
+
+    Lightning asks for the loader, and for its iterator, before a new experience has filled the buffer; so the buffer is
+    read late, and `__iter__` does nothing. The state is the place in the experience, so that a run continues in the
+    middle of one.
+
+    Args:
+        stream: Holds the buffer, the experience and the settings.
+        rank: This process among `stream`'s, part of the key of every draw.
+    """
+
+    def __init__(self, stream: "ExpertStream", rank: int) -> None:
+        self._stream = stream
+        self._rank = rank
+        self._experience = -1
+        self._position = 0
+
+    def __len__(self) -> int:
+        return self._stream.n_iter
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._batches()
+
+    def _batches(self) -> Iterator[Batch]:
+        stream = self._stream
+        if self._experience != stream.experience:
+            self._experience, self._position = stream.experience, 0
+        buffer = stream.buffer
+        assert buffer is not None
+        while self._position < stream.n_iter:
+            generator = keyed_generator("batch", stream.seed, self._experience, self._rank, self._position)
+            rows = torch.randint(len(buffer), (stream.batch_size,), generator=generator)
+            sample = buffer[rows.to(buffer.images.device, non_blocking=True)]
+            self._position += 1
+            yield Batch(stream.augmentation(sample.images, generator), sample.labels, sample.tasks)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the place in the experience."""
+        return {"experience": self._experience, "position": self._position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to a place in an experience."""
+        self._experience, self._position = state["experience"], state["position"]
+
+
+class ImageLoader:
+    """Every image of a set once, in order, or shuffled anew each time it is iterated.
+
+    Args:
+        images: The images, uint8; kept where they are.
+        labels: Class indices to serve with them, int64 ``(n,)``.
+        task: Task label of all.
+        image_format: How to normalise.
+        batch_size: Images a mini-batch.
+        rank: This process; it serves every `world_size`-th image.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        labels: Tensor,
+        task: int,
+        image_format: ImageFormat,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._images = images.images[rank::world_size]
+        self._labels = labels[rank::world_size]
+        self._task = task
+        self._format = image_format
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._labels) // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for images, labels in zip(
+            self._images.split(self._batch_size), self._labels.split(self._batch_size), strict=True
+        ):
+            yield Batch(self._format.normalize(images), labels, torch.full_like(labels, self._task))

@@ -1,0 +1,262 @@
+"""`ExModelModule`: target merging and the Ex-Model Distillation loss (Section 3)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.losses import distillation_mse, known_cross_entropy
+from exml_lightning.core.rng import derive_seed
+from exml_lightning.core.targets import Merge, Normalize, Unknown, merge_targets
+from exml_lightning.data import ExpertStream
+from exml_lightning.loaders import Batch
+from exml_lightning.models import Architecture, ArchitectureConfig
+
+
+def default_optimizer(parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+    """Make the default optimiser: Adam with learning rate 0.001."""
+    return torch.optim.Adam(parameters, lr=1e-3)
+
+
+class ExModelModule(L.LightningModule):
+    """The ex-model, distilled from the expert and the previous ex-model.
+
+    Args:
+        architecture: Network of the ex-model, as `class_path` and `init_args`; default that of the first expert.
+            ``num_classes`` is filled in.
+        lambda_ce: Weight of the cross-entropy with the buffer's labels (Eq. 11).
+        normalize: How the logits of both teachers are put on one scale (Eq. 6, 7): `center`, `standardize`,
+            `center_batch` or `none`.
+        merge: How they are merged (Eq. 9): class by class (`unit`) or by each sample's label (`sample`).
+        unknown: What is asked of classes that nobody knows yet: nothing (`skip`) or 0 (`zero`).
+        optimizer: Makes the optimiser, anew for each expert.
+        lr_scheduler: Makes the learning-rate schedule, anew for each expert; one step an optimiser step.
+    """
+
+    known: Tensor
+    previous_known: Tensor
+
+    def __init__(
+        self,
+        architecture: ArchitectureConfig | None = None,
+        lambda_ce: float = 1.0,
+        normalize: Normalize = "center",
+        merge: Merge = "unit",
+        unknown: Unknown = "skip",
+        optimizer: OptimizerCallable = default_optimizer,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        if lambda_ce < 0:
+            raise ExmlError(f"model.lambda_ce is {lambda_ce}: give 0 or more")
+        self.architecture = None if architecture is None else Architecture.from_config(architecture)
+        self.lambda_ce = lambda_ce
+        self.normalize: Normalize = normalize
+        self.merge: Merge = merge
+        self.unknown: Unknown = unknown
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.accuracy: list[float] = []
+        """Accuracy on each part of the test stream, a fraction, when it was last measured."""
+        self._expert: tuple[Expert, ...] = ()  # a tuple, so that the expert is no sub-module
+
+    @property
+    def stream(self) -> ExpertStream:
+        """The data module of the fit."""
+        stream = getattr(self.trainer, "datamodule", None)
+        assert isinstance(stream, ExpertStream)
+        return stream
+
+    def configure_model(self) -> None:
+        """Build the ex-model once the classes of the stream are known. Lightning calls this before every run."""
+        if hasattr(self, "network"):
+            return
+        manifest = self.stream.manifest
+        num_classes = len(manifest.class_names)
+        architecture = self.architecture or manifest.experts[0].architecture
+        self.architecture = architecture.with_classes(num_classes)
+        self.network = self.architecture.build(self.stream.seed, "ex-model")
+        self.previous = self.architecture.build(self.stream.seed, "ex-model").requires_grad_(False).eval()
+        self.register_buffer("known", torch.zeros(num_classes, dtype=torch.bool))
+        self.register_buffer("previous_known", torch.zeros(num_classes, dtype=torch.bool))
+        self._metrics = nn.ModuleList(
+            MulticlassAccuracy(num_classes, average="micro") for _ in self.stream.test_parts
+        )
+        self._check_input(manifest.input.shape)
+
+    def _check_input(self, shape: tuple[int, int, int]) -> None:
+        assert self.architecture is not None
+        self.network.eval()
+        try:
+            with torch.no_grad():
+                logits = self.network(torch.zeros(1, *shape))
+        except (RuntimeError, ValueError) as error:
+            raise ExmlError(
+                f"model.architecture {self.architecture.class_path} refuses images of shape {list(shape)} "
+                f"({' '.join(str(error).split())[:200]})"
+            ) from error
+        finally:
+            self.network.train()
+        if logits.shape != (1, len(self.known)):
+            raise ExmlError(
+                f"model.architecture {self.architecture.class_path} returns {list(logits.shape)} for one image: "
+                f"it must return [1, {len(self.known)}]"
+            )
+
+    def train(self, mode: bool = True) -> "ExModelModule":
+        """Set train or eval mode; the previous ex-model stays in eval mode."""
+        super().train(mode)
+        if hasattr(self, "previous"):
+            self.previous.eval()
+        return self
+
+    def begin_experience(self, expert: Expert) -> None:
+        """Start on a new expert: the ex-model becomes the previous one, optimiser and schedule start anew.
+
+        Args:
+            expert: The expert, on the device of the ex-model.
+        """
+        if expert.experience > 0:
+            self.previous.load_state_dict(self.network.state_dict())
+            self.previous_known.copy_(self.known)
+        self.known[expert.classes] = True
+        self.trainer.strategy.setup_optimizers(self.trainer)
+
+    def attach(self, expert: Expert) -> None:
+        """Take `expert` as the teacher of the next steps, in place of the one before."""
+        self._expert = (expert,)
+
+    @property
+    def attached(self) -> int | None:
+        """The experience of the expert at hand, None without one."""
+        return self._expert[0].experience if self._expert else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute logits; those of classes not yet learned are minus infinity.
+
+        Args:
+            images: Normalised images, ``(n, channels, height, width)``.
+
+        Returns:
+            Logits ``(n, num_classes)``.
+        """
+        logits: Tensor = self.network(images)
+        return logits.masked_fill(~self.known, -torch.inf)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed torch for layers that draw from the global state (dropout), by this step's key alone."""
+        stream = self.stream
+        torch.manual_seed(derive_seed("step", stream.seed, stream.experience, self.global_rank, batch_idx))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compute the loss of Eq. 11 on a mini-batch.
+
+        Args:
+            batch: Augmented samples of the buffer.
+            batch_idx: Place in the experience.
+
+        Returns:
+            The loss, a scalar.
+        """
+        (expert,) = self._expert
+        with torch.no_grad():
+            target = merge_targets(
+                expert(batch.images).float(),
+                expert.classes,
+                self.previous(batch.images).float(),
+                self.previous_known,
+                batch.labels,
+                normalize=self.normalize,
+                merge=self.merge,
+                unknown=self.unknown,
+            )
+        logits = self.network(batch.images).float()
+        mse = distillation_mse(logits, target)
+        loss = mse
+        if self.lambda_ce:
+            cross_entropy = known_cross_entropy(logits, batch.labels, self.known)
+            loss = mse + self.lambda_ce * cross_entropy
+            self.log("train/cross_entropy", cross_entropy)
+        self.log("train/mse", mse)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def on_validation_start(self) -> None:
+        """Stop a run that has diverged before its checkpoint is written.
+
+        Raises:
+            ExmlError: If a weight is NaN or infinite; the last good checkpoint stays.
+        """
+        if self.trainer.state.fn == TrainerFn.FITTING and not all(p.isfinite().all() for p in self.network.parameters()):
+            raise ExmlError(
+                f"the ex-model diverged while it learned expert {self.stream.experience}: its weights are NaN or "
+                "infinite; give model.optimizer a smaller learning rate"
+            )
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count right answers on one part of the test stream."""
+        self._metrics[dataloader_idx].update(self(batch.images), batch.labels)  # type: ignore[operator]
+
+    def on_validation_epoch_end(self) -> None:
+        """Read the accuracies off, over all processes."""
+        self.accuracy = []
+        for metric, part in zip(self._metrics, self.stream.test_parts, strict=True):
+            assert isinstance(metric, MulticlassAccuracy)
+            right = round(float(metric.compute()) * len(part.images))  # a whole number again, not a rounded fraction
+            self.accuracy.append(right / len(part.images))
+            metric.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count right answers on one part of the test stream."""
+        self.validation_step(batch, batch_idx, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Read the accuracies off, over all processes."""
+        self.on_validation_epoch_end()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the optimiser and the schedule. Lightning calls this at the start, and each experience does."""
+        optimizer = self.optimizer(self.network.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another ex-model before Lightning loads it.
+
+        Raises:
+            ExmlError: If names or shapes of the weights differ.
+        """
+        ours = {name: list(tensor.shape) for name, tensor in self.state_dict().items()}
+        theirs = {name: list(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+        if ours != theirs:
+            differing = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+            raise ExmlError(
+                f"the checkpoint is of another ex-model: {differing[:3]} differ; "
+                "give the configuration that it was trained with"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """Return what must stay the same for a run to continue, as plain values."""
+        optimizer = self.optimizer(self.network.parameters())
+        schedule = None if self.lr_scheduler is None else self.lr_scheduler(optimizer)
+        return {
+            "architecture": repr(self.architecture),
+            "lambda_ce": self.lambda_ce,
+            "normalize": self.normalize,
+            "merge": self.merge,
+            "unknown": self.unknown,
+            "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}",
+            "lr_scheduler": None if schedule is None else f"{type(schedule).__name__} {schedule.state_dict()}",
+        }

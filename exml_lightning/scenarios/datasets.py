@@ -1,0 +1,150 @@
+"""Labelled image data sets, as uint8 tensors of the size that a scenario's networks expect."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import torchvision
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torchvision.datasets.mnist import read_image_file, read_label_file
+from torchvision.transforms.v2 import functional as transforms
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.images import ImageFormat
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images of a data set.
+
+    Args:
+        images: uint8 ``(n, channels, height, width)``.
+        labels: Index into the data set's class names, int64 ``(n,)``.
+        groups: The recording session each image comes from, int64 ``(n,)``; all 0 where a data set has none.
+    """
+
+    images: Tensor
+    labels: Tensor
+    groups: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Tensor) -> "LabelledImages":
+        return LabelledImages(self.images[rows], self.labels[rows], self.groups[rows])
+
+
+class ImageDataset(ABC):
+    """A labelled image data set with a training and a test split."""
+
+    class_names: tuple[str, ...]
+    image_format: ImageFormat
+
+    @abstractmethod
+    def load(self, root: Path, train: bool) -> LabelledImages:
+        """Read one split; the files of the other are never opened.
+
+        Args:
+            root: Folder of all data sets (``data.root``).
+            train: The training split, else the test split.
+
+        Returns:
+            The split, resized to `image_format`.
+
+        Raises:
+            ExmlError: If files are missing or broken; names them and the remedy.
+        """
+
+    def download(self, root: Path) -> None:  # noqa: B027 - most data sets have nothing to fetch
+        """Fetch the files into `root` where they are missing.
+
+        Args:
+            root: Folder of all data sets.
+        """
+
+
+class Digits(ImageDataset):
+    """The 1,797 handwritten digits that scikit-learn bundles, 8x8 grey, resized to 32x32.
+
+    They come without a split: every fourth image, from the first, is a test image (450; 1,347 train).
+    """
+
+    class_names = tuple("0123456789")
+    image_format = ImageFormat((1, 32, 32), (0.3054,), (0.3235,))
+
+    def load(self, root: Path, train: bool) -> LabelledImages:
+        """Read one split; see `ImageDataset.load`. `root` is not used."""
+        bunch = load_digits()
+        pixels = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8)[:, None]
+        labels = torch.from_numpy(bunch.target).long()
+        chosen = (torch.arange(len(labels)) % 4 != 0) == train
+        return _labelled(pixels[chosen], labels[chosen], self.image_format)
+
+
+class _IdxDataset(ImageDataset):
+    """MNIST and the data sets in its idx files, which torchvision knows how to fetch."""
+
+    image_format: ImageFormat
+    torchvision_name: str
+
+    def load(self, root: Path, train: bool) -> LabelledImages:
+        """Read one split; see `ImageDataset.load`.
+
+        torchvision's own data set refuses to open when either split is missing; its idx readers do not.
+        """
+        prefix = root / self.torchvision_name / "raw" / ("train" if train else "t10k")
+        images = self._read(Path(f"{prefix}-images-idx3-ubyte"), read_image_file)
+        labels = self._read(Path(f"{prefix}-labels-idx1-ubyte"), read_label_file)
+        if len(images) != len(labels):
+            raise ExmlError(f"{prefix}-labels-idx1-ubyte has {len(labels)} labels for {len(images)} images")
+        return _labelled(images[:, None], labels.long(), self.image_format)
+
+    def _read(self, path: Path, reader: object) -> Tensor:
+        if not path.is_file():
+            raise ExmlError(
+                f"{path} is missing: put the {self.torchvision_name} files there, name another folder with "
+                "--data.root DIR, or fetch them with --data.download true"
+            )
+        try:
+            values = reader(str(path))  # type: ignore[operator]
+        except (ValueError, AssertionError, KeyError, RuntimeError, TypeError) as error:
+            raise ExmlError(f"{path} is not a whole idx file ({error or 'wrong header'}): fetch it again") from error
+        assert isinstance(values, Tensor)
+        return values
+
+    def download(self, root: Path) -> None:
+        """Fetch all four files by torchvision, where they are missing; checks their md5."""
+        try:
+            getattr(torchvision.datasets, self.torchvision_name)(str(root), download=True)
+        except (RuntimeError, OSError) as error:
+            raise ExmlError(
+                f"{self.torchvision_name} could not be fetched into {root} ({error}): put its files there by hand"
+            ) from error
+
+
+class MNIST(_IdxDataset):
+    """MNIST, 28x28 grey, resized to 32x32; files as torchvision keeps them (``MNIST/raw``)."""
+
+    class_names = tuple("0123456789")
+    image_format = ImageFormat((1, 32, 32), (0.1307,), (0.3081,))
+    torchvision_name = "MNIST"
+
+
+class FashionMNIST(_IdxDataset):
+    """Fashion-MNIST, 28x28 grey, resized to 32x32; files as torchvision keeps them (``FashionMNIST/raw``)."""
+
+    image_format = ImageFormat((1, 32, 32), (0.2860,), (0.3530,))
+    torchvision_name = "FashionMNIST"
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The names of the ten articles."""
+        return tuple(torchvision.datasets.FashionMNIST.classes)
+
+
+def _labelled(images: Tensor, labels: Tensor, image_format: ImageFormat) -> LabelledImages:
+    resized = transforms.resize(images, list(image_format.shape[1:]), antialias=True)
+    return LabelledImages(resized, labels, torch.zeros_like(labels))

@@ -1,0 +1,78 @@
+"""What several tests share: small experts, a small stream, runs of the command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.rng import derive_seed
+
+ROOT = Path(__file__).parent.parent
+EXPERTS = ROOT / "checkpoints" / "split_digits" / "run0"
+
+
+@pytest.fixture
+def repository() -> Path:
+    """The root of the repository."""
+    return ROOT
+
+
+@pytest.fixture
+def digit_experts() -> Path:
+    """The shipped experts."""
+    return EXPERTS
+
+
+@pytest.fixture
+def make_expert() -> Callable[..., Expert]:
+    """Makes an expert with random weights for 1x8x8 images; its keyword arguments change the network."""
+
+    def make(
+        classes: tuple[int, ...] = (1, 3),
+        outputs: tuple[int, ...] | None = None,
+        experience: int = 0,
+        batch_norm: bool = False,
+        seed: int = 0,
+    ) -> Expert:
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed("test", seed))
+            layers: list[nn.Module] = [nn.Conv2d(1, 4, 3, padding=1)]
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(4))
+            layers += [nn.Tanh(), nn.Conv2d(4, 4, 3, padding=1)]
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(4))
+            layers += [nn.Tanh(), nn.Flatten(), nn.Linear(256, 5)]
+            network = nn.Sequential(*layers)
+            network[-1].weight.data.mul_(8)  # sure enough of itself
+            for _ in range(40):  # batch norm records the statistics of bright, flat images
+                network(0.9 + 0.1 * torch.randn(16, 1, 8, 8))
+        return Expert(network, classes, outputs or classes, ImageFormat((1, 8, 8), (0.3,), (0.5,)), experience)
+
+    return make
+
+
+@pytest.fixture
+def small_run(tmp_path: Path) -> Callable[..., list[str]]:
+    """Arguments of a fit over two shipped experts that takes a second or two, into a folder of its own."""
+
+    def arguments(folder: str = "run", verb: str = "fit", **changes: object) -> list[str]:
+        overlay = {
+            "trainer": {"max_epochs": 2, "default_root_dir": str(tmp_path / folder), "enable_progress_bar": False},
+            "data": {"n_iter": 6, "batch_size": 8, "experts": str(EXPERTS)},
+            "buffer": {"size": 12, "generator": {"class_path": "ModelInversion", "init_args": {"steps": 3}}},
+            "checkpoint": {"every_n_steps": 2},
+        }
+        for key, value in changes.items():
+            group, _, name = key.partition("__")
+            overlay[group][name] = value
+        path = tmp_path / "small.yaml"
+        path.write_text(yaml.safe_dump(overlay))
+        return [verb, "-c", str(ROOT / "configs" / "split_digits.yaml"), "-c", str(path)]
+
+    return arguments

@@ -1,0 +1,53 @@
+from collections import Counter
+
+import pytest
+import torch
+
+from exml_lightning.core.buffer import Buffer, quotas, update_buffer
+from exml_lightning.core.rng import keyed_generator
+
+
+def samples(experience: int, n: int) -> Buffer:
+    ids = torch.arange(n) + 10_000 * experience
+    return Buffer(
+        ids.float().view(n, 1, 1, 1).expand(n, 1, 2, 2).clone(),
+        torch.full((n,), experience),
+        torch.zeros(n, dtype=torch.long),
+        torch.full((n,), experience),
+    )
+
+
+@pytest.mark.parametrize("size", [7, 10, 60, 5000])
+def test_the_buffer_stays_full_and_balanced(size):
+    buffer = None
+    for i in range(7):
+        new = samples(i, size // (i + 1))
+        buffer = update_buffer(buffer, new, size, keyed_generator("subsample", i))
+        assert len(buffer) == size
+        counts = Counter(buffer.experiences.tolist())
+        assert counts[i] == size // (i + 1)
+        earlier = [counts[e] for e in range(i)]
+        if earlier:
+            assert max(earlier) - min(earlier) <= 1
+        # each row still belongs together, and no sample is there twice
+        assert len(set(buffer.images[:, 0, 0, 0].tolist())) == size
+        assert torch.equal(buffer.images[:, 0, 0, 0].div(10_000).floor().long(), buffer.experiences)
+
+
+def test_which_samples_stay_depends_on_the_generator_only():
+    first = samples(0, 50)
+    kept = [update_buffer(first, samples(1, 25), 50, keyed_generator("s", s)).images[:25, 0, 0, 0] for s in (0, 0, 1)]
+    assert torch.equal(kept[0], kept[1])
+    assert not torch.equal(kept[0], kept[2])
+
+
+def test_quotas_fill_small_groups_and_share_the_rest():
+    assert quotas([5, 5, 5], 7) in ([3, 2, 2], [2, 3, 2], [2, 2, 3])
+    assert quotas([1, 9, 9], 9) == [1, 4, 4]
+    assert quotas([2, 0], 2) == [2, 0]
+
+
+def test_state_dict_and_back():
+    buffer = samples(3, 4)
+    again = Buffer(**buffer.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(buffer.tensors(), again.tensors(), strict=True))

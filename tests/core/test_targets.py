@@ -1,0 +1,79 @@
+import math
+
+import pytest
+import torch
+
+from exml_lightning.core.targets import merge_targets, normalize_logits
+
+LOGITS = torch.tensor([[1.0, 3.0], [2.0, 8.0], [6.0, 4.0]])
+
+
+def test_normalizations_by_hand():
+    assert normalize_logits(LOGITS, "none").tolist() == LOGITS.tolist()
+    assert normalize_logits(LOGITS, "center").tolist() == [[-1, 1], [-3, 3], [1, -1]]
+    assert normalize_logits(LOGITS, "center_batch").tolist() == [[-2, -2], [-1, 3], [3, -1]]
+    assert normalize_logits(LOGITS, "standardize").tolist() == [[-1, 1], [-1, 1], [1, -1]]
+
+
+def test_standardize_divides_by_the_population_deviation():
+    row = torch.tensor([[0.0, 3.0, 6.0]])
+    deviation = math.sqrt((9 + 0 + 9) / 3)
+    torch.testing.assert_close(normalize_logits(row, "standardize"), torch.tensor([[-3, 0, 3]]) / deviation)
+
+
+def test_standardize_of_one_class_is_zero_not_nan():
+    assert normalize_logits(torch.tensor([[5.0]]), "standardize").tolist() == [[0.0]]
+
+
+EXPERT = torch.tensor([[4.0, 2.0], [0.0, 6.0]])  # classes 3 and 1
+PREVIOUS = torch.tensor([[1.0, 3.0, 9.0, 9.0, 9.0], [2.0, 8.0, 9.0, 9.0, 9.0]])  # knows classes 0 and 1
+CLASSES = torch.tensor([3, 1])
+KNOWN = torch.tensor([True, True, False, False, False])
+LABELS = torch.tensor([0, 3])
+
+
+def merge(**options):
+    return merge_targets(EXPERT, CLASSES, PREVIOUS, KNOWN, LABELS, **options)
+
+
+def test_unit_by_unit():
+    # centred: expert 3: 1, -3; expert 1: -1, 3. previous 0: -1, -3; previous 1: 1, 3. Class 1 is known to both.
+    target = merge()
+    assert target.logits.tolist() == [[-1, (-1 + 1) / 2, 0, 1, 0], [-3, (3 + 3) / 2, 0, -3, 0]]
+    assert target.mask.tolist() == [[True, True, False, True, False]] * 2
+
+
+def test_unknown_classes_can_be_asked_to_be_zero():
+    target = merge(unknown="zero")
+    assert target.mask.all()
+    assert target.logits[:, [2, 4]].tolist() == [[0, 0], [0, 0]]
+
+
+def test_without_normalization():
+    assert merge(normalize="none").logits.tolist() == [[1, (2 + 3) / 2, 0, 4, 0], [2, (6 + 8) / 2, 0, 0, 0]]
+
+
+def test_by_sample_the_label_chooses_the_vector():
+    # the first sample's label is a class of the previous ex-model, the second's of the expert
+    target = merge(merge="sample")
+    assert target.logits.tolist() == [[-1, 1, 0, 0, 0], [0, 3, 0, -3, 0]]
+    assert target.mask.tolist() == [[True, True, False, False, False], [False, True, False, True, False]]
+
+
+def test_by_sample_a_class_of_both_takes_the_mean():
+    target = merge_targets(EXPERT, CLASSES, PREVIOUS, KNOWN, torch.tensor([1, 1]), merge="sample")
+    assert target.logits.tolist() == [[-1, 0, 0, 1, 0], [-3, 3, 0, -3, 0]]
+
+
+@pytest.mark.parametrize("how", ["unit", "sample"])
+def test_before_the_first_experience_ends_the_expert_is_all_there_is(how):
+    target = merge_targets(EXPERT, CLASSES, PREVIOUS, torch.zeros(5, dtype=torch.bool), torch.tensor([3, 1]), merge=how)
+    assert target.logits.tolist() == [[0, -1, 0, 1, 0], [0, 3, 0, -3, 0]]
+    assert target.mask.tolist() == [[False, True, False, True, False]] * 2
+
+
+def test_equal_class_sets_take_the_mean_everywhere():
+    known = torch.tensor([True, True])
+    expert, previous = torch.tensor([[0.0, 2.0]]), torch.tensor([[6.0, 2.0]])
+    target = merge_targets(expert, torch.tensor([0, 1]), previous, known, torch.tensor([0]))
+    assert target.logits.tolist() == [[(-1 + 2) / 2, (1 - 2) / 2]]

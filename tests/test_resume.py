@@ -1,0 +1,178 @@
+"""Runs that are killed and resumed end with the same weights, bit for bit."""
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from exml_lightning.cli import main
+
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(["exml_lightning.lightning_cli"])
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_and_die(point: str, args: list[str]) -> None:
+    """Run the command line in this process and kill it at a point of the run."""
+    from exml_lightning.callbacks import ExModelWriter, StreamCheckpoint, stream_checkpoint
+    from exml_lightning.core.generators import ModelInversion
+    from exml_lightning.module import ExModelModule
+
+    def patch(owner, name, dies_before):
+        original = getattr(owner, name)
+
+        def patched(*args, **kwargs):
+            if dies_before(*args, **kwargs):
+                die()
+            return original(*args, **kwargs)
+
+        setattr(owner, name, patched)
+
+    if point == "generating":
+        calls = []
+        patch(ModelInversion, "_image_loss", lambda *a: calls.append(a) or len(calls) == 5)  # 3 steps an expert
+    elif point == "distilling the first":
+        patch(ExModelModule, "training_step", lambda self, batch, i: self.stream.experience == 0 and i == 1)
+    elif point == "distilling":
+        patch(ExModelModule, "training_step", lambda self, batch, i: self.stream.experience == 1 and i == 3)
+    elif point == "last step":
+        patch(ExModelModule, "on_validation_start", lambda self: self.stream.experience == 1)
+    elif point == "writing a checkpoint":
+        original = stream_checkpoint.save_checkpoint
+
+        def save_half(trainer, path):
+            if trainer.global_step < 8:
+                return original(trainer, path)
+            path.with_name(f".part.{path.name}").write_bytes(b"half")
+            return die()
+
+        stream_checkpoint.save_checkpoint = save_half
+    elif point == "between two experiences":
+        patch(StreamCheckpoint, "on_train_batch_end", lambda self, trainer, *a: trainer.global_step == 7)
+    elif point == "writing the ex-model":
+        patch(ExModelWriter, "on_fit_end", lambda *a: True)
+    main(args)
+
+
+def outcome(folder: Path) -> tuple[bytes, str, dict[str, object]]:
+    summary = json.loads((folder / "summary.json").read_text())
+    measured = {k: v for k, v in summary.items() if not k.startswith(("seconds", "peak"))}
+    return (folder / "ex_model" / "expert_0.safetensors").read_bytes(), (folder / "accuracy_matrix.csv").read_text(), measured
+
+
+POINTS = [
+    "generating",
+    "distilling the first",
+    "distilling",
+    "last step",
+    "writing a checkpoint",
+    "between two experiences",
+    "writing the ex-model",
+]
+
+
+def test_killed_and_resumed_is_as_never_killed(small_run, tmp_path):
+    main(small_run("whole"))
+    whole = outcome(tmp_path / "whole")
+    for point in POINTS:
+        args = small_run(point)
+        child = forks.Process(target=run_and_die, args=(point, args))
+        child.start()
+        child.join(120)
+        assert child.exitcode == -signal.SIGKILL, point
+        main([*args, "--ckpt_path", "last"])
+        assert outcome(tmp_path / point) == whole, point
+
+
+def test_a_schedule_and_momentum_resume_too(small_run, tmp_path):
+    model = {
+        "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01, "momentum": 0.9}},
+        "lr_scheduler": {"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR", "init_args": {"T_max": 6}},
+    }
+    extra = tmp_path / "model.yaml"
+    extra.write_text(json.dumps({"model": model}))
+    main([*small_run("whole"), "-c", str(extra)])
+    args = [*small_run("cut"), "-c", str(extra)]
+    child = forks.Process(target=run_and_die, args=("distilling", args))
+    child.start()
+    child.join(120)
+    main([*args, "--ckpt_path", "last"])
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+def test_metrics_csv_is_kept_and_not_doubled(small_run, tmp_path):
+    args = [*small_run(), "--trainer.log_every_n_steps", "1"]
+    child = forks.Process(target=run_and_die, args=("distilling", args))
+    child.start()
+    child.join(120)
+    main([*args, "--ckpt_path", "last"])
+    lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    step = lines[0].split(",").index("step")
+    assert [int(line.split(",")[step]) for line in lines[1:]] == list(range(12))
+
+
+def test_a_finished_run_resumed_stays_as_it_is(small_run, tmp_path):
+    main(small_run())
+    before = outcome(tmp_path / "run")
+    main([*small_run(), "--ckpt_path", "last"])
+    assert outcome(tmp_path / "run") == before
+
+
+def test_a_run_goes_on_to_more_experts(small_run, tmp_path):
+    main(small_run("both"))
+    main(small_run("one", trainer__max_epochs=1))
+    assert outcome(tmp_path / "one")[2]["experiences_learned"] == 1
+    main([*small_run("one"), "--ckpt_path", "last"])
+    assert outcome(tmp_path / "one") == outcome(tmp_path / "both")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "key"),
+    [
+        ("--data.n_iter", "7", "data.n_iter"),
+        ("--model.lambda_ce", "0.25", "model.lambda_ce"),
+        ("--buffer.size", "14", "buffer.size"),
+        ("--buffer.generator.init_args.temperature", "3", "buffer.generator"),
+        ("--model.optimizer.init_args.lr", "0.5", "model.optimizer"),
+    ],
+)
+def test_other_settings_are_refused_and_nothing_is_overwritten(small_run, tmp_path, capsys, option, value, key):
+    optimizer = ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.init_args.lr", "0.01"]
+    main([*small_run(), *optimizer])
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    with pytest.raises(SystemExit) as exit_:
+        main([*small_run(), *optimizer, option, value, "--ckpt_path", "last"])
+    assert exit_.value.code == 1
+    assert f"under other settings ({key} was" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+
+
+def test_other_experts_are_refused(small_run, tmp_path, capsys):
+    main(small_run(trainer__max_epochs=1))
+    from exml_lightning.experts import read_manifest, write_manifest
+
+    folder = tmp_path / "others"
+    folder.mkdir()
+    source = Path(__file__).parent.parent / "checkpoints" / "split_digits" / "run0"
+    manifest = read_manifest(source)
+    import shutil
+    from dataclasses import replace
+
+    from exml_lightning.experts import load_expert, save_weights
+
+    for entry in manifest.experts:
+        shutil.copy(source / entry.file, folder)
+    network = load_expert(source, manifest, 0).model
+    next(network.parameters()).data.add_(1e-3)
+    digest = save_weights(network, folder / manifest.experts[0].file)
+    first = replace(manifest.experts[0], sha256=digest)
+    write_manifest(replace(manifest, experts=(first, *manifest.experts[1:])), folder)
+    with pytest.raises(SystemExit):
+        main([*small_run(data__experts=str(folder)), "--ckpt_path", "last"])
+    assert "are not the first 1 of this folder" in capsys.readouterr().err

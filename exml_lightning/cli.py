@@ -72,10 +72,14 @@ def _run(args: list[str]) -> None:
 
     try:
         run_experts(args[1:]) if args[0] == "experts" else run_stream(args)
-    except ExmlError as error:
-        print(f"exml: error: {error}", file=sys.stderr)
+    except ValueError as error:
+        cause: BaseException | None = error
+        while not isinstance(cause, ExmlError):  # jsonargparse wraps what a constructor raises
+            if cause is None:
+                raise
+            cause = cause.__cause__
+        print(f"exml: error: {cause}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("\nexml: stopped; the same command goes on (a fit with --ckpt_path last)", file=sys.stderr)
         raise SystemExit(130) from None
-

@@ -1,10 +1,11 @@
 """`ExpertStream`: supplies experts one by one, the buffer's mini-batches and the test stream."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
+from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from exml_lightning.loaders import BufferLoader, ImageLoader
 from exml_lightning.scenarios import RUN_SEEDS, AuxiliaryImages, Scenario, TestPart
 
 
-class ExpertStream(L.LightningDataModule):
+class ExpertStream(LightningDataModule):
     """A stream of trained experts, one in memory at a time.
 
     One epoch of `Trainer.fit` is one experience: `n_iter` mini-batches from the buffer, which
@@ -53,7 +54,11 @@ class ExpertStream(L.LightningDataModule):
         download: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in {"n_iter": n_iter, "batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
+        for name, value in {
+            "n_iter": n_iter,
+            "batch_size": batch_size,
+            "eval_batch_size": eval_batch_size,
+        }.items():
             if value < 1:
                 raise ExmlError(f"data.{name} is {value}: give 1 or more")
         self.scenario = scenario
@@ -84,8 +89,10 @@ class ExpertStream(L.LightningDataModule):
         """
         if self._manifest is None:
             if not (self.experts / FILE_NAME).is_file():
-                raise ExmlError(f"no experts in {self.experts}: train them with `{self._experts_command()}`, "
-                                "or name their folder with --data.experts DIR")
+                raise ExmlError(
+                    f"no experts in {self.experts}: train them with `{self._experts_command()}`, "
+                    "or name their folder with --data.experts DIR"
+                )
             self._manifest = read_manifest(self.experts)
         return self._manifest
 
@@ -104,13 +111,13 @@ class ExpertStream(L.LightningDataModule):
                 self.auxiliary.download(self.root)
 
     def setup(self, stage: str) -> None:
-        """Read the manifest and the test stream and, before a fit, check every expert. Lightning calls this first.
+        """Read the manifest and the test stream. Lightning calls this first.
 
         Args:
-            stage: ``fit``, ``validate`` or ``test``.
+            stage: ``fit``, ``validate`` or ``test``; all need the same.
 
         Raises:
-            ExmlError: If an expert or a data set is missing or broken, or they do not fit together.
+            ExmlError: If the manifest or the data set is missing or broken, or they do not fit together.
         """
         manifest = self.manifest
         known = [i for i in range(len(manifest.experts)) if i < len(self.experiences)]
@@ -119,8 +126,8 @@ class ExpertStream(L.LightningDataModule):
             expected = {names[c] for c in self.experiences[i].classes}
             if set(manifest.experts[i].classes) != expected:
                 raise ExmlError(
-                    f"{self.experts / FILE_NAME}: expert {i} knows {sorted(manifest.experts[i].classes)}, but experience "
-                    f"{i} of {self.scenario.name} run {self.run_id} has {sorted(expected)}: these experts belong to "
+                    f"{self.experts / FILE_NAME}: expert {i} knows {sorted(manifest.experts[i].classes)}, but "
+                    f"experience {i} of {self.scenario.name} run {self.run_id} has {sorted(expected)}: these experts belong to "
                     f"{manifest.scenario} run {manifest.run} (--data.run_id, --data.experts)"
                 )
         if manifest.input.shape != self.scenario.dataset.image_format.shape:
@@ -128,12 +135,18 @@ class ExpertStream(L.LightningDataModule):
                 f"{self.experts / FILE_NAME}: the experts take images of shape {list(manifest.input.shape)}, but "
                 f"{self.scenario.name} has {list(self.scenario.dataset.image_format.shape)}"
             )
-        if stage == "fit":
-            self._check_stream()
         if not self.test_parts:
             self.test_parts = self.scenario.test_stream(self.root, self.run_id)
 
-    def _check_stream(self) -> None:
+    def check_experts(self, check: Callable[[Expert], None]) -> None:
+        """Read every expert once, one at a time, before any of them is learned.
+
+        Args:
+            check: Called with each expert; raises if it will not do.
+
+        Raises:
+            ExmlError: If there are too few experts, or one is missing or broken.
+        """
         manifest, trainer = self.manifest, self.trainer
         limit = trainer.max_epochs if trainer is not None else None
         wanted = len(self.experiences) if limit is None or limit < 0 else min(limit, len(self.experiences))
@@ -143,7 +156,7 @@ class ExpertStream(L.LightningDataModule):
                 f"`{self._experts_command()}`, or learn these alone with --trainer.max_epochs {len(manifest.experts)}"
             )
         for index in range(len(manifest.experts)):
-            load_expert(self.experts, manifest, index)
+            check(load_expert(self.experts, manifest, index))
 
     def load_expert(self, index: int, device: torch.device) -> Expert:
         """Read one expert.

@@ -1,11 +1,13 @@
 """LightningCLI for a stream of experts: the configuration's groups, the run folder, resuming."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning import LightningModule, Trainer
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from exml_lightning.callbacks import (
@@ -25,35 +27,74 @@ from exml_lightning.module import ExModelModule
 class StreamTrainer(Trainer):
     """Lightning's Trainer; its methods are described here for the help of the command line."""
 
-    def fit(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> None:
+    def fit(
+        self,
+        model: LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
         """Learn one ex-model from a stream of experts, one epoch an expert.
 
         Args:
-            args: As Lightning takes them.
+            model: As Lightning takes it.
+            train_dataloaders: As Lightning takes it.
+            val_dataloaders: As Lightning takes it.
+            datamodule: As Lightning takes it.
             ckpt_path: ``last`` continues the run of this run folder where it stopped; or a checkpoint file.
-            kwargs: As Lightning takes them.
+            weights_only: As Lightning takes it.
         """
-        super().fit(*args, ckpt_path=ckpt_path, **kwargs)
+        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
 
-    def validate(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
+    def validate(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = False,
+        datamodule: LightningDataModule | None = None,
+        weights_only: bool | None = None,
+    ) -> list[Mapping[str, float]]:
         """Print the accuracy of a checkpoint on the test stream.
 
         Args:
-            args: As Lightning takes them.
+            model: As Lightning takes it.
+            dataloaders: As Lightning takes it.
             ckpt_path: ``last`` for the newest checkpoint of this run folder; or a checkpoint file.
-            kwargs: As Lightning takes them.
-        """
-        return super().validate(*args, ckpt_path=ckpt_path, **kwargs)
+            verbose: As Lightning takes it.
+            datamodule: As Lightning takes it.
+            weights_only: As Lightning takes it.
 
-    def test(self, *args: Any, ckpt_path: str | None = None, **kwargs: Any) -> Any:
+        Returns:
+            What Lightning returns.
+        """
+        return super().validate(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
+
+    def test(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = False,
+        datamodule: LightningDataModule | None = None,
+        weights_only: bool | None = None,
+    ) -> list[Mapping[str, float]]:
         """Measure the accuracy of a checkpoint on the test stream and write ``test.json`` into the run folder.
 
         Args:
-            args: As Lightning takes them.
+            model: As Lightning takes it.
+            dataloaders: As Lightning takes it.
             ckpt_path: ``last`` for the newest checkpoint of this run folder; or a checkpoint file.
-            kwargs: As Lightning takes them.
+            verbose: As Lightning takes it.
+            datamodule: As Lightning takes it.
+            weights_only: As Lightning takes it.
+
+        Returns:
+            What Lightning returns.
         """
-        return super().test(*args, ckpt_path=ckpt_path, **kwargs)
+        return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
 
 
 class RunConfigCallback(SaveConfigCallback):
@@ -75,7 +116,12 @@ class StreamCLI(LightningCLI):
             ExModelModule,
             ExpertStream,
             trainer_class=StreamTrainer,
-            trainer_defaults={"max_epochs": -1, "num_sanity_val_steps": 0, "devices": 1, "enable_model_summary": False},
+            trainer_defaults={
+                "max_epochs": -1,
+                "num_sanity_val_steps": 0,
+                "devices": 1,
+                "enable_model_summary": False,
+            },
             save_config_callback=RunConfigCallback,
             save_config_kwargs={"overwrite": True},  # `before_fit` refuses folders that hold another run
             seed_everything_default=False,
@@ -88,7 +134,15 @@ class StreamCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Return the verbs that are methods of the trainer, and the arguments not shown for them."""
-        skipped = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule", "weights_only", "verbose"}
+        skipped = {
+            "model",
+            "train_dataloaders",
+            "val_dataloaders",
+            "dataloaders",
+            "datamodule",
+            "weights_only",
+            "verbose",
+        }
         return dict.fromkeys(("fit", "validate", "test"), skipped)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -105,7 +159,9 @@ class StreamCLI(LightningCLI):
                 Path("runs") / config.data.scenario.name / _strategy(config) / f"run{config.data.run_id}"
             )
         if self.subcommand is not None:
-            config.ckpt_path = _find_checkpoint(Path(config.trainer.default_root_dir), config.ckpt_path, self.subcommand)
+            config.ckpt_path = _find_checkpoint(
+                Path(config.trainer.default_root_dir), config.ckpt_path, self.subcommand
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the callbacks and the logger that every run has."""
@@ -151,8 +207,10 @@ def run_experts(args: list[str]) -> None:
     cli = StreamCLI(args, run=False, description="exml experts")
     trainer_config = vars(cli._section().trainer)
 
-    def make_trainer(**overrides: Any) -> Trainer:
-        return Trainer(**{**trainer_config, **overrides})
+    def make_trainer(callbacks: list[Callback], **overrides: Any) -> Trainer:
+        if trainer_config["enable_progress_bar"] is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+        return Trainer(**{**trainer_config, **overrides, "callbacks": callbacks})
 
     train_experts(cli.datamodule, cli.config_init.experts, make_trainer)
 

@@ -1,10 +1,10 @@
 """`ExModelModule`: target merging and the Ex-Model Distillation loss (Section 3)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
-import lightning as L
 import torch
+from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -21,12 +21,12 @@ from exml_lightning.loaders import Batch
 from exml_lightning.models import Architecture, ArchitectureConfig
 
 
-def default_optimizer(parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+def default_optimizer(parameters: Iterable[Any]) -> torch.optim.Optimizer:
     """Make the default optimiser: Adam with learning rate 0.001."""
     return torch.optim.Adam(parameters, lr=1e-3)
 
 
-class ExModelModule(L.LightningModule):
+class ExModelModule(LightningModule):
     """The ex-model, distilled from the expert and the previous ex-model.
 
     Args:
@@ -87,9 +87,7 @@ class ExModelModule(L.LightningModule):
         self.previous = self.architecture.build(self.stream.seed, "ex-model").requires_grad_(False).eval()
         self.register_buffer("known", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("previous_known", torch.zeros(num_classes, dtype=torch.bool))
-        self._metrics = nn.ModuleList(
-            MulticlassAccuracy(num_classes, average="micro") for _ in self.stream.test_parts
-        )
+        self._metrics = nn.ModuleList(MulticlassAccuracy(num_classes, average="micro") for _ in self.stream.test_parts)
         self._check_input(manifest.input.shape)
 
     def _check_input(self, shape: tuple[int, int, int]) -> None:
@@ -195,7 +193,9 @@ class ExModelModule(L.LightningModule):
         Raises:
             ExmlError: If a weight is NaN or infinite; the last good checkpoint stays.
         """
-        if self.trainer.state.fn == TrainerFn.FITTING and not all(p.isfinite().all() for p in self.network.parameters()):
+        if self.trainer.state.fn == TrainerFn.FITTING and not all(
+            p.isfinite().all() for p in self.network.parameters()
+        ):
             raise ExmlError(
                 f"the ex-model diverged while it learned expert {self.stream.experience}: its weights are NaN or "
                 "infinite; give model.optimizer a smaller learning rate"

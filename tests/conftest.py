@@ -63,7 +63,11 @@ def small_run(tmp_path: Path) -> Callable[..., list[str]]:
 
     def arguments(folder: str = "run", verb: str = "fit", **changes: object) -> list[str]:
         overlay = {
-            "trainer": {"max_epochs": 2, "default_root_dir": str(tmp_path / folder), "enable_progress_bar": False},
+            "trainer": {
+                "max_epochs": 2,
+                "default_root_dir": str(tmp_path / folder),
+                "enable_progress_bar": False,
+            },
             "data": {"n_iter": 6, "batch_size": 8, "experts": str(EXPERTS)},
             "buffer": {"size": 12, "generator": {"class_path": "ModelInversion", "init_args": {"steps": 3}}},
             "checkpoint": {"every_n_steps": 2},

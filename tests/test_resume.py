@@ -1,5 +1,6 @@
 """Runs that are killed and resumed end with the same weights, bit for bit."""
 
+import csv
 import json
 import multiprocessing
 import os
@@ -63,7 +64,11 @@ def run_and_die(point: str, args: list[str]) -> None:
 def outcome(folder: Path) -> tuple[bytes, str, dict[str, object]]:
     summary = json.loads((folder / "summary.json").read_text())
     measured = {k: v for k, v in summary.items() if not k.startswith(("seconds", "peak"))}
-    return (folder / "ex_model" / "expert_0.safetensors").read_bytes(), (folder / "accuracy_matrix.csv").read_text(), measured
+    return (
+        (folder / "ex_model" / "expert_0.safetensors").read_bytes(),
+        (folder / "accuracy_matrix.csv").read_text(),
+        measured,
+    )
 
 
 POINTS = [
@@ -93,7 +98,10 @@ def test_killed_and_resumed_is_as_never_killed(small_run, tmp_path):
 def test_a_schedule_and_momentum_resume_too(small_run, tmp_path):
     model = {
         "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01, "momentum": 0.9}},
-        "lr_scheduler": {"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR", "init_args": {"T_max": 6}},
+        "lr_scheduler": {
+            "class_path": "torch.optim.lr_scheduler.CosineAnnealingLR",
+            "init_args": {"T_max": 6},
+        },
     }
     extra = tmp_path / "model.yaml"
     extra.write_text(json.dumps({"model": model}))
@@ -113,8 +121,9 @@ def test_metrics_csv_is_kept_and_not_doubled(small_run, tmp_path):
     child.join(120)
     main([*args, "--ckpt_path", "last"])
     lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
-    step = lines[0].split(",").index("step")
-    assert [int(line.split(",")[step]) for line in lines[1:]] == list(range(12))
+    rows = list(csv.DictReader(lines))
+    assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(12))
+    assert [int(row["step"]) for row in rows if row["test/stream_accuracy"]] == [5, 11]
 
 
 def test_a_finished_run_resumed_stays_as_it_is(small_run, tmp_path):

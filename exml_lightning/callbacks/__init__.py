@@ -6,4 +6,10 @@ from exml_lightning.callbacks.results import ResultsCallback
 from exml_lightning.callbacks.stream_checkpoint import StreamCheckpoint
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 
-__all__ = ["ExModelWriter", "ResultsCallback", "StreamCheckpoint", "StreamProgressBar", "SyntheticBufferCallback"]
+__all__ = [
+    "ExModelWriter",
+    "ResultsCallback",
+    "StreamCheckpoint",
+    "StreamProgressBar",
+    "SyntheticBufferCallback",
+]

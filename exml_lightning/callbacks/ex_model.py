@@ -5,7 +5,7 @@ from pathlib import Path
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from exml_lightning.callbacks.results import ResultsCallback
+from exml_lightning.callbacks.results import ResultsCallback, find_callback
 from exml_lightning.core import metrics
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts import ExpertEntry, Manifest, save_weights, write_manifest
@@ -43,15 +43,21 @@ class ExModelWriter(Callback):
             classes=tuple(names[c] for c in known),
             outputs=tuple(known),
             classifier=first.classifier if architecture.class_path == first.architecture.class_path else None,
-            accuracy=_final_accuracy(trainer, stream_sizes=[len(part.images) for part in stream.test_parts]),
-            training={"strategy": self.strategy, "scenario": stream.scenario.name, "experts": trainer.max_epochs},
+            accuracy=_final_accuracy(trainer, [len(part.images) for part in stream.test_parts]),
+            training={
+                "strategy": self.strategy,
+                "scenario": stream.scenario.name,
+                "experts": trainer.max_epochs,
+            },
         )
-        write_manifest(Manifest(stream.manifest.scenario, stream.run_id, names, stream.manifest.input, (entry,)), folder)
+        write_manifest(
+            Manifest(stream.manifest.scenario, stream.run_id, names, stream.manifest.input, (entry,)), folder
+        )
         print(f"ex-model: {folder}")
 
 
-def _final_accuracy(trainer: Trainer, stream_sizes: list[int]) -> float | None:
-    for callback in trainer.callbacks:
-        if isinstance(callback, ResultsCallback) and callback.matrix:
-            return metrics.stream_accuracy(callback.matrix[max(callback.matrix)], stream_sizes)
-    return None
+def _final_accuracy(trainer: Trainer, sizes: list[int]) -> float | None:
+    results = find_callback(trainer, ResultsCallback)
+    if results is None or not results.matrix:
+        return None
+    return metrics.stream_accuracy(results.matrix[max(results.matrix)], sizes)

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning import LightningModule, Trainer
@@ -18,6 +18,8 @@ from exml_lightning.files import write_text
 from exml_lightning.logger import RunLogger
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.table import print_accuracy_matrix, print_values
+
+C = TypeVar("C", bound=Callback)
 
 
 class ResultsCallback(Callback):
@@ -52,6 +54,11 @@ class ResultsCallback(Callback):
         assert isinstance(pl_module, ExModelModule)
         if pl_module.accuracy:
             self.matrix[trainer.current_epoch] = list(pl_module.accuracy)
+            sizes, first_seen = _parts(pl_module)
+            values = {f"test/accuracy_{j}": a for j, a in zip(first_seen, pl_module.accuracy, strict=True)}
+            values["test/stream_accuracy"] = metrics.stream_accuracy(pl_module.accuracy, sizes)
+            for logger in trainer.loggers:
+                logger.log_metrics(values, trainer.global_step - 1)
         if trainer.is_global_zero and self.matrix:
             self._write(trainer, pl_module)
             self._print_matrix(pl_module)
@@ -113,7 +120,7 @@ class ResultsCallback(Callback):
             **_accuracies(module, rows[-1]),
             "average_accuracy": metrics.average_accuracy(rows, sizes, first_seen),
             "forgetting": metrics.forgetting(rows, first_seen),
-            "seconds_generating": sum(generating),
+            "seconds_generating": 0.0 if buffer is None else buffer.seconds_generating,
             "seconds_distilling": self.seconds_distilling,
             "experiences_learned": len(rows),
         }
@@ -129,6 +136,12 @@ class ResultsCallback(Callback):
             [metrics.stream_accuracy(self.matrix[k], sizes) for k in learned],
             [metrics.seen_accuracy(self.matrix[k], sizes, first_seen, k) for k in learned],
         )
+
+
+def find_callback(trainer: Trainer, kind: type[C]) -> C | None:
+    """Return the first callback of a kind, None if there is none."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it from outside
+    return next((callback for callback in callbacks if isinstance(callback, kind)), None)
 
 
 def _parts(module: ExModelModule) -> tuple[list[int], list[int]]:

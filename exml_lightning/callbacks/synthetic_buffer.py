@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from tqdm.auto import tqdm
@@ -44,11 +43,13 @@ class SyntheticBufferCallback(Callback):
         """Check what can be checked before any work, and set the number of epochs: one for each expert.
 
         Raises:
-            ExmlError: If the buffer is too small, or the auxiliary images are missing or do not fit.
+            ExmlError: If an expert is missing or broken or the generator cannot work with it, if the buffer is too
+                small, or if the auxiliary images are missing or do not fit.
         """
         if stage != "fit":
             return
         stream = _stream(trainer)
+        stream.check_experts(self.generator.check)
         num_experts = len(stream.manifest.experts)
         limit = trainer.max_epochs
         trainer.fit_loop.max_epochs = num_experts if limit is None or limit < 0 else min(limit, num_experts)
@@ -76,8 +77,11 @@ class SyntheticBufferCallback(Callback):
             "buffer.size": self.size,
             "buffer.generator": self.generator.settings(),
         }
-        changed = [f"{k} was {self._settings[k]}, now {settings.get(k)}" for k in self._settings if
-                   self._settings[k] != settings.get(k)]
+        changed = [
+            f"{key} was {value}, now {settings.get(key)}"
+            for key, value in self._settings.items()
+            if value != settings.get(key)
+        ]
         if changed:
             raise ExmlError(
                 f"the checkpoint was written under other settings ({'; '.join(changed)}): "

@@ -58,9 +58,7 @@ def quotas(counts: list[int], total: int) -> list[int]:
     """
     shares = [0] * len(counts)
     for _ in range(total):
-        group = min(
-            (g for g in range(len(counts)) if shares[g] < counts[g]), key=lambda g: (shares[g], -counts[g])
-        )
+        group = min((g for g in range(len(counts)) if shares[g] < counts[g]), key=lambda g: (shares[g], -counts[g]))
         shares[group] += 1
     return shares
 

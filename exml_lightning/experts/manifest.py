@@ -68,7 +68,9 @@ class Manifest:
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write ``manifest.yaml`` into a folder, replacing the one there in one step."""
-    text = yaml.safe_dump({"format": FORMAT, **_plain(asdict(manifest))}, sort_keys=False, width=110, default_flow_style=None)
+    text = yaml.safe_dump(
+        {"format": FORMAT, **_plain(asdict(manifest))}, sort_keys=False, width=110, default_flow_style=None
+    )
     write_text(folder / FILE_NAME, text)
 
 

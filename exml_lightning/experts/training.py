@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import torch
 import torch.nn.functional as F
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from torch import Tensor, nn
 
@@ -24,8 +24,9 @@ from exml_lightning.scenarios import LabelledImages
 if TYPE_CHECKING:
     from exml_lightning.data import ExpertStream
 
-MakeTrainer = Callable[..., L.Trainer]
+MakeTrainer = Callable[..., Trainer]
 INITIAL = "initial.safetensors"
+_LENET5: ArchitectureConfig = {"class_path": "exml_lightning.models.LeNet5"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class _EpochLoader:
             yield self._format.normalize(images[rows]), labels[rows]
 
 
-class _ExpertModule(L.LightningModule):
+class _ExpertModule(LightningModule):
     """Plain supervised training of one expert."""
 
     def __init__(self, network: nn.Module, recipe: ExpertRecipe, key: tuple[int | str, ...]) -> None:
@@ -95,7 +96,10 @@ class _ExpertModule(L.LightningModule):
         """Make the optimiser of the recipe."""
         recipe = self.recipe
         return torch.optim.SGD(
-            self.network.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+            self.network.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
         )
 
 
@@ -105,7 +109,7 @@ class _EpochCheckpoint(Checkpoint):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file."""
         save_checkpoint(trainer, self.path)
 
@@ -117,12 +121,14 @@ class _Bar(TQDMProgressBar):
         super().__init__(refresh_rate=20)
         self._title = title
 
-    def on_train_epoch_start(self, trainer: L.Trainer, *args: Any) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         """Begin an epoch."""
         super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description(f"{self._title}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+        self.train_progress_bar.set_description(
+            f"{self._title}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        )
 
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Leave out the version number of a logger."""
         return {key: value for key, value in super().get_metrics(trainer, pl_module).items() if key != "v_num"}
 
@@ -215,7 +221,8 @@ def _finished(folder: Path, empty: Manifest, wanted: list[ExpertEntry]) -> dict[
     for name in ("scenario", "run", "class_names", "input"):
         if getattr(manifest, name) != getattr(empty, name):
             raise ExmlError(
-                f"{folder / FILE_NAME}: {name} is {getattr(manifest, name)}, but {getattr(empty, name)} is asked for: {advice}"
+                f"{folder / FILE_NAME}: {name} is {getattr(manifest, name)}, "
+                f"but {getattr(empty, name)} is asked for: {advice}"
             )
     done = {}
     for k, (entry, want) in enumerate(zip(manifest.experts, wanted, strict=False)):

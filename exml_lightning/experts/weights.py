@@ -108,7 +108,9 @@ def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
 
 def _check_forward(network: nn.Module, entry: ExpertEntry, manifest: Manifest, path: Path) -> None:
     if entry.classifier is not None and entry.classifier not in dict(network.named_modules()):
-        raise ExmlError(f"{path}: the manifest's classifier {entry.classifier!r} is no layer of {type(network).__name__}")
+        raise ExmlError(
+            f"{path}: the manifest's classifier {entry.classifier!r} is no layer of {type(network).__name__}"
+        )
     network.eval()
     try:
         with torch.no_grad():

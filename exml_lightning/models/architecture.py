@@ -58,7 +58,9 @@ class Architecture:
             try:
                 return network_class(**self.init_args)
             except (TypeError, ValueError) as error:
-                raise ExmlError(f"architecture {self.class_path} refuses init_args {self.init_args}: {error}") from error
+                raise ExmlError(
+                    f"architecture {self.class_path} refuses init_args {self.init_args}: {error}"
+                ) from error
 
     def _import(self) -> type[nn.Module]:
         module_name, _, class_name = self.class_path.rpartition(".")

@@ -11,7 +11,12 @@ from exml_lightning.files import write_whole
 
 
 def save_grid(
-    path: Path, images: Tensor, labels: Tensor, class_names: Sequence[str], per_class: int = 10, max_classes: int = 20
+    path: Path,
+    images: Tensor,
+    labels: Tensor,
+    class_names: Sequence[str],
+    per_class: int = 10,
+    max_classes: int = 20,
 ) -> None:
     """Save a picture with one row of images a class, the class's name and number of samples beside it.
 
@@ -41,5 +46,3 @@ def save_grid(
     figure.suptitle(f"{path.stem}: {len(labels)} new images{more}", fontsize="medium")
     FigureCanvasAgg(figure)
     write_whole(path, lambda part: figure.savefig(part, format="png"))
-
-

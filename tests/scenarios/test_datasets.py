@@ -49,7 +49,9 @@ def test_idx_files_are_read_resized_and_labelled(tmp_path):
 
 
 def test_a_missing_file_is_named_with_the_remedy(tmp_path):
-    with pytest.raises(ExmlError, match=r"MNIST/raw/train-images-idx3-ubyte is missing.*--data\.root.*--data\.download"):
+    with pytest.raises(
+        ExmlError, match=r"MNIST/raw/train-images-idx3-ubyte is missing.*--data\.root.*--data\.download"
+    ):
         MNIST().load(tmp_path, train=True)
 
 

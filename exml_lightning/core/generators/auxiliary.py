@@ -9,7 +9,14 @@ from torch import Tensor
 
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.generators.generator import Generator, Progress, batches, no_progress, require, to_buffer
+from exml_lightning.core.generators.generator import (
+    Generator,
+    Progress,
+    batches,
+    no_progress,
+    require,
+    to_buffer,
+)
 
 
 def label_by_expert(images: Tensor, expert: Expert, progress: Progress, batch_size: int = 1024) -> Buffer:

@@ -45,6 +45,16 @@ class Generator(ABC):
             `num_samples` samples, labelled with class indices of the stream that the expert knows.
         """
 
+    def check(self, expert: Expert) -> None:  # noqa: B027 - most generators can work with any expert
+        """Refuse an expert that samples cannot be made from; called for all of them before any work.
+
+        Args:
+            expert: The expert.
+
+        Raises:
+            ExmlError: If it will not do; says why.
+        """
+
     def settings(self) -> dict[str, Any]:
         """Return the class name and the fields, as plain values."""
         fields = {k: asdict(v) if is_dataclass(v) else v for k, v in vars(self).items()}  # type: ignore[arg-type]

@@ -59,25 +59,26 @@ class ModelInversion(Generator):
         for name in ("l2", "blur", "total_variation", "batch_norm"):
             require(getattr(self, name) >= 0, f"generator {name} is {getattr(self, name)}: give 0 or more")
 
+    def check(self, expert: Expert) -> None:
+        """Refuse an expert without batch-norm layers if `batch_norm` has a weight; see `Generator.check`."""
+        require(
+            not self.batch_norm or len(priors.BatchNormStatistics(expert.model)) > 0,
+            f"generator batch_norm is {self.batch_norm}, but expert {expert.experience} has no batch-norm layer: "
+            "set it to 0",
+        )
+
     def generate(
         self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
     ) -> Buffer:
-        """Make samples from one expert; see `Generator.generate`.
-
-        Raises:
-            ExmlError: If `batch_norm` has a weight but the expert has no batch-norm layer.
-        """
+        """Make samples from one expert; see `Generator.generate`."""
         columns = balanced_columns(num_samples, len(expert.classes), generator).to(expert.classes.device)
-        images = [self._optimise(expert, columns[rows], generator, progress) for rows in batches(num_samples, self.batch_size)]
+        images = [
+            self._optimise(expert, columns[rows], generator, progress) for rows in batches(num_samples, self.batch_size)
+        ]
         return to_buffer(torch.cat(images), columns, expert)
 
     def _optimise(self, expert: Expert, columns: Tensor, generator: torch.Generator, progress: Progress) -> Tensor:
         statistics = priors.BatchNormStatistics(expert.model) if self.batch_norm else None
-        require(
-            statistics is None or len(statistics) > 0,
-            f"generator batch_norm is {self.batch_norm}, but expert {expert.experience} has no batch-norm layer: "
-            "set it to 0",
-        )
         image_format = expert.image_format
         images = torch.randn(len(columns), *image_format.shape, generator=generator).to(columns.device)
         images = image_format.clamp_(images).requires_grad_()

@@ -20,7 +20,7 @@ def test_auxiliary_images_are_labelled_by_the_expert(make_expert):
 
 
 def test_auxiliary_without_images_is_refused(make_expert):
-    with pytest.raises(ExmlError, match="data.auxiliary"):
+    with pytest.raises(ExmlError, match=r"data\.auxiliary"):
         Auxiliary().generate(make_expert(), 3, keyed_generator())
 
 

@@ -1,0 +1,166 @@
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from exml_lightning.cli import main
+from exml_lightning.core.rng import keyed_generator
+from exml_lightning.experts import load_expert, read_manifest
+from exml_lightning.experts.training import ExpertRecipe
+from exml_lightning.models import LeNet5
+from exml_lightning.scenarios import Digits
+
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(["exml_lightning.lightning_cli"])
+
+
+@pytest.fixture
+def arguments(repository, tmp_path):
+    """Arguments that train experts for one epoch into a folder of their own."""
+
+    def make(*more: str, folder: str = "experts") -> list[str]:
+        overlay = {"data": {"experts": str(tmp_path / folder)}, "experts": {"epochs": 1, "batch_size": 64}}
+        path = tmp_path / "experts.yaml"
+        path.write_text(yaml.safe_dump({**overlay, "trainer": {"enable_progress_bar": False}}))
+        return ["experts", "-c", str(repository / "configs" / "split_digits.yaml"), "-c", str(path), *more]
+
+    return make
+
+
+def weights(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.glob("*.safetensors"))]
+
+
+def test_all_experts_are_trained_from_one_initial_model(arguments, tmp_path, capsys):
+    main(arguments())
+    folder = tmp_path / "experts"
+    manifest = read_manifest(folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *(f"expert_{k}.safetensors" for k in range(5)),
+        "initial.safetensors",
+        "manifest.yaml",
+    ]
+    assert [entry.classes for entry in manifest.experts] == [
+        ("5", "4"),
+        ("8", "2"),
+        ("6", "9"),
+        ("1", "7"),
+        ("0", "3"),
+    ]
+    assert all(load_expert(folder, manifest, k).experience == k for k in range(5))
+    assert manifest.experts[0].training["epochs"] == 1
+    # the accuracy in the manifest is that of the file, on its own test images, among its own classes
+    test = Digits().load(Path(), train=False)
+    expert = load_expert(folder, manifest, 2)
+    own = torch.isin(test.labels, expert.classes)
+    guesses = expert.classes[expert(manifest.input.normalize(test.images[own])).argmax(dim=1)]
+    assert manifest.experts[2].accuracy == pytest.approx((guesses == test.labels[own]).float().mean().item())
+    assert capsys.readouterr().out.count("knows its own classes") == 5
+
+
+def test_an_epoch_is_sgd_written_out(arguments, tmp_path):
+    main(arguments("--data.scenario.classes_per_experience", "[2, 8]"))
+    folder = tmp_path / "experts"
+    from exml_lightning.experts import load_weights
+
+    network = LeNet5()
+    load_weights(network, folder / "initial.safetensors")
+    train = Digits().load(Path(), train=True)
+    own = torch.isin(train.labels, torch.tensor([5, 4])).nonzero().flatten()
+    images, labels = Digits().image_format.normalize(train.images[own]), train.labels[own]
+    velocity = [torch.zeros_like(p) for p in network.parameters()]
+    order = torch.randperm(len(labels), generator=keyed_generator("order", 1234, "expert", 0, 0))
+    for rows in order.split(64):
+        loss = -torch.log_softmax(network(images[rows]), dim=1)[torch.arange(len(rows)), labels[rows]].mean()
+        network.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for p, v in zip(network.parameters(), velocity, strict=True):
+                v.mul_(0.9).add_(p.grad + 5e-4 * p)
+                p.sub_(0.01 * v)
+    expected = load_expert(folder, read_manifest(folder), 0).model
+    for (name, ours), theirs in zip(network.named_parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_a_second_run_trains_nothing(arguments, tmp_path, capsys):
+    main(arguments())
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "experts").iterdir()}
+    capsys.readouterr()
+    main(arguments())
+    assert capsys.readouterr().out.count("is done") == 5
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "experts").iterdir()} == before
+
+
+def test_a_lost_expert_is_trained_again_and_the_same(arguments, tmp_path, capsys):
+    main(arguments())
+    before = weights(tmp_path / "experts")
+    (tmp_path / "experts" / "expert_3.safetensors").unlink()
+    capsys.readouterr()
+    main(arguments())
+    out = capsys.readouterr().out
+    assert (out.count("is done"), out.count("knows its own classes")) == (4, 1)
+    assert weights(tmp_path / "experts") == before
+
+
+def train_and_die(args: list[str], step: int) -> None:
+    """Run in this process and kill it at a step."""
+    from exml_lightning.experts import training
+
+    original = training._ExpertModule.training_step
+
+    def patched(self, batch, batch_idx):
+        if self.key[-1] == 2 and self.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, batch, batch_idx)
+
+    training._ExpertModule.training_step = patched
+    main(args)
+
+
+def test_killed_and_started_again_is_as_never_killed(arguments, tmp_path, capsys):
+    more = ["--experts.epochs", "3"]
+    main(arguments(*more, folder="whole"))
+    args = arguments(*more, folder="cut")
+    child = forks.Process(target=train_and_die, args=(args, 7))  # in the second epoch of the third expert
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
+    assert len(read_manifest(tmp_path / "cut").experts) == 2
+    assert (tmp_path / "cut" / "training" / "expert_2.ckpt").is_file()
+    capsys.readouterr()
+    main(args)
+    assert capsys.readouterr().out.count("is done") == 2
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--experts.epochs", "2", "training"),
+        ("--data.run_id", "1", "run is 0"),
+        ("--data.scenario.name", "other", "scenario is split_digits"),
+        ("--data.scenario.classes_per_experience", "5", "classes"),
+    ],
+)
+def test_a_folder_of_other_experts_is_left_alone(arguments, tmp_path, capsys, option, value, message):
+    main(arguments())
+    before = weights(tmp_path / "experts")
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments(option, value))
+    assert exit_.value.code == 1
+    error = capsys.readouterr().err
+    assert "manifest.yaml" in error
+    assert message in error
+    assert "--data.experts DIR" in error
+    assert weights(tmp_path / "experts") == before
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}])
+def test_impossible_recipes_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        ExpertRecipe(**wrong)

@@ -1,0 +1,144 @@
+import pickle
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.experts import load_expert, load_weights, read_manifest, save_weights, write_manifest
+from exml_lightning.models import Architecture, LeNet5
+
+
+@pytest.fixture
+def folder(tmp_path, digit_experts):
+    """A copy of the first two shipped experts."""
+    for name in ("manifest.yaml", "expert_0.safetensors", "expert_1.safetensors"):
+        shutil.copy(digit_experts / name, tmp_path)
+    manifest = read_manifest(tmp_path)
+    write_manifest(replace(manifest, experts=manifest.experts[:2]), tmp_path)
+    return tmp_path
+
+
+def change_weights(folder, change):
+    """Write expert 0 anew with other weights and the right hash."""
+    manifest = read_manifest(folder)
+    network = LeNet5()
+    load_weights(network, folder / "expert_0.safetensors")
+    network = change(network) or network
+    entry = replace(manifest.experts[0], sha256=save_weights(network, folder / "expert_0.safetensors"))
+    write_manifest(replace(manifest, experts=(entry, manifest.experts[1])), folder)
+
+
+def load(folder):
+    return load_expert(folder, read_manifest(folder), 0)
+
+
+def test_an_expert_is_frozen_and_answers_for_its_classes(folder):
+    expert = load(folder)
+    manifest = read_manifest(folder)
+    images = torch.randn(3, 1, 32, 32)
+    assert expert(images).shape == (3, 2)
+    assert torch.equal(expert(images), expert.model(images)[:, list(manifest.experts[0].outputs)])
+    assert expert.classes.tolist() == manifest.classes_of(0)
+    assert not expert.training
+    assert not any(p.requires_grad for p in expert.parameters())
+
+
+def test_the_shipped_experts_are_as_the_manifest_says(digit_experts):
+    manifest = read_manifest(digit_experts)
+    assert [load_expert(digit_experts, manifest, i).experience for i in range(5)] == [0, 1, 2, 3, 4]
+    assert sum(path.stat().st_size for path in digit_experts.iterdir()) < 2_000_000
+
+
+def test_state_dicts_of_torch_are_read_too(folder):
+    network = LeNet5()
+    torch.save(network.state_dict(), folder / "weights.pt")
+    other = LeNet5()
+    load_weights(other, folder / "weights.pt")
+    assert torch.equal(network.classifier.weight, other.classifier.weight)
+
+
+def test_a_missing_file_is_named(folder):
+    (folder / "expert_0.safetensors").unlink()
+    with pytest.raises(ExmlError, match=r"expert_0\.safetensors is missing"):
+        load(folder)
+
+
+def test_a_changed_file_is_named(folder):
+    path = folder / "expert_0.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ExmlError, match=r"expert_0\.safetensors has another hash"):
+        load(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(folder, value):
+    change_weights(folder, lambda network: network.classifier.bias.data[0:1].fill_(value) and None)
+    with pytest.raises(ExmlError, match=r"expert_0\.safetensors: classifier\.bias holds NaN or infinity"):
+        load(folder)
+
+
+def test_weights_of_another_shape_are_named(folder):
+    change_weights(folder, lambda network: LeNet5(num_classes=7))
+    with pytest.raises(ExmlError, match=r"expert_0\.safetensors: classifier\.\w+ has shape \[7"):
+        load(folder)
+
+
+def test_weights_of_another_network_are_named(folder):
+    change_weights(folder, lambda network: torch.nn.Linear(2, 2))
+    with pytest.raises(ExmlError, match=r"expert_0\.safetensors belongs to another network than LeNet5.*missing"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"outputs": (5, 10)}, r"output unit 10, but the network's output has shape \[1, 10\]"),
+        ({"classifier": "head"}, "classifier 'head' is no layer"),
+        ({"architecture": Architecture("exml_lightning.models.ResNet99")}, "ResNet99.*cannot be imported"),
+        ({"architecture": Architecture("nowhere.Net")}, "cannot be imported"),
+        ({"architecture": Architecture("Net")}, "cannot be imported"),
+        ({"architecture": Architecture("os.system")}, "is not an nn.Module class"),
+        ({"architecture": Architecture("exml_lightning.models.LeNet5", {"width": 3})}, "refuses init_args"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(folder, changes, message):
+    manifest = read_manifest(folder)
+    entry = replace(manifest.experts[0], **changes)
+    with pytest.raises(ExmlError, match=message):
+        load_expert(folder, replace(manifest, experts=(entry,)), 0)
+
+
+def test_an_input_that_the_network_refuses_is_named(folder):
+    manifest = read_manifest(folder)
+    smaller = replace(manifest, input=replace(manifest.input, shape=(1, 8, 8)))
+    with pytest.raises(ExmlError, match=r"expert_0\.safetensors: LeNet5 refuses images of shape \[1, 8, 8\]"):
+        load_expert(folder, smaller, 0)
+
+
+class Bomb:
+    def __reduce__(self):
+        return print, ("code of the file has run",)
+
+
+@pytest.mark.parametrize("content", [{"a": Bomb()}, {"a": 1}, [1, 2]])
+def test_a_pickle_is_not_executed(tmp_path, capsys, content):
+    path = tmp_path / "expert.pt"
+    torch.save(content, path)
+    with pytest.raises(ExmlError, match=r"expert\.pt"):
+        load_weights(LeNet5(), path)
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(ExmlError, match=r"expert\.pt"):
+        load_weights(LeNet5(), path)
+    assert "code of the file" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pt"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff" * 100])
+def test_garbage_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ExmlError, match=name):
+        load_weights(LeNet5(), tmp_path / name)

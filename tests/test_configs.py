@@ -1,0 +1,105 @@
+"""Every shipped configuration is parsed, and every scenario and strategy is run."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from exml_lightning.cli import main
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+SCENARIOS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+STRATEGIES = sorted(path.stem for path in (CONFIGS / "strategies").glob("*.yaml"))
+TRAINERS = sorted(path.stem for path in (CONFIGS / "trainer").glob("*.yaml"))
+SMOKE = str(CONFIGS / "trainer" / "smoke.yaml")
+
+
+def printed(capsys, *args: str) -> dict:
+    with pytest.raises(SystemExit) as exit_:
+        main([*args, "--print_config"])
+    assert exit_.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("verb", ["fit", "experts"])
+def test_a_scenario_is_complete(scenario, verb, capsys):
+    config = printed(capsys, verb, "-c", str(CONFIGS / f"{scenario}.yaml"))
+    assert config["data"]["scenario"]["name"] == scenario
+    schedule = config["model"]["lr_scheduler"]["init_args"]
+    assert schedule["T_max"] == config["data"]["n_iter"]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_strategy_stacks_on_every_scenario(scenario, strategy, capsys):
+    config = printed(
+        capsys,
+        "fit",
+        "-c",
+        str(CONFIGS / f"{scenario}.yaml"),
+        "-c",
+        str(CONFIGS / "strategies" / f"{strategy}.yaml"),
+    )
+    class_name = config["buffer"]["generator"]["class_path"].rpartition(".")[2]
+    assert class_name.lower() == strategy.replace("_", "")
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_a_trainer_stacks(trainer, capsys):
+    printed(
+        capsys,
+        "fit",
+        "-c",
+        str(CONFIGS / "split_digits.yaml"),
+        "-c",
+        str(CONFIGS / "trainer" / f"{trainer}.yaml"),
+    )
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_split_digits_runs_by_every_strategy(strategy, tmp_path):
+    main(
+        [
+            "fit",
+            "-c",
+            str(CONFIGS / "split_digits.yaml"),
+            "-c",
+            str(CONFIGS / "strategies" / f"{strategy}.yaml"),
+            "-c",
+            SMOKE,
+            "--trainer.default_root_dir",
+            str(tmp_path),
+            "--data.experts",
+            str(ROOT / "checkpoints" / "split_digits" / "run0"),
+        ]
+    )
+    assert json.loads((tmp_path / "summary.json").read_text())["experiences_learned"] == 2
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (ROOT / "data" / "MNIST").is_dir(), reason="data/MNIST is not there")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("scenario", ["split_mnist", "joint_mnist"])
+def test_mnist_runs_from_experts_to_test(scenario, strategy, tmp_path):
+    common = [
+        "-c",
+        str(CONFIGS / f"{scenario}.yaml"),
+        "-c",
+        str(CONFIGS / "strategies" / f"{strategy}.yaml"),
+        "-c",
+        SMOKE,
+        "--data.root",
+        str(ROOT / "data"),
+        "--data.experts",
+        str(tmp_path / "experts"),
+    ]
+    main(["experts", *common, "--experts.epochs", "1", "--trainer.limit_train_batches", "20"])
+    run = ["--trainer.default_root_dir", str(tmp_path / "run")]
+    main(["fit", *common, *run])
+    main(["test", *common, *run, "--ckpt_path", "last"])
+    test = json.loads((tmp_path / "run" / "test.json").read_text())
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert test["stream_accuracy"] == summary["stream_accuracy"]

@@ -127,8 +127,8 @@ class ExpertStream(LightningDataModule):
             if set(manifest.experts[i].classes) != expected:
                 raise ExmlError(
                     f"{self.experts / FILE_NAME}: expert {i} knows {sorted(manifest.experts[i].classes)}, but "
-                    f"experience {i} of {self.scenario.name} run {self.run_id} has {sorted(expected)}: these experts belong to "
-                    f"{manifest.scenario} run {manifest.run} (--data.run_id, --data.experts)"
+                    f"experience {i} of {self.scenario.name} run {self.run_id} has {sorted(expected)}: "
+                    f"these experts belong to {manifest.scenario} run {manifest.run} (--data.run_id, --data.experts)"
                 )
         if manifest.input.shape != self.scenario.dataset.image_format.shape:
             raise ExmlError(

@@ -115,7 +115,7 @@ class ResultsCallback(Callback):
         for k, row in zip(learned, rows, strict=True):
             writer.writerow([k, *row, metrics.stream_accuracy(row, sizes)])
         write_text(folder / "accuracy_matrix.csv", text.getvalue())
-        generating = (c.seconds_generating for c in trainer.callbacks if isinstance(c, SyntheticBufferCallback))
+        buffer = find_callback(trainer, SyntheticBufferCallback)
         summary = {
             **_accuracies(module, rows[-1]),
             "average_accuracy": metrics.average_accuracy(rows, sizes, first_seen),

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 MakeTrainer = Callable[..., Trainer]
 INITIAL = "initial.safetensors"
-_LENET5: ArchitectureConfig = {"class_path": "exml_lightning.models.LeNet5"}
+
+
+def _default_architecture() -> ArchitectureConfig:
+    return {"class_path": "exml_lightning.models.LeNet5"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class ExpertRecipe:
         weight_decay: Weight decay of SGD.
     """
 
-    architecture: ArchitectureConfig = field(default_factory=lambda: {"class_path": "exml_lightning.models.LeNet5"})
+    architecture: ArchitectureConfig = field(default_factory=_default_architecture)
     epochs: int = 20
     batch_size: int = 32
     lr: float = 0.01

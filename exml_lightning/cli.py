@@ -52,6 +52,11 @@ def main(args: list[str] | None = None) -> None:
         hint = f"did you mean `exml {close[0]}`?" if close else f"verbs: {', '.join(VERBS)}"
         print(f"exml: error: no verb {args[0]!r}; {hint}", file=sys.stderr)
         raise SystemExit(2)
+    if not any(word.startswith(("-c", "--config", "--data", "--help", "-h")) for word in args[1:]):
+        print(
+            f"exml: error: which scenario? For instance: exml {args[0]} -c configs/split_digits.yaml", file=sys.stderr
+        )
+        raise SystemExit(2)
     _run(args)
 
 

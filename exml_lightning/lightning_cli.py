@@ -17,15 +17,21 @@ from exml_lightning.callbacks import (
     StreamProgressBar,
     SyntheticBufferCallback,
 )
+from exml_lightning.cli import VERBS
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts.training import ExpertRecipe, train_experts
 from exml_lightning.logger import RunLogger
 from exml_lightning.module import ExModelModule
 
+USAGE = "exml {verb} --config FILE [--config FILE ...] [options]"
+
 
 class StreamTrainer(Trainer):
-    """Lightning's Trainer; its methods are described here for the help of the command line."""
+    """Where and how it runs (Lightning's Trainer).
+
+    The methods are Lightning's; their docstrings are the help of the command line.
+    """
 
     def fit(
         self,
@@ -111,7 +117,7 @@ class RunConfigCallback(SaveConfigCallback):
 class StreamCLI(LightningCLI):
     """LightningCLI with the groups ``trainer``, ``model``, ``data``, ``buffer``, ``checkpoint`` and ``experts``."""
 
-    def __init__(self, args: list[str], run: bool, description: str) -> None:
+    def __init__(self, args: list[str], run: bool) -> None:
         super().__init__(
             ExModelModule,
             ExpertStream,
@@ -125,10 +131,21 @@ class StreamCLI(LightningCLI):
             save_config_callback=RunConfigCallback,
             save_config_kwargs={"overwrite": True},  # `before_fit` refuses folders that hold another run
             seed_everything_default=False,
-            parser_kwargs={"prog": description},
+            parser_kwargs={verb: {"usage": USAGE.format(verb=verb)} for verb in ("fit", "validate", "test")}
+            if run
+            else {"usage": USAGE.format(verb="experts"), "description": VERBS["experts"]},
             args=args,
             run=run,
             auto_configure_optimizers=False,
+        )
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add Lightning's seed, off unless it is asked for."""
+        parser.add_argument(
+            "--seed_everything",
+            type=bool | int,
+            default=False,
+            help="Seed of code that draws from global random states; the package itself does not (see data.seed).",
         )
 
     @staticmethod
@@ -192,7 +209,7 @@ def run_stream(args: list[str]) -> None:
     Raises:
         ExmlError: For whatever the user can put right.
     """
-    StreamCLI(args, run=True, description="exml")
+    StreamCLI(args, run=True)
 
 
 def run_experts(args: list[str]) -> None:
@@ -204,7 +221,7 @@ def run_experts(args: list[str]) -> None:
     Raises:
         ExmlError: For whatever the user can put right.
     """
-    cli = StreamCLI(args, run=False, description="exml experts")
+    cli = StreamCLI(args, run=False)
     trainer_config = vars(cli._section().trainer)
 
     def make_trainer(callbacks: list[Callback], **overrides: Any) -> Trainer:

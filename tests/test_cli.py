@@ -230,6 +230,11 @@ def test_a_misspelt_verb_gets_a_suggestion(capsys):
     assert "verbs:" in refused(["xyzzy"], capsys, code=2)
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_alone_asks_for_a_scenario(verb, capsys):
+    assert f"exml {verb} -c configs/split_digits.yaml" in refused([verb], capsys, code=2)
+
+
 def test_without_experts_the_command_that_trains_them_is_given(repository, tmp_path, capsys):
     config = repository / "configs" / "split_digits.yaml"
     line = refused(

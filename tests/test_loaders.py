@@ -1,0 +1,98 @@
+from types import SimpleNamespace
+
+import torch
+
+from exml_lightning.core.augmentation import Augmentation
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.rng import keyed_generator
+from exml_lightning.loaders import BufferLoader, ImageLoader
+from exml_lightning.scenarios import LabelledImages
+
+
+def buffer(offset: int, n: int = 50) -> Buffer:
+    images = (torch.arange(n) + offset).float().view(n, 1, 1, 1)
+    zeros = torch.zeros(n, dtype=torch.long)
+    return Buffer(images, torch.arange(n) + offset, zeros, zeros)
+
+
+def stream(**changes):
+    values = {
+        "n_iter": 5,
+        "batch_size": 8,
+        "seed": 3,
+        "experience": 0,
+        "buffer": buffer(0),
+        "augmentation": Augmentation(),
+    }
+    return SimpleNamespace(**{**values, **changes})
+
+
+def labels(batches) -> list[list[int]]:
+    return [batch.labels.tolist() for batch in batches]
+
+
+def test_mini_batches_are_drawn_by_the_key():
+    drawn = list(BufferLoader(stream(), rank=0))
+    assert len(drawn) == len(BufferLoader(stream(), rank=0)) == 5
+    for position, batch in enumerate(drawn):
+        expected = torch.randint(50, (8,), generator=keyed_generator("batch", 3, 0, 0, position))
+        assert torch.equal(batch.labels, expected)
+        assert torch.equal(batch.images.flatten().long(), expected)
+
+
+def test_the_buffer_is_read_when_the_first_batch_is_asked_for():
+    source = stream()
+    loader = BufferLoader(source, rank=0)
+    iterator = iter(loader)
+    source.buffer, source.experience = buffer(1000), 1
+    assert min(next(iterator).labels) >= 1000
+
+
+def test_iterating_twice_in_an_experience_goes_on_and_a_new_one_starts_anew():
+    # Lightning calls iter() two or three times an epoch and does not exhaust the last
+    source = stream()
+    loader = BufferLoader(source, rank=0)
+    iter(loader), iter(loader)
+    first = iter(loader)
+    seen = [next(first) for _ in range(5)]
+    source.experience = 1
+    assert len(list(loader)) == 5
+    assert labels(seen) == labels(BufferLoader(stream(), rank=0))
+
+
+def test_state_goes_on_in_the_middle():
+    whole = labels(BufferLoader(stream(), rank=0))
+    loader = BufferLoader(stream(), rank=0)
+    iterator = iter(loader)
+    next(iterator), next(iterator)
+    again = BufferLoader(stream(), rank=0)
+    again.load_state_dict(loader.state_dict())
+    assert labels(again) == whole[2:]
+
+
+def test_each_process_draws_its_own():
+    assert labels(BufferLoader(stream(), rank=0)) != labels(BufferLoader(stream(), rank=1))
+
+
+def test_images_are_augmented_each_time_in_another_way():
+    images = torch.zeros(1, 1, 9, 9)
+    images[0, 0, 4, 4] = 1
+    zero = torch.zeros(1, dtype=torch.long)
+    source = stream(buffer=Buffer(images, zero, zero, zero), augmentation=Augmentation(shift=0.3))
+    drawn = torch.cat([batch.images for batch in BufferLoader(source, rank=0)])
+    assert len({image.numpy().tobytes() for image in drawn}) == 40
+
+
+def test_every_test_image_once_over_all_processes():
+    pixels = torch.arange(23, dtype=torch.uint8).view(23, 1, 1, 1)
+    images = LabelledImages(pixels, torch.zeros(23), torch.zeros(23))
+    image_format = ImageFormat((1, 1, 1), (0.0,), (1.0,))
+    loaders = [ImageLoader(images, torch.arange(23), 7, image_format, 4, rank, 3) for rank in range(3)]
+    drawn = [list(loader) for loader in loaders]
+    assert [len(batches) for batches in drawn] == [len(loader) for loader in loaders]
+    batches = [batch for part in drawn for batch in part]
+    assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == list(range(23))
+    for batch in batches:
+        torch.testing.assert_close(batch.images.flatten() * 255, batch.labels.float())
+        assert set(batch.tasks.tolist()) == {7}

@@ -1,0 +1,129 @@
+"""The loss of the module against Eq. 6 to 11 written out, on the experts that are shipped."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+
+from exml_lightning.callbacks import SyntheticBufferCallback
+from exml_lightning.core.generators import Noise
+from exml_lightning.data import ExpertStream
+from exml_lightning.module import ExModelModule
+from exml_lightning.scenarios import Digits, Scenario
+
+
+class Recorder(Callback):
+    """Writes the loss of Eq. 11 out from the networks, before each step, and keeps what the module returned."""
+
+    def __init__(self, lambda_ce: float) -> None:
+        self.lambda_ce = lambda_ce
+        self.expected: list[float] = []
+        self.returned: list[float] = []
+        self.optimizers: list[int] = []
+        self.rates: list[float] = []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        stream, k = trainer.datamodule, trainer.current_epoch
+        expert = stream.load_expert(k, torch.device("cpu"))
+        own = expert.classes.tolist()
+        before = sorted({c for i in range(k) for c in stream.manifest.classes_of(i)})
+        with torch.no_grad():
+            f, e, p = module.network(batch.images), expert(batch.images), module.previous(batch.images)
+        total, count = 0.0, 0
+        for row in range(len(f)):
+            target = {c: (e[row] - e[row].mean())[i] for i, c in enumerate(own)}
+            for c in before:
+                target[c] = p[row, c] - p[row, before].mean()
+            total += sum(float(f[row, c] - value) ** 2 for c, value in target.items())
+            count += len(target)
+        known = sorted({*own, *before})
+        entropy = 0.0
+        for row, label in enumerate(batch.labels.tolist()):
+            logits = f[row, known].double()
+            entropy += float(torch.logsumexp(logits, dim=0) - logits[known.index(label)]) / len(f)
+        self.expected.append(total / count + self.lambda_ce * entropy)
+        self.optimizers.append(id(trainer.optimizers[0]))
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.returned.append(float(outputs["loss"]))
+
+
+def fit(tmp_path: Path, digit_experts: Path, recorder: Callback, epochs: int = 3, **options) -> ExModelModule:
+    stream = ExpertStream(Scenario("digits", Digits(), 2), experts=str(digit_experts), n_iter=3, batch_size=6)
+    module = ExModelModule(**options)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=epochs,
+        callbacks=[SyntheticBufferCallback(30, Noise()), recorder],
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(module, datamodule=stream)
+    return module
+
+
+@pytest.mark.parametrize("lambda_ce", [0.0, 0.7])
+def test_the_loss_is_that_of_the_paper(tmp_path, digit_experts, lambda_ce):
+    recorder = Recorder(lambda_ce)
+    fit(tmp_path, digit_experts, recorder, lambda_ce=lambda_ce)
+    assert len(recorder.returned) == 9
+    assert recorder.returned == pytest.approx(recorder.expected, rel=1e-4)
+
+
+def test_optimiser_and_schedule_start_anew_for_each_expert(tmp_path, digit_experts):
+    recorder = Recorder(0.0)
+    fit(
+        tmp_path,
+        digit_experts,
+        recorder,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9),
+        lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.25, total_iters=3),
+    )
+    assert recorder.rates == pytest.approx([0.01, 0.0075, 0.005] * 3)
+    assert len(set(recorder.optimizers)) >= 2
+    assert len({*recorder.optimizers[0:3]}) == 1
+
+
+class Watcher(Callback):
+    """Looks at the teachers at the start of each experience."""
+
+    def __init__(self) -> None:
+        self.ends: list[dict[str, torch.Tensor]] = []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        assert not module.previous.training
+        assert module.network.training
+        assert module.attached == trainer.current_epoch
+        if batch_idx == 0 and trainer.current_epoch > 0:
+            previous = module.previous.state_dict()
+            assert all(torch.equal(previous[name], tensor) for name, tensor in self.ends[-1].items())
+        # the experts learned before are nowhere: neither as modules nor in the state
+        assert {name.split(".")[0] for name in module.state_dict()} == {
+            "network",
+            "previous",
+            "known",
+            "previous_known",
+        }
+
+    def on_train_epoch_end(self, trainer, module):
+        self.ends.append({name: tensor.clone() for name, tensor in module.network.state_dict().items()})
+
+
+def test_the_ex_model_becomes_the_previous_one(tmp_path, digit_experts):
+    module = fit(tmp_path, digit_experts, Watcher())
+    assert module.known.nonzero().flatten().tolist() == [2, 4, 5, 6, 8, 9]
+    assert module.previous_known.nonzero().flatten().tolist() == [2, 4, 5, 8]
+    assert not any(p.requires_grad for p in module.previous.parameters())
+
+
+def test_classes_not_yet_learned_are_never_guessed(tmp_path, digit_experts):
+    module = fit(tmp_path, digit_experts, Watcher(), epochs=1)
+    guesses = module(torch.randn(50, 1, 32, 32)).argmax(dim=1)
+    assert set(guesses.tolist()) <= {4, 5}

@@ -129,8 +129,12 @@ class ExModelModule(LightningModule):
         self.trainer.strategy.setup_optimizers(self.trainer)
 
     def attach(self, expert: Expert) -> None:
-        """Take `expert` as the teacher of the next steps, in place of the one before."""
+        """Take `expert` as the teacher of the next steps."""
         self._expert = (expert,)
+
+    def detach(self) -> None:
+        """Let go of the expert, so that the next one is alone in memory."""
+        self._expert = ()
 
     @property
     def attached(self) -> int | None:

@@ -127,3 +127,27 @@ def test_classes_not_yet_learned_are_never_guessed(tmp_path, digit_experts):
     module = fit(tmp_path, digit_experts, Watcher(), epochs=1)
     guesses = module(torch.randn(50, 1, 32, 32)).argmax(dim=1)
     assert set(guesses.tolist()) <= {4, 5}
+
+
+def test_one_expert_is_in_memory_at_a_time(tmp_path, digit_experts):
+    import gc
+
+    from exml_lightning.core.expert import Expert
+
+    seen: list[int] = []
+
+    class Counter(Noise):
+        def generate(self, expert, num_samples, generator, progress=lambda images: None):
+            gc.collect()
+            seen.append(sum(isinstance(thing, Expert) for thing in gc.get_objects()))
+            return super().generate(expert, num_samples, generator, progress)
+
+    gc.collect()
+    before = sum(isinstance(thing, Expert) for thing in gc.get_objects())
+    stream = ExpertStream(Scenario("digits", Digits(), 2), experts=str(digit_experts), n_iter=1, batch_size=2)
+    trainer = Trainer(
+        accelerator="cpu", devices=1, max_epochs=3, callbacks=[SyntheticBufferCallback(6, Counter())], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(ExModelModule(), datamodule=stream)
+    assert [count - before for count in seen] == [1, 1, 1]

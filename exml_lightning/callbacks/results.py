@@ -41,7 +41,9 @@ class ResultsCallback(Callback):
         self._since = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, and forget the accuracies of the experience before."""
+        assert isinstance(pl_module, ExModelModule)
+        pl_module.accuracy = []
         self._since = time.monotonic()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

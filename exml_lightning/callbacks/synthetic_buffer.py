@@ -102,6 +102,7 @@ class SyntheticBufferCallback(Callback):
         stream, experience = _stream(trainer), trainer.current_epoch
         if pl_module.attached == experience:
             return
+        pl_module.detach()
         expert = stream.load_expert(experience, pl_module.device)
         if stream.experience != experience:
             new = self._generate(trainer, expert, self.size // (experience + 1))

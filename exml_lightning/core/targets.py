@@ -24,25 +24,28 @@ class Target:
     mask: Tensor
 
 
-def normalize_logits(logits: Tensor, how: Normalize) -> Tensor:
+def normalize_logits(logits: Tensor, known: Tensor, how: Normalize) -> Tensor:
     """Put the logits of a model on a common scale (Eq. 6 and 7).
 
     Args:
-        logits: Float ``(n, classes)``, the classes that the model knows.
-        how: ``center`` subtracts the mean over the classes; ``standardize`` also divides by the standard deviation
-            over the classes (population); ``center_batch`` subtracts each class's mean over the batch; ``none``.
+        logits: Float ``(n, num_classes)``.
+        known: The classes that the model knows, bool ``(num_classes,)``.
+        how: ``center`` subtracts the mean over the known classes; ``standardize`` also divides by the standard
+            deviation over them (population); ``center_batch`` subtracts each class's mean over the batch; ``none``.
 
     Returns:
-        Logits of the same shape.
+        Logits of the same shape, 0 for classes that are not known.
     """
+    logits = logits * known  # masks, not a selection of columns: no host sync on a GPU
     if how == "none":
         return logits
     if how == "center_batch":
         return logits - logits.mean(dim=0, keepdim=True)
-    centred = logits - logits.mean(dim=1, keepdim=True)
+    count = known.sum().clamp_min(1)
+    centred = (logits - logits.sum(dim=1, keepdim=True) / count) * known
     if how == "center":
         return centred
-    return centred / centred.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
+    return centred / (centred.square().sum(dim=1, keepdim=True) / count).sqrt().clamp_min(1e-6)
 
 
 def merge_targets(
@@ -77,20 +80,16 @@ def merge_targets(
     """
     n, num_classes = previous_logits.shape
     expert_known = torch.zeros_like(previous_known).index_fill(0, expert_classes, True)
-    expert = torch.zeros_like(previous_logits)
-    expert[:, expert_classes] = normalize_logits(expert_logits, normalize).to(expert.dtype)
-    previous_columns = previous_known.nonzero().flatten()
-    previous = torch.zeros_like(previous_logits)
-    if len(previous_columns):
-        previous[:, previous_columns] = normalize_logits(previous_logits[:, previous_columns], normalize)
-
+    all_units = torch.zeros_like(previous_logits).index_copy(1, expert_classes, expert_logits)
+    expert = normalize_logits(all_units, expert_known, normalize)
+    previous = normalize_logits(previous_logits, previous_known, normalize)
     if merge == "unit":
         from_expert = expert_known.expand(n, num_classes)
         from_previous = previous_known.expand(n, num_classes)
     else:
         from_expert = expert_known[labels, None] & expert_known
         from_previous = previous_known[labels, None] & previous_known
-    votes = from_expert.to(expert.dtype) + from_previous.to(expert.dtype)
+    votes = from_expert.long() + from_previous.long()
     logits = (expert * from_expert + previous * from_previous) / votes.clamp_min(1)
     mask = votes > 0
     return Target(logits, torch.ones_like(mask) if unknown == "zero" else mask)

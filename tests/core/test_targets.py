@@ -5,24 +5,26 @@ import torch
 
 from exml_lightning.core.targets import merge_targets, normalize_logits
 
-LOGITS = torch.tensor([[1.0, 3.0], [2.0, 8.0], [6.0, 4.0]])
+LOGITS = torch.tensor([[1.0, 3.0, 7.0], [2.0, 8.0, 7.0], [6.0, 4.0, 7.0]])
+TWO = torch.tensor([True, True, False])  # the third class is not known, whatever its logit
 
 
 def test_normalizations_by_hand():
-    assert normalize_logits(LOGITS, "none").tolist() == LOGITS.tolist()
-    assert normalize_logits(LOGITS, "center").tolist() == [[-1, 1], [-3, 3], [1, -1]]
-    assert normalize_logits(LOGITS, "center_batch").tolist() == [[-2, -2], [-1, 3], [3, -1]]
-    assert normalize_logits(LOGITS, "standardize").tolist() == [[-1, 1], [-1, 1], [1, -1]]
+    assert normalize_logits(LOGITS, TWO, "none").tolist() == [[1, 3, 0], [2, 8, 0], [6, 4, 0]]
+    assert normalize_logits(LOGITS, TWO, "center").tolist() == [[-1, 1, 0], [-3, 3, 0], [1, -1, 0]]
+    assert normalize_logits(LOGITS, TWO, "center_batch").tolist() == [[-2, -2, 0], [-1, 3, 0], [3, -1, 0]]
+    assert normalize_logits(LOGITS, TWO, "standardize").tolist() == [[-1, 1, 0], [-1, 1, 0], [1, -1, 0]]
 
 
 def test_standardize_divides_by_the_population_deviation():
     row = torch.tensor([[0.0, 3.0, 6.0]])
     deviation = math.sqrt((9 + 0 + 9) / 3)
-    torch.testing.assert_close(normalize_logits(row, "standardize"), torch.tensor([[-3, 0, 3]]) / deviation)
+    known = torch.ones(3, dtype=torch.bool)
+    torch.testing.assert_close(normalize_logits(row, known, "standardize"), torch.tensor([[-3, 0, 3]]) / deviation)
 
 
 def test_standardize_of_one_class_is_zero_not_nan():
-    assert normalize_logits(torch.tensor([[5.0]]), "standardize").tolist() == [[0.0]]
+    assert normalize_logits(torch.tensor([[5.0]]), torch.tensor([True]), "standardize").tolist() == [[0.0]]
 
 
 EXPERT = torch.tensor([[4.0, 2.0], [0.0, 6.0]])  # classes 3 and 1

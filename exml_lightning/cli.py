@@ -70,6 +70,8 @@ def _run(args: list[str]) -> None:
         ".*isinstance.treespec, LeafSpec.. is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message=message)
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     from exml_lightning.core.errors import ExmlError
     from exml_lightning.lightning_cli import run_experts, run_stream
 
@@ -85,6 +87,12 @@ def _run(args: list[str]) -> None:
             cause = cause.__cause__
         print(f"exml: error: {cause}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
+    except MisconfigurationException as error:
+        print(f"exml: error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning turns Ctrl-C into sys.exit(1) while it handles the interrupt.
+        if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
         print("\nexml: stopped; the same command goes on (a fit with --ckpt_path last)", file=sys.stderr)
         raise SystemExit(130) from None

@@ -23,7 +23,7 @@ class ExpertStream(LightningDataModule):
     """A stream of trained experts, one in memory at a time.
 
     One epoch of `Trainer.fit` is one experience: `n_iter` mini-batches from the buffer, which
-    `SyntheticBufferCallback` fills. Original training images are never opened.
+    `SyntheticBufferCallback` fills. The training split of the scenario is never read.
 
     Args:
         scenario: The data set and how its classes are dealt to experiences.
@@ -65,7 +65,7 @@ class ExpertStream(LightningDataModule):
         self.experiences = scenario.experiences(run_id)
         self.root = Path(root)
         self.run_id = run_id
-        self.experts = Path(experts) if experts else Path("checkpoints") / scenario.name / f"run{run_id}"
+        self.experts = Path(experts) if experts else self._default_experts()
         self.n_iter = n_iter
         self.batch_size = batch_size
         self.augmentation = augmentation or Augmentation()
@@ -77,6 +77,8 @@ class ExpertStream(LightningDataModule):
         self.experience = -1
         """The experience that `buffer` belongs to; -1 before the first."""
         self.buffer: Buffer | None = None
+        self.completed = 0
+        """Number of experiences learned to their last step."""
         self.test_parts: list[TestPart] = []
         self._manifest: Manifest | None = None
 
@@ -90,16 +92,20 @@ class ExpertStream(LightningDataModule):
         if self._manifest is None:
             if not (self.experts / FILE_NAME).is_file():
                 raise ExmlError(
-                    f"no experts in {self.experts}: train them with `{self._experts_command()}`, "
-                    "or name their folder with --data.experts DIR"
+                    f"no experts in {self.experts}: train them there with `{self._experts_command()}`, "
+                    "or name another folder with --data.experts DIR"
                 )
             self._manifest = read_manifest(self.experts)
         return self._manifest
+
+    def _default_experts(self) -> Path:
+        return Path("checkpoints") / self.scenario.name / f"run{self.run_id}"
 
     def _experts_command(self) -> str:
         options = [
             f"--data.run_id {self.run_id}" if self.run_id else "",
             f"--data.root {self.root}" if self.root != Path("data") else "",
+            f"--data.experts {self.experts}" if self.experts != self._default_experts() else "",
         ]
         return " ".join(filter(None, ["exml experts -c", f"configs/{self.scenario.name}.yaml", *options]))
 
@@ -148,8 +154,8 @@ class ExpertStream(LightningDataModule):
             ExmlError: If there are too few experts, or one is missing or broken.
         """
         manifest, trainer = self.manifest, self.trainer
-        limit = trainer.max_epochs if trainer is not None else None
-        wanted = len(self.experiences) if limit is None or limit < 0 else min(limit, len(self.experiences))
+        limit = -1 if trainer is None or trainer.max_epochs is None else trainer.max_epochs
+        wanted = len(self.experiences) if limit < 0 else min(limit, len(self.experiences))
         if len(manifest.experts) < wanted:
             raise ExmlError(
                 f"{self.experts / FILE_NAME} lists {len(manifest.experts)} of {wanted} experts: train the rest with "
@@ -218,12 +224,14 @@ class ExpertStream(LightningDataModule):
             "n_iter": self.n_iter,
             "batch_size": self.batch_size,
             "augmentation": vars(self.augmentation),
+            "auxiliary": None if self.auxiliary is None else self.auxiliary.describe(),
         }
 
     def state_dict(self) -> dict[str, Any]:
         """Return the buffer, its experience, and which experts were learned."""
         return {
             "experience": self.experience,
+            "completed": self.completed,
             "buffer": None if self.buffer is None else self.buffer.state_dict(),
             "learned": [entry.sha256 for entry in self.manifest.experts[: self.experience + 1]],
         }
@@ -243,4 +251,5 @@ class ExpertStream(LightningDataModule):
                 f"{len(state['learned'])} of this folder: resume with the folder the run was started with"
             )
         self.experience = state["experience"]
+        self.completed = state["completed"]
         self.buffer = None if state["buffer"] is None else Buffer(**state["buffer"])

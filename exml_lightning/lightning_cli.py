@@ -1,10 +1,11 @@
 """LightningCLI for a stream of experts: the configuration's groups, the run folder, resuming."""
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
@@ -21,6 +22,7 @@ from exml_lightning.cli import VERBS
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts.training import ExpertRecipe, train_experts
+from exml_lightning.files import write_text
 from exml_lightning.logger import RunLogger
 from exml_lightning.module import ExModelModule
 
@@ -110,8 +112,10 @@ class RunConfigCallback(SaveConfigCallback):
         """Wait: a checkpoint may still turn out to be of other settings."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file; see `SaveConfigCallback.setup`."""
-        super().setup(trainer, pl_module, "fit")
+        """Write the file, whatever folder a logger may have."""
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / self.config_filename
+            write_text(path, self.parser.dump(self.config, skip_none=False))
 
 
 class StreamCLI(LightningCLI):
@@ -129,7 +133,6 @@ class StreamCLI(LightningCLI):
                 "enable_model_summary": False,
             },
             save_config_callback=RunConfigCallback,
-            save_config_kwargs={"overwrite": True},  # `before_fit` refuses folders that hold another run
             seed_everything_default=False,
             parser_kwargs={verb: {"usage": USAGE.format(verb=verb)} for verb in ("fit", "validate", "test")}
             if run
@@ -175,10 +178,11 @@ class StreamCLI(LightningCLI):
             config.trainer.default_root_dir = str(
                 Path("runs") / config.data.scenario.name / _strategy(config) / f"run{config.data.run_id}"
             )
+        run_folder = Path(config.trainer.default_root_dir)
+        if run_folder.exists() and not run_folder.is_dir():
+            raise ExmlError(f"{run_folder} is a file: name a folder with --trainer.default_root_dir DIR")
         if self.subcommand is not None:
-            config.ckpt_path = _find_checkpoint(
-                Path(config.trainer.default_root_dir), config.ckpt_path, self.subcommand
-            )
+            config.ckpt_path = _find_checkpoint(run_folder, config.ckpt_path, self.subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the callbacks and the logger that every run has."""
@@ -222,12 +226,19 @@ def run_experts(args: list[str]) -> None:
         ExmlError: For whatever the user can put right.
     """
     cli = StreamCLI(args, run=False)
-    trainer_config = vars(cli._section().trainer)
+    trainer_config = vars(cli.config_init.trainer)
 
     def make_trainer(callbacks: list[Callback], **overrides: Any) -> Trainer:
         if trainer_config["enable_progress_bar"] is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
         return Trainer(**{**trainer_config, **overrides, "callbacks": callbacks})
+
+    whole_epochs = {"fast_dev_run": False, "max_steps": -1, "limit_train_batches": None, "overfit_batches": 0.0}
+    for key, value in whole_epochs.items():
+        if trainer_config[key] != value:
+            raise ExmlError(
+                f"trainer.{key} is {trainer_config[key]}: experts are trained by whole epochs (experts.epochs)"
+            )
 
     train_experts(cli.datamodule, cli.config_init.experts, make_trainer)
 
@@ -239,22 +250,38 @@ def _strategy(config: Namespace) -> str:
 
 
 def _find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str | None:
-    last = run_folder / "checkpoints" / "last.ckpt"
-    if ckpt_path == "last":
-        if last.is_file():
-            return str(last)
-        if verb == "fit":
-            print(f"{last} does not exist yet: starting with the first expert")
-            return None
-        raise ExmlError(f"{last} does not exist: run `exml fit` first, or give --ckpt_path FILE")
-    if ckpt_path is not None and not zipfile.is_zipfile(ckpt_path):
-        what = "is no checkpoint, or a damaged one" if Path(ckpt_path).is_file() else "does not exist"
-        raise ExmlError(f"--ckpt_path {ckpt_path} {what}: give a checkpoint file, or `last`")
+    """Find the checkpoint that ``--ckpt_path`` means; refuse what would overwrite another run."""
+    folder = run_folder / "checkpoints"
     if ckpt_path is None and verb != "fit":
-        raise ExmlError(f"which checkpoint? Give --ckpt_path last ({last}) or --ckpt_path FILE")
-    if ckpt_path is None and (run_folder / "config.yaml").exists():
+        raise ExmlError(f"which checkpoint? Give --ckpt_path last ({folder / 'last.ckpt'}) or --ckpt_path FILE")
+    holds_run = (run_folder / "config.yaml").exists() or folder.exists()
+    if verb == "fit" and holds_run and (ckpt_path is None or (ckpt_path != "last" and not _inside(ckpt_path, folder))):
         raise ExmlError(
             f"{run_folder} already holds a run: continue it with --ckpt_path last, "
             "write elsewhere with --trainer.default_root_dir DIR, or delete it"
         )
-    return ckpt_path
+    if ckpt_path is None:
+        return None
+    path = folder / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
+    if not path.is_file():
+        if ckpt_path == "last" and verb == "fit":
+            print(f"{path} does not exist yet: starting with the first expert")
+            return None
+        raise ExmlError(f"--ckpt_path: {path} does not exist; `exml fit` writes checkpoints")
+    _check_checkpoint(path)
+    return str(path)
+
+
+def _inside(path: str, folder: Path) -> bool:
+    return Path(path).resolve().is_relative_to(folder.resolve())
+
+
+def _check_checkpoint(path: Path) -> None:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # mmap: tensors stay on disk
+    except (RuntimeError, UnpicklingError, ValueError, KeyError, EOFError, OSError) as error:
+        raise ExmlError(
+            f"--ckpt_path: {path} is no checkpoint, or a damaged one ({' '.join(str(error).split())[:100]})"
+        ) from error
+    if not isinstance(content, dict) or not {"pytorch-lightning_version", "ExpertStream"} <= content.keys():
+        raise ExmlError(f"--ckpt_path: {path} is not a checkpoint of `exml fit`")

@@ -1,11 +1,11 @@
 """`ExModelModule`: target merging and the Ex-Model Distillation loss (Section 3)."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable, LRSchedulerTypeUnion, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from exml_lightning.core.rng import derive_seed
 from exml_lightning.core.targets import Merge, Normalize, Unknown, merge_targets
 from exml_lightning.data import ExpertStream
 from exml_lightning.loaders import Batch
-from exml_lightning.models import Architecture, ArchitectureConfig
+from exml_lightning.models import Architecture, ArchitectureConfig, probe
 
 
 def default_optimizer(parameters: Iterable[Any]) -> torch.optim.Optimizer:
@@ -38,7 +38,8 @@ class ExModelModule(LightningModule):
         merge: How they are merged (Eq. 9): class by class (`unit`) or by each sample's label (`sample`).
         unknown: What is asked of classes that nobody knows yet: nothing (`skip`) or 0 (`zero`).
         optimizer: Makes the optimiser, anew for each expert.
-        lr_scheduler: Makes the learning-rate schedule, anew for each expert; one step an optimiser step.
+        lr_scheduler: The learning-rate schedule, anew for each expert, one step an optimiser step: `cosine` falls to 0
+            over the steps of the expert; or what makes a schedule of torch; or null for none.
     """
 
     known: Tensor
@@ -52,7 +53,7 @@ class ExModelModule(LightningModule):
         merge: Merge = "unit",
         unknown: Unknown = "skip",
         optimizer: OptimizerCallable = default_optimizer,
-        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | Literal["cosine"] | None = "cosine",
     ) -> None:
         super().__init__()
         if lambda_ce < 0:
@@ -88,25 +89,11 @@ class ExModelModule(LightningModule):
         self.register_buffer("known", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("previous_known", torch.zeros(num_classes, dtype=torch.bool))
         self._metrics = nn.ModuleList(MulticlassAccuracy(num_classes, average="micro") for _ in self.stream.test_parts)
-        self._check_input(manifest.input.shape)
-
-    def _check_input(self, shape: tuple[int, int, int]) -> None:
-        assert self.architecture is not None
-        self.network.eval()
-        try:
-            with torch.no_grad():
-                logits = self.network(torch.zeros(1, *shape))
-        except (RuntimeError, ValueError) as error:
+        units = probe(self.network, manifest.input.shape, f"model.architecture {self.architecture.class_path}")
+        if units != num_classes:
             raise ExmlError(
-                f"model.architecture {self.architecture.class_path} refuses images of shape {list(shape)} "
-                f"({' '.join(str(error).split())[:200]})"
-            ) from error
-        finally:
-            self.network.train()
-        if logits.shape != (1, len(self.known)):
-            raise ExmlError(
-                f"model.architecture {self.architecture.class_path} returns {list(logits.shape)} for one image: "
-                f"it must return [1, {len(self.known)}]"
+                f"model.architecture {self.architecture.class_path} has {units} output units: "
+                f"it must have {num_classes}, one a class of the stream"
             )
 
     def train(self, mode: bool = True) -> "ExModelModule":
@@ -191,19 +178,22 @@ class ExModelModule(LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def on_validation_start(self) -> None:
-        """Stop a run that has diverged before its checkpoint is written.
+    def check_finite(self) -> None:
+        """Stop a run that has diverged, before a checkpoint is written.
 
         Raises:
-            ExmlError: If a weight is NaN or infinite; the last good checkpoint stays.
+            ExmlError: If a weight is NaN or infinite.
         """
-        if self.trainer.state.fn == TrainerFn.FITTING and not all(
-            p.isfinite().all() for p in self.network.parameters()
-        ):
+        if not all(parameter.isfinite().all() for parameter in self.network.parameters()):
             raise ExmlError(
                 f"the ex-model diverged while it learned expert {self.stream.experience}: its weights are NaN or "
-                "infinite; give model.optimizer a smaller learning rate"
+                "infinite; start another run with a smaller learning rate (model.optimizer)"
             )
+
+    def on_validation_start(self) -> None:
+        """Stop a run that has diverged before its accuracy is measured."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self.check_finite()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count right answers on one part of the test stream."""
@@ -228,13 +218,19 @@ class ExModelModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimiser and the schedule. Lightning calls this at the start, and each experience does."""
-        optimizer = self.optimizer(self.network.parameters())
-        if self.lr_scheduler is None:
+        optimizer, schedule = self._make_optimizer()
+        if schedule is None:
             return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _make_optimizer(self) -> tuple[torch.optim.Optimizer, LRSchedulerTypeUnion | None]:
+        try:
+            optimizer = self.optimizer(self.network.parameters())
+            if self.lr_scheduler == "cosine":
+                return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.stream.n_iter)
+            return optimizer, None if self.lr_scheduler is None else self.lr_scheduler(optimizer)
+        except (ValueError, TypeError) as error:
+            raise ExmlError(f"model.optimizer or model.lr_scheduler: {error}") from error
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another ex-model before Lightning loads it.
@@ -253,8 +249,7 @@ class ExModelModule(LightningModule):
 
     def settings(self) -> dict[str, Any]:
         """Return what must stay the same for a run to continue, as plain values."""
-        optimizer = self.optimizer(self.network.parameters())
-        schedule = None if self.lr_scheduler is None else self.lr_scheduler(optimizer)
+        optimizer, schedule = self._make_optimizer()
         return {
             "architecture": repr(self.architecture),
             "lambda_ce": self.lambda_ce,

@@ -15,7 +15,8 @@ import yaml
 
 from exml_lightning.cli import VERBS, main
 from exml_lightning.experts import load_expert, read_manifest, write_manifest
-from exml_lightning.scenarios import Digits
+from exml_lightning.scenarios import MNIST, Digits
+from tests.scenarios.test_datasets import write_idx
 
 
 def refused(args: list[str], capsys, code: int = 1) -> str:
@@ -153,43 +154,27 @@ def test_an_ex_model_is_an_expert_of_another_stream(small_run, tmp_path, reposit
     assert read_manifest(tmp_path / "second" / "ex_model").experts[0].outputs == (2, 4, 5, 8)
 
 
-def test_fit_never_opens_the_original_training_data(repository, tmp_path, monkeypatch):
-    """MNIST with only its test files on disk, and with a training split that raises when it is read."""
-    from tests.scenarios.test_datasets import write_idx
-
+def test_fit_runs_with_the_original_training_data_absent(repository, tmp_path, monkeypatch):
+    """MNIST with only its test files on disk, and a training split that raises when it is asked for."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (40, 28, 28), dtype=torch.uint8, generator=generator)
-    write_idx(tmp_path / "data" / "MNIST" / "raw", "t10k", images, torch.arange(40) % 10)
-    experts = tmp_path / "experts"
-    shutil.copytree(repository / "checkpoints" / "split_digits" / "run0", experts)
-    opened = []
-    monkeypatch.setattr(sys, "addaudithook", lambda hook: None)
-    original = Path.open
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    write_idx(raw, "t10k", images, torch.arange(40) % 10)
+    original = MNIST.load
 
-    def spy(self, *args, **kwargs):
-        opened.append(str(self))
-        return original(self, *args, **kwargs)
+    def only_test(self, root, train):
+        assert not train, "fit asked for the training split"
+        return original(self, root, train)
 
-    monkeypatch.setattr(Path, "open", spy)
-    main(
-        [
-            "fit",
-            "-c",
-            str(repository / "configs" / "split_mnist.yaml"),
-            "-c",
-            str(repository / "configs" / "trainer" / "smoke.yaml"),
-            "--data.root",
-            str(tmp_path / "data"),
-            "--data.experts",
-            str(experts),
-            "--trainer.default_root_dir",
-            str(tmp_path / "run"),
-            "--buffer.generator.init_args.steps",
-            "2",
-        ]
-    )
-    assert (tmp_path / "run" / "summary.json").is_file()
-    assert not any("train-" in path for path in opened)
+    monkeypatch.setattr(MNIST, "load", only_test)
+    main([
+        "fit", "-c", str(repository / "configs" / "split_mnist.yaml"),
+        "-c", str(repository / "configs" / "trainer" / "smoke.yaml"), "--data.root", str(tmp_path / "data"),
+        "--data.experts", str(repository / "checkpoints" / "split_digits" / "run0"),
+        "--trainer.default_root_dir", str(tmp_path / "run"), "--buffer.generator.init_args.steps", "2",
+    ])  # fmt: skip
+    assert (tmp_path / "run" / "ex_model" / "manifest.yaml").is_file()
+    assert sorted(path.name for path in raw.iterdir()) == ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
 
 
 def test_help_and_version(capsys):
@@ -295,6 +280,12 @@ def test_missing_data_are_named(repository, tmp_path, capsys):
         ),
         (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
         (["--data.augmentation.rotation", "999"], "rotation is 999"),
+        (["--trainer.max_epochs", "0"], "trainer.max_epochs is 0"),
+        (["--trainer.max_steps", "3"], "trainer.max_steps would stop within an experience"),
+        (["--trainer.check_val_every_n_epoch", "2"], "check_val_every_n_epoch must be 1"),
+        (["--trainer.precision", "bf16-true"], "trainer.precision is bf16-true"),
+        (["--trainer.accelerator", "gpu", "--trainer.devices", "99"], "gpu"),
+        (["--model.optimizer", "torch.optim.SGD", "--model.optimizer.init_args.lr", "-1"], "model.optimizer"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(small_run, tmp_path, capsys, args, words):
@@ -354,15 +345,49 @@ def test_a_second_run_does_not_overwrite_the_first(small_run, tmp_path, capsys):
 
 def test_test_asks_for_a_checkpoint(small_run, capsys):
     assert "--ckpt_path last" in refused(small_run(verb="test"), capsys)
-    assert "does not exist: run `exml fit` first" in refused([*small_run(verb="test"), "--ckpt_path", "last"], capsys)
+    assert "last.ckpt does not exist; `exml fit` writes" in refused(
+        [*small_run(verb="test"), "--ckpt_path", "last"], capsys
+    )
 
 
-def test_a_damaged_checkpoint_is_refused(small_run, tmp_path, capsys):
+@pytest.mark.parametrize("verb", ["fit", "test"])
+def test_a_damaged_checkpoint_is_refused(small_run, tmp_path, capsys, verb):
     main(small_run())
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
-    line = refused([*small_run(verb="test"), "--ckpt_path", str(last)], capsys)
-    assert "damaged" in line
+    for path in ("last", str(last)):
+        assert "damaged" in refused([*small_run(verb=verb), "--ckpt_path", path], capsys)
+    torch.save({"weights": torch.zeros(2)}, last)
+    assert "is not a checkpoint of `exml fit`" in refused([*small_run(verb=verb), "--ckpt_path", "last"], capsys)
+
+
+def test_a_checkpoint_of_another_run_is_not_continued_here(small_run, tmp_path, capsys):
+    main(small_run("one", trainer__max_epochs=1))
+    main(small_run("two"))
+    before = (tmp_path / "two" / "ex_model" / "expert_0.safetensors").read_bytes()
+    other = str(tmp_path / "one" / "checkpoints" / "experience=0.ckpt")
+    assert "already holds a run" in refused([*small_run("two"), "--ckpt_path", other], capsys)
+    assert (tmp_path / "two" / "ex_model" / "expert_0.safetensors").read_bytes() == before
+
+
+def test_another_logger_leaves_the_run_folder_complete_and_guarded(small_run, tmp_path, capsys):
+    logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.init_args.save_dir", str(tmp_path / "logs")]
+    main([*small_run(), *logger])
+    assert (tmp_path / "run" / "config.yaml").is_file()
+    assert list((tmp_path / "logs").rglob("metrics.csv"))
+    assert "already holds a run" in refused([*small_run(), *logger], capsys)
+
+
+def test_a_run_folder_that_is_a_file_is_named(small_run, tmp_path, capsys):
+    (tmp_path / "run").write_text("a file")
+    assert "is a file" in refused(small_run(), capsys)
+
+
+def test_too_few_auxiliary_images_are_noticed_before_work_starts(small_run, tmp_path, capsys):
+    args = ["--buffer.generator", "Auxiliary", "--data.auxiliary", "DatasetImages",
+            "--data.auxiliary.init_args.dataset", "Digits", "--buffer.size", "2000"]  # fmt: skip
+    assert "2000 images are asked for, but Digits has 1347" in refused([*small_run(), *args], capsys)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_checkpoint_of_another_ex_model_is_refused(small_run, tmp_path, capsys):
@@ -399,8 +424,13 @@ def test_the_ex_model_may_have_another_architecture(small_run, tmp_path):
 
 
 def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(small_run, tmp_path, capsys):
-    args = [*small_run(), "--model.optimizer", "torch.optim.SGD", "--model.optimizer.init_args.lr", "1e30"]
-    assert "diverged while it learned expert 0" in refused(args, capsys)
+    optimizer = ["--model.optimizer", "torch.optim.SGD", "--model.lr_scheduler", "torch.optim.lr_scheduler.StepLR"]
+    explodes = ["--model.lr_scheduler.init_args.step_size", "4", "--model.lr_scheduler.init_args.gamma", "1e30"]
+    line = refused([*small_run(), *optimizer, *explodes], capsys)
+    assert "diverged while it learned expert 0" in line
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 4
+    assert all(tensor.isfinite().all() for tensor in state["state_dict"].values())
     assert not (tmp_path / "run" / "checkpoints" / "experience=0.ckpt").exists()
 
 

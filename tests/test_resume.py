@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.cli import main
 
@@ -114,6 +115,27 @@ def test_a_schedule_and_momentum_resume_too(small_run, tmp_path):
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
+class StopAt(Callback):
+    """Stops at a step, as Lightning's Timer does when ``trainer.max_time`` is over."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args):
+        trainer.should_stop = trainer.global_step == self.step
+
+
+def test_stopped_within_an_experience_and_resumed_is_as_never_stopped(small_run, tmp_path):
+    main(small_run("whole"))
+    stop = json.dumps([{"class_path": "tests.test_resume.StopAt", "init_args": {"step": 9}}])
+    main([*small_run("cut"), "--trainer.callbacks", stop])  # in the second experience
+    assert sorted(p.name for p in (tmp_path / "cut" / "checkpoints").iterdir()) == ["experience=0.ckpt", "last.ckpt"]
+    assert not (tmp_path / "cut" / "ex_model").exists()
+    assert len((tmp_path / "cut" / "accuracy_matrix.csv").read_text().splitlines()) == 2
+    main([*small_run("cut"), "--ckpt_path", "last"])
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
 def test_metrics_csv_is_kept_and_not_doubled(small_run, tmp_path):
     args = [*small_run(), "--trainer.log_every_n_steps", "1"]
     child = forks.Process(target=run_and_die, args=("distilling", args))
@@ -145,6 +167,12 @@ def test_a_run_goes_on_to_more_experts(small_run, tmp_path):
     ("option", "value", "key"),
     [
         ("--data.n_iter", "7", "data.n_iter"),
+        (
+            "--data.auxiliary",
+            '{"class_path": "DatasetImages", "init_args": {"dataset": {"class_path": "Digits"}}}',
+            "data.auxiliary",
+        ),
+        ("--trainer.precision", "bf16-mixed", "trainer.precision"),
         ("--model.lambda_ce", "0.25", "model.lambda_ce"),
         ("--buffer.size", "14", "buffer.size"),
         ("--buffer.generator.init_args.temperature", "3", "buffer.generator"),
@@ -158,7 +186,9 @@ def test_other_settings_are_refused_and_nothing_is_overwritten(small_run, tmp_pa
     with pytest.raises(SystemExit) as exit_:
         main([*small_run(), *optimizer, option, value, "--ckpt_path", "last"])
     assert exit_.value.code == 1
-    assert f"under other settings ({key} was" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "under other settings (" in error
+    assert f"{key} was" in error
     assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
 
 

@@ -27,7 +27,7 @@ class ExModelWriter(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder when the last expert is learned; again if the run was finished before."""
         assert isinstance(pl_module, ExModelModule)
-        if not trainer.is_global_zero or trainer.current_epoch != trainer.max_epochs:
+        if not trainer.is_global_zero or pl_module.stream.completed != trainer.max_epochs:
             return
         folder = Path(trainer.default_root_dir) / "ex_model"
         stream, architecture = pl_module.stream, pl_module.architecture
@@ -43,7 +43,7 @@ class ExModelWriter(Callback):
             classes=tuple(names[c] for c in known),
             outputs=tuple(known),
             classifier=first.classifier if architecture.class_path == first.architecture.class_path else None,
-            accuracy=_final_accuracy(trainer, [len(part.images) for part in stream.test_parts]),
+            accuracy=_final_accuracy(trainer, pl_module),
             training={
                 "strategy": self.strategy,
                 "scenario": stream.scenario.name,
@@ -56,8 +56,12 @@ class ExModelWriter(Callback):
         print(f"ex-model: {folder}")
 
 
-def _final_accuracy(trainer: Trainer, sizes: list[int]) -> float | None:
-    results = find_callback(trainer, ResultsCallback)
+def _final_accuracy(trainer: Trainer, module: ExModelModule) -> float | None:
+    """Accuracy on the parts of the test stream whose classes the ex-model knows."""
+    results, parts = find_callback(trainer, ResultsCallback), module.stream.test_parts
     if results is None or not results.matrix:
         return None
-    return metrics.stream_accuracy(results.matrix[max(results.matrix)], sizes)
+    last = max(results.matrix)
+    return metrics.seen_accuracy(
+        results.matrix[last], [len(part.images) for part in parts], [part.first_seen for part in parts], last
+    )

@@ -54,21 +54,21 @@ class ResultsCallback(Callback):
         """Take the accuracies over, write the figures so far and print the table."""
         self._stop_clock()
         assert isinstance(pl_module, ExModelModule)
-        if pl_module.accuracy:
+        if pl_module.accuracy and pl_module.stream.completed == trainer.current_epoch + 1:
             self.matrix[trainer.current_epoch] = list(pl_module.accuracy)
             sizes, first_seen = _parts(pl_module)
             values = {f"test/accuracy_{j}": a for j, a in zip(first_seen, pl_module.accuracy, strict=True)}
             values["test/stream_accuracy"] = metrics.stream_accuracy(pl_module.accuracy, sizes)
             for logger in trainer.loggers:
                 logger.log_metrics(values, trainer.global_step - 1)
-        if trainer.is_global_zero and self.matrix:
-            self._write(trainer, pl_module)
-            self._print_matrix(pl_module)
+            if trainer.is_global_zero:
+                self._write(trainer, pl_module)
+                self._print_matrix(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and print the summary, again if the run was finished before."""
         assert isinstance(pl_module, ExModelModule)
-        if trainer.is_global_zero and self.matrix and trainer.current_epoch == trainer.max_epochs:
+        if trainer.is_global_zero and self.matrix and pl_module.stream.completed == trainer.max_epochs:
             summary = self._write(trainer, pl_module)
             fractions = ("stream_accuracy", "average_accuracy", "forgetting")
             values = {name.replace("_", " "): f"{100 * summary[name]:.2f} %" for name in fractions}
@@ -86,8 +86,9 @@ class ResultsCallback(Callback):
             _print_accuracies(pl_module, str(path))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the accuracies of ``exml validate``; a fit prints its own table."""
+        """Print the accuracies of ``exml validate``; a fit prints its own table, and its clock goes on."""
         assert isinstance(pl_module, ExModelModule)
+        self._since = time.monotonic()
         if trainer.is_global_zero and trainer.state.fn == "validate":
             _print_accuracies(pl_module, "accuracy on the test stream")
 

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import write_whole
+from exml_lightning.module import ExModelModule
 
 
 def save_checkpoint(trainer: Trainer, path: Path) -> None:
@@ -29,8 +30,9 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
 class StreamCheckpoint(Checkpoint):
     """Writes ``checkpoints/experience=<k>.ckpt`` after each experience, and ``last.ckpt`` then and in between.
 
-    In between means every `every_n_steps` steps, but never after the last step of an experience: Lightning would resume
-    such a file in the next experience and leave out the end of this one.
+    In between means every `every_n_steps` steps and when Lightning stops early (``trainer.max_time``), but never after
+    the last step of an experience: Lightning would resume such a file in the next experience and leave out the end of
+    this one.
 
     Args:
         every_n_steps: Steps between two safety copies within an experience; 0 for none.
@@ -51,11 +53,18 @@ class StreamCheckpoint(Checkpoint):
     ) -> None:
         """Write ``last.ckpt`` if it is time."""
         steps = batch_idx + 1
-        if self.every_n_steps and steps % self.every_n_steps == 0 and steps < trainer.num_training_batches:
+        due = self.every_n_steps > 0 and steps % self.every_n_steps == 0
+        if (due or trainer.should_stop) and steps < trainer.num_training_batches:
+            assert isinstance(pl_module, ExModelModule)
+            pl_module.check_finite()
             save_checkpoint(trainer, self.folder(trainer) / "last.ckpt")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``experience=<k>.ckpt`` and the same as ``last.ckpt``."""
+        """Write ``experience=<k>.ckpt`` and the same as ``last.ckpt``, unless the experience was cut short."""
+        assert isinstance(pl_module, ExModelModule)
+        if pl_module.stream.completed != trainer.current_epoch + 1:
+            return
+        pl_module.check_finite()
         path = self.folder(trainer) / f"experience={trainer.current_epoch}.ckpt"
         save_checkpoint(trainer, path)
         if trainer.is_global_zero:

@@ -49,6 +49,7 @@ class SyntheticBufferCallback(Callback):
         if stage != "fit":
             return
         stream = _stream(trainer)
+        _check_trainer(trainer)
         stream.check_experts(self.generator.check)
         num_experts = len(stream.manifest.experts)
         limit = trainer.max_epochs
@@ -61,7 +62,7 @@ class SyntheticBufferCallback(Callback):
         if isinstance(self.generator, Auxiliary):
             if stream.auxiliary is None:
                 raise ExmlError("the auxiliary generator has no images to draw from: set data.auxiliary")
-            stream.auxiliary.open(stream.root, stream.manifest.input.shape)
+            stream.auxiliary.open(stream.root, stream.manifest.input.shape, self.size)
             self.generator.draw = stream.auxiliary.draw
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -76,6 +77,11 @@ class SyntheticBufferCallback(Callback):
             **{f"model.{key}": value for key, value in pl_module.settings().items()},
             "buffer.size": self.size,
             "buffer.generator": self.generator.settings(),
+            "trainer.precision": str(trainer.precision),
+            "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
+            "trainer.gradient_clip_val": trainer.gradient_clip_val,
+            "trainer.limit_train_batches": trainer.limit_train_batches,
+            "number of processes": trainer.world_size,
         }
         changed = [
             f"{key} was {value}, now {settings.get(key)}"
@@ -109,13 +115,19 @@ class SyntheticBufferCallback(Callback):
             if trainer.is_global_zero:
                 path = Path(trainer.default_root_dir) / "buffer" / f"experience={experience}.png"
                 save_grid(path, expert.image_format.denormalize(new.images), new.labels, stream.manifest.class_names)
+            old = None if stream.buffer is None else stream.buffer.to(pl_module.device)
             chosen = keyed_generator("subsample", stream.seed, experience)
-            stream.buffer = update_buffer(stream.buffer, new, self.size, chosen)
+            stream.buffer = update_buffer(old, new, self.size, chosen)
             stream.experience = experience
             pl_module.begin_experience(expert)
         assert stream.buffer is not None
-        stream.buffer = stream.buffer.to(pl_module.device)
+        stream.buffer = stream.buffer.to(pl_module.device)  # a checkpoint brings it back on the CPU
         pl_module.attach(expert)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the experience as learned, unless Lightning was told to stop in its middle (``trainer.max_time``)."""
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready >= trainer.num_training_batches:
+            _stream(trainer).completed = trainer.current_epoch + 1
 
     def _generate(self, trainer: Trainer, expert: Expert, num_samples: int) -> Buffer:
         stream = _stream(trainer)
@@ -143,6 +155,18 @@ class SyntheticBufferCallback(Callback):
         """Go on counting, and remember the settings the run was started with."""
         self.seconds_generating = state["seconds_generating"]
         self._settings = state["settings"]
+
+
+def _check_trainer(trainer: Trainer) -> None:
+    """Refuse settings of the trainer under which an epoch would not be an experience."""
+    if trainer.max_epochs == 0:
+        raise ExmlError("trainer.max_epochs is 0: give the number of experts to learn, or -1 for all")
+    if trainer.max_steps != -1:
+        raise ExmlError("trainer.max_steps would stop within an experience: set data.n_iter, or trainer.max_epochs")
+    if trainer.check_val_every_n_epoch != 1:
+        raise ExmlError("trainer.check_val_every_n_epoch must be 1: accuracy is measured after each experience")
+    if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
+        raise ExmlError(f"trainer.precision is {trainer.precision}: give 32-true, 16-mixed or bf16-mixed")
 
 
 def _stream(trainer: Trainer) -> ExpertStream:

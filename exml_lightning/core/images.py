@@ -1,5 +1,6 @@
 """What an image is for a network: shape, mean and standard deviation."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,8 @@ class ImageFormat:
             raise ExmlError(
                 f"input mean {list(self.mean)} and std {list(self.std)} need one value a channel ({self.shape[0]})"
             )
+        if not all(math.isfinite(value) for value in (*self.mean, *self.std)):
+            raise ExmlError(f"input mean {list(self.mean)} and std {list(self.std)} must be finite numbers")
         if min(self.std) <= 0:
             raise ExmlError(f"input std {list(self.std)} must be positive")
 
@@ -62,16 +65,14 @@ class ImageFormat:
         """
         return (images * self._channels(self.std, images) + self._channels(self.mean, images)).clamp(0, 1)
 
-    def clamp_(self, images: Tensor) -> Tensor:
-        """Limit network input, in place, to the values that real pixels can have.
+    def limits(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the least and the greatest network input that real pixels can have.
 
         Args:
-            images: Float ``(n, channels, height, width)``.
+            device: Where to put them.
 
         Returns:
-            The same tensor.
+            Two float tensors ``(channels, 1, 1)``.
         """
-        zero, one = torch.zeros((), device=images.device), torch.ones((), device=images.device)
-        low = self.normalize(zero.expand(self.shape[0], 1, 1))
-        high = self.normalize(one.expand(self.shape[0], 1, 1))
-        return images.clamp_(low, high)
+        black = torch.zeros(self.shape[0], 1, 1, device=device)
+        return self.normalize(black), self.normalize(black + 1)

@@ -12,7 +12,8 @@ def derive_seed(*key: int | str) -> int:
         key: What the draw is for, for instance ``("batch", seed, experience, step)``.
 
     Returns:
-        An integer in ``[0, 2**63)``; the same key always gives the same one, on every machine.
+        An integer in ``[0, 2**63)``, of which torch's CPU generator reads the low 32 bits; the same key always gives
+        the same one, on every machine.
     """
     digest = hashlib.sha256(repr(key).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

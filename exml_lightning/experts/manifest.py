@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -12,6 +12,7 @@ from exml_lightning.core.images import ImageFormat
 from exml_lightning.files import write_text
 from exml_lightning.models.architecture import Architecture
 
+T = TypeVar("T")
 FILE_NAME = "manifest.yaml"
 FORMAT = 1
 
@@ -108,7 +109,7 @@ def _parse(raw: object) -> Manifest:
     _only(image_format, ["shape", "mean", "std"], "input")
     manifest = Manifest(
         scenario=str(_need(values, "scenario")),
-        run=values.get("run"),
+        run=_optional(values, "run", int, "the file"),
         class_names=_names(_need(values, "class_names"), "class_names"),
         input=ImageFormat(
             _triple(_need(image_format, "shape")),
@@ -119,6 +120,8 @@ def _parse(raw: object) -> Manifest:
             _parse_expert(entry, f"experts[{i}]") for i, entry in enumerate(_list(_need(values, "experts"), "experts"))
         ),
     )
+    if not manifest.experts:
+        raise ExmlError("experts is empty")
     for i, expert in enumerate(manifest.experts):
         unknown = [name for name in expert.classes if name not in manifest.class_names]
         if unknown:
@@ -150,8 +153,8 @@ def _parse_expert(raw: object, where: str) -> ExpertEntry:
         classes=classes,
         outputs=outputs,
         task=int(values.get("task", 0)),
-        classifier=values.get("classifier"),
-        accuracy=values.get("accuracy"),
+        classifier=_optional(values, "classifier", str, where),
+        accuracy=_optional(values, "accuracy", float, where),
         training=_mapping(values.get("training") or {}, f"{where}.training"),
     )
 
@@ -166,6 +169,13 @@ def _only(values: dict[str, Any], keys: Sequence[str], where: str) -> None:
     unknown = [key for key in values if key not in keys]
     if unknown:
         raise ExmlError(f"{where} has unknown keys {unknown}; it takes {list(keys)}")
+
+
+def _optional(values: dict[str, Any], key: str, kind: type[T], where: str) -> T | None:
+    value = values.get(key)
+    if value is not None and not isinstance(value, kind):
+        raise ExmlError(f"{where}: {key} must be of type {kind.__name__}, or null")
+    return value
 
 
 def _mapping(value: object, where: str) -> dict[str, Any]:

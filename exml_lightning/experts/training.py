@@ -1,4 +1,4 @@
-"""Training the stream of experts of a scenario on its original data (Section 5; docs/experts.md)."""
+"""Training the stream of experts of a scenario on its original data (Section 5)."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MakeTrainer = Callable[..., Trainer]
 INITIAL = "initial.safetensors"
+ADVICE = "give --data.experts DIR another folder, or delete this one to train it anew"
 
 
 def _default_architecture() -> ArchitectureConfig:
@@ -57,6 +58,9 @@ class ExpertRecipe:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ExmlError(f"experts.{name} is {getattr(self, name)}: give 1 or more")
+        for name in ("lr", "momentum", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ExmlError(f"experts.{name} is {getattr(self, name)}: give 0 or more")
 
 
 class _EpochLoader:
@@ -80,9 +84,20 @@ class _EpochLoader:
 class _ExpertModule(LightningModule):
     """Plain supervised training of one expert."""
 
-    def __init__(self, network: nn.Module, recipe: ExpertRecipe, key: tuple[int | str, ...]) -> None:
+    def __init__(self, network: nn.Module, recipe: ExpertRecipe, key: tuple[int | str, ...], description: str) -> None:
         super().__init__()
-        self.network, self.recipe, self.key = network, recipe, key
+        self.network, self.recipe, self.key, self.description = network, recipe, key, description
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say which expert this is."""
+        checkpoint["expert"] = self.description
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with another expert, or by another recipe."""
+        if checkpoint["expert"] != self.description:
+            raise ExmlError(
+                f"an expert is half trained as {checkpoint['expert']}, but {self.description} is asked for: {ADVICE}"
+            )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed torch for layers that draw from the global state (dropout), by this step's key alone."""
@@ -159,6 +174,7 @@ def train_experts(stream: "ExpertStream", recipe: ExpertRecipe, make_trainer: Ma
         _entry(k, recipe, stream, experience.classes, experience.task)
         for k, experience in enumerate(stream.experiences)
     ]
+    listed = dict(enumerate(read_manifest(folder).experts)) if (folder / FILE_NAME).is_file() else {}
     done = _finished(folder, empty, wanted)
     pending = [k for k in range(len(wanted)) if k not in done]
     for k in sorted(done):
@@ -171,8 +187,14 @@ def train_experts(stream: "ExpertStream", recipe: ExpertRecipe, make_trainer: Ma
     test = dataset.load(stream.root, train=False)
     architecture = wanted[0].architecture
     initial = folder / INITIAL
+    network = architecture.build(stream.seed, "expert")
     if not initial.is_file():
-        save_weights(architecture.build(stream.seed, "expert"), initial)
+        save_weights(network, initial)
+    elif not done:
+        saved = architecture.build()
+        load_weights(saved, initial)
+        if not all(torch.equal(a, b) for a, b in zip(saved.parameters(), network.parameters(), strict=True)):
+            raise ExmlError(f"{initial} is the initial model of another run: {ADVICE}")
     for k in pending:
         network = architecture.build()
         load_weights(network, initial)
@@ -184,17 +206,16 @@ def train_experts(stream: "ExpertStream", recipe: ExpertRecipe, make_trainer: Ma
             callbacks=[_EpochCheckpoint(checkpoint), _Bar(title)],
             logger=False,
         )
-        module = _ExpertModule(network, recipe, (stream.seed, "expert", k))
+        module = _ExpertModule(network, recipe, (stream.seed, "expert", k), str(wanted[k]))
         loader = _EpochLoader(module, parts[k], dataset.image_format)
         trainer.fit(module, train_dataloaders=loader, ckpt_path=str(checkpoint) if checkpoint.is_file() else None)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         accuracy = _accuracy(network, test, wanted[k], dataset.image_format)
         print(f"expert {k + 1}/{len(wanted)} knows its own classes with {100 * accuracy:.2f} % accuracy")
         digest = save_weights(network, folder / wanted[k].file)
         done[k] = replace(wanted[k], sha256=digest, accuracy=accuracy)
-        prefix = [done[j] for j in range(len(wanted)) if all(i in done for i in range(j + 1))]
-        write_manifest(replace(empty, experts=tuple(prefix)), folder)
+        listed = {**listed, **done}
+        together = [listed[j] for j in range(len(listed)) if all(i in listed for i in range(j + 1))]
+        write_manifest(replace(empty, experts=tuple(together)), folder)
         checkpoint.unlink(missing_ok=True)
     shutil.rmtree(folder / "training", ignore_errors=True)
     return replace(empty, experts=tuple(done[k] for k in sorted(done)))
@@ -220,12 +241,11 @@ def _finished(folder: Path, empty: Manifest, wanted: list[ExpertEntry]) -> dict[
     if not (folder / FILE_NAME).is_file():
         return {}
     manifest = read_manifest(folder)
-    advice = "give --data.experts DIR another folder, or delete this one to train it anew"
     for name in ("scenario", "run", "class_names", "input"):
         if getattr(manifest, name) != getattr(empty, name):
             raise ExmlError(
                 f"{folder / FILE_NAME}: {name} is {getattr(manifest, name)}, "
-                f"but {getattr(empty, name)} is asked for: {advice}"
+                f"but {getattr(empty, name)} is asked for: {ADVICE}"
             )
     done = {}
     for k, (entry, want) in enumerate(zip(manifest.experts, wanted, strict=False)):
@@ -233,10 +253,12 @@ def _finished(folder: Path, empty: Manifest, wanted: list[ExpertEntry]) -> dict[
             if getattr(entry, name) != getattr(want, name):
                 raise ExmlError(
                     f"{folder / FILE_NAME}: expert {k} has {name} {getattr(entry, name)}, "
-                    f"but {getattr(want, name)} is asked for: {advice}"
+                    f"but {getattr(want, name)} is asked for: {ADVICE}"
                 )
         path = folder / entry.file
-        if path.is_file() and sha256(path) == entry.sha256:
+        if path.is_file() and sha256(path) != entry.sha256:
+            raise ExmlError(f"{path} has another hash (sha256) than the manifest says: delete it to train it again")
+        if path.is_file():
             done[k] = entry
     return done
 

@@ -13,6 +13,7 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.experts.manifest import ExpertEntry, Manifest
 from exml_lightning.files import write_whole
+from exml_lightning.models import probe
 
 
 def sha256(path: Path) -> str:
@@ -31,7 +32,8 @@ def save_weights(network: nn.Module, path: Path) -> str:
     Returns:
         Its hash.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    # Clones, since safetensors refuses tied weights.
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
     write_whole(path, lambda part: save_file(state, part))
     return sha256(path)
 
@@ -111,17 +113,8 @@ def _check_forward(network: nn.Module, entry: ExpertEntry, manifest: Manifest, p
         raise ExmlError(
             f"{path}: the manifest's classifier {entry.classifier!r} is no layer of {type(network).__name__}"
         )
-    network.eval()
-    try:
-        with torch.no_grad():
-            logits = network(torch.zeros(1, *manifest.input.shape))
-    except (RuntimeError, ValueError) as error:
+    units = probe(network, manifest.input.shape, f"{path}: {type(network).__name__}")
+    if units <= max(entry.outputs):
         raise ExmlError(
-            f"{path}: {type(network).__name__} refuses images of shape {list(manifest.input.shape)}, "
-            f"which the manifest gives as input ({' '.join(str(error).split())[:200]})"
-        ) from error
-    if logits.ndim != 2 or logits.shape[1] <= max(entry.outputs):
-        raise ExmlError(
-            f"{path}: the manifest names output unit {max(entry.outputs)}, "
-            f"but the network's output has shape {list(logits.shape)}"
+            f"{path}: the manifest names output unit {max(entry.outputs)}, but the network has units 0 to {units - 1}"
         )

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -18,15 +17,16 @@ class AuxiliaryImages(ABC):
     """A source of images that have nothing to do with the experts' classes."""
 
     @abstractmethod
-    def open(self, root: Path, shape: tuple[int, int, int]) -> None:
+    def open(self, root: Path, shape: tuple[int, int, int], num_images: int) -> None:
         """Read what is needed before training starts.
 
         Args:
             root: Folder of all data sets (``data.root``).
             shape: Channels, height and width of the images to draw.
+            num_images: The most that `draw` will be asked for.
 
         Raises:
-            ExmlError: If files are missing.
+            ExmlError: If files are missing, or there are too few images.
         """
 
     @abstractmethod
@@ -41,6 +41,10 @@ class AuxiliaryImages(ABC):
             uint8 ``(num_images, channels, height, width)``.
         """
 
+    def describe(self) -> str:
+        """Say in a few words where the images come from; another source must say something else."""
+        return type(self).__name__
+
     def download(self, root: Path) -> None:  # noqa: B027 - most sources have nothing to fetch
         """Fetch the files into `root` where they are missing."""
 
@@ -51,7 +55,7 @@ class Photographs(AuxiliaryImages):
     A crop is a tenth to the whole of the short side wide, anywhere, then resized; grey where one channel is asked for.
     """
 
-    def open(self, root: Path, shape: tuple[int, int, int]) -> None:
+    def open(self, root: Path, shape: tuple[int, int, int], num_images: int) -> None:
         """Read the photographs; see `AuxiliaryImages.open`. `root` is not used."""
         photographs = torch.stack([torch.from_numpy(image.copy()) for image in load_sample_images().images])
         photographs = photographs.permute(0, 3, 1, 2)  # (2, 3, 427, 640)
@@ -89,28 +93,27 @@ class DatasetImages(AuxiliaryImages):
 
     dataset: ImageDataset
 
-    def open(self, root: Path, shape: tuple[int, int, int]) -> None:
-        """Find the data set's files; see `AuxiliaryImages.open`."""
+    def open(self, root: Path, shape: tuple[int, int, int], num_images: int) -> None:
+        """Read the data set; see `AuxiliaryImages.open`."""
         if self.dataset.image_format.shape != shape:
             raise ExmlError(
                 f"data.auxiliary: {type(self.dataset).__name__} has images of shape "
                 f"{list(self.dataset.image_format.shape)}, but the experts take {list(shape)}"
             )
-        self._root = root
-        assert self._images is not None
-
-    @cached_property
-    def _images(self) -> Tensor:
-        return self.dataset.load(self._root, train=True).images
-
-    def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
-        """Draw images; see `AuxiliaryImages.draw`."""
+        self._images = self.dataset.load(root, train=True).images
         if num_images > len(self._images):
             raise ExmlError(
                 f"data.auxiliary: {num_images} images are asked for, but {type(self.dataset).__name__} has "
                 f"{len(self._images)}: make buffer.size smaller"
             )
+
+    def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
+        """Draw images; see `AuxiliaryImages.draw`."""
         return self._images[torch.randperm(len(self._images), generator=generator)[:num_images]]
+
+    def describe(self) -> str:
+        """Name the data set."""
+        return type(self.dataset).__name__
 
     def download(self, root: Path) -> None:
         """Fetch the data set's files; see `ImageDataset.download`."""

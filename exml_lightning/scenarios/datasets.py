@@ -45,7 +45,7 @@ class ImageDataset(ABC):
 
     @abstractmethod
     def load(self, root: Path, train: bool) -> LabelledImages:
-        """Read one split; the files of the other are never opened.
+        """Read one split; files of the other, where they are others, are not opened.
 
         Args:
             root: Folder of all data sets (``data.root``).

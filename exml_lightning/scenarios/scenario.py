@@ -104,11 +104,13 @@ class Scenario:
             if self.classes_per_experience is not None:
                 raise ExmlError("data.scenario has both classes and classes_per_experience: give one of them")
             unknown = [name for part in self.classes for name in part if name not in names]
-            if unknown or not all(self.classes):
+            if unknown:
                 raise ExmlError(
-                    f"data.scenario.classes: {unknown or 'an empty list'} is not a class of "
-                    f"{type(self.dataset).__name__}, which has {list(names)}"
+                    f"data.scenario.classes: {unknown} are not classes of {type(self.dataset).__name__}, "
+                    f"which has {list(names)}"
                 )
+            if not self.classes or not all(part and len(set(part)) == len(part) for part in self.classes):
+                raise ExmlError("data.scenario.classes: each experience needs one class or more, each of them once")
             return [tuple(names.index(name) for name in part) for part in self.classes]
         order = list(range(len(names)))
         if self.shuffle_classes:

@@ -15,14 +15,20 @@ def test_normalize_pixels_and_back():
     torch.testing.assert_close(FORMAT.denormalize(images), pixels / 255)
 
 
-def test_clamp_keeps_values_that_pixels_can_have():
-    images = torch.tensor([[[[-9.0]], [[9.0]]]])
-    assert FORMAT.clamp_(images).flatten().tolist() == [-1.0, 3.0]
+def test_limits_are_black_and_white():
+    low, high = FORMAT.limits(torch.device("cpu"))
+    assert low.flatten().tolist() == [-1.0, -1.0]
+    assert high.flatten().tolist() == [1.0, 3.0]
 
 
 @pytest.mark.parametrize(
     ("shape", "mean", "std"),
-    [((1, 0, 4), (0.1,), (0.1,)), ((3, 4, 4), (0.1,), (0.1,)), ((1, 4, 4), (0.1,), (0.0,))],
+    [
+        ((1, 0, 4), (0.1,), (0.1,)),
+        ((3, 4, 4), (0.1,), (0.1,)),
+        ((1, 4, 4), (0.1,), (0.0,)),
+        ((1, 4, 4), (0.1,), (float("nan"),)),
+    ],
 )
 def test_impossible_formats_are_refused(shape, mean, std):
     with pytest.raises(ExmlError, match="input"):

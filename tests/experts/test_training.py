@@ -107,14 +107,23 @@ def test_a_lost_expert_is_trained_again_and_the_same(arguments, tmp_path, capsys
     assert weights(tmp_path / "experts") == before
 
 
-def train_and_die(args: list[str], step: int) -> None:
+def test_a_damaged_expert_is_not_overwritten(arguments, tmp_path, capsys):
+    main(arguments())
+    (tmp_path / "experts" / "expert_3.safetensors").write_bytes(b"precious")
+    with pytest.raises(SystemExit):
+        main(arguments())
+    assert "expert_3.safetensors has another hash" in capsys.readouterr().err
+    assert (tmp_path / "experts" / "expert_3.safetensors").read_bytes() == b"precious"
+
+
+def train_and_die(args: list[str], step: int, expert: int) -> None:
     """Run in this process and kill it at a step."""
     from exml_lightning.experts import training
 
     original = training._ExpertModule.training_step
 
     def patched(self, batch, batch_idx):
-        if self.key[-1] == 2 and self.global_step == step:
+        if self.key[-1] == expert and self.global_step == step:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, batch, batch_idx)
 
@@ -126,7 +135,7 @@ def test_killed_and_started_again_is_as_never_killed(arguments, tmp_path, capsys
     more = ["--experts.epochs", "3"]
     main(arguments(*more, folder="whole"))
     args = arguments(*more, folder="cut")
-    child = forks.Process(target=train_and_die, args=(args, 7))  # in the second epoch of the third expert
+    child = forks.Process(target=train_and_die, args=(args, 7, 2))  # in the second epoch of the third expert
     child.start()
     child.join(120)
     assert child.exitcode == -signal.SIGKILL
@@ -160,7 +169,38 @@ def test_a_folder_of_other_experts_is_left_alone(arguments, tmp_path, capsys, op
     assert weights(tmp_path / "experts") == before
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--experts.lr", "0.5", "an expert is half trained as"),
+        ("--data.scenario.classes_per_experience", "5", "an expert is half trained as"),
+        ("--data.run_id", "1", "is the initial model of another run"),
+    ],
+)
+def test_a_half_trained_expert_of_another_recipe_is_left_alone(arguments, tmp_path, capsys, option, value, message):
+    args = arguments("--experts.epochs", "3")
+    child = forks.Process(target=train_and_die, args=(args, 7, 0))
+    child.start()
+    child.join(120)
+    before = (tmp_path / "experts" / "training" / "expert_0.ckpt").read_bytes()
+    with pytest.raises(SystemExit) as exit_:
+        main([*args, option, value])
+    assert exit_.value.code == 1
+    assert message in capsys.readouterr().err
+    assert (tmp_path / "experts" / "training" / "expert_0.ckpt").read_bytes() == before
+    assert not (tmp_path / "experts" / "manifest.yaml").exists()
+
+
+@pytest.mark.parametrize("option", [["--trainer.fast_dev_run", "true"], ["--trainer.limit_train_batches", "2"]])
+def test_half_epochs_are_refused(arguments, tmp_path, capsys, option):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments(*option))
+    assert exit_.value.code == 1
+    assert "whole epochs" in capsys.readouterr().err
+    assert not (tmp_path / "experts").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"lr": -1}])
 def test_impossible_recipes_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ExpertRecipe(**wrong)

@@ -51,6 +51,15 @@ def test_the_shipped_experts_are_as_the_manifest_says(digit_experts):
     assert sum(path.stat().st_size for path in digit_experts.iterdir()) < 2_000_000
 
 
+def test_tied_weights_are_saved(tmp_path):
+    tied = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight
+    save_weights(tied, tmp_path / "tied.safetensors")
+    again = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    load_weights(again, tmp_path / "tied.safetensors")
+    assert torch.equal(again[1].weight, tied[0].weight)
+
+
 def test_state_dicts_of_torch_are_read_too(folder):
     network = LeNet5()
     torch.save(network.state_dict(), folder / "weights.pt")
@@ -96,7 +105,7 @@ def test_weights_of_another_network_are_named(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"outputs": (5, 10)}, r"output unit 10, but the network's output has shape \[1, 10\]"),
+        ({"outputs": (5, 10)}, r"output unit 10, but the network has units 0 to 9"),
         ({"classifier": "head"}, "classifier 'head' is no layer"),
         ({"architecture": Architecture("exml_lightning.models.ResNet99")}, "ResNet99.*cannot be imported"),
         ({"architecture": Architecture("nowhere.Net")}, "cannot be imported"),

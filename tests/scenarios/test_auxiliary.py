@@ -12,7 +12,7 @@ from exml_lightning.scenarios import DatasetImages, Digits, Photographs
 @pytest.mark.parametrize("channels", [1, 3])
 def test_crops_of_the_photographs(channels):
     photographs = Photographs()
-    photographs.open(Path(), (channels, 32, 32))
+    photographs.open(Path(), (channels, 32, 32), 40)
     crops = photographs.draw(40, keyed_generator("crops"))
     assert crops.shape == (40, channels, 32, 32)
     assert crops.dtype == torch.uint8
@@ -23,7 +23,7 @@ def test_crops_of_the_photographs(channels):
 
 def test_the_first_crop_comes_from_where_it_was_drawn():
     photographs = Photographs()
-    photographs.open(Path(), (3, 32, 32))
+    photographs.open(Path(), (3, 32, 32), 1)
     crop = photographs.draw(1, keyed_generator("one"))[0]
     which, scale, down, right = torch.rand(1, 4, generator=keyed_generator("one"))[0].tolist()
     source = load_sample_images().images[int(which * 2)]
@@ -35,14 +35,14 @@ def test_the_first_crop_comes_from_where_it_was_drawn():
 
 def test_images_of_a_data_set_are_drawn_without_replacement():
     source = DatasetImages(Digits())
-    source.open(Path(), (1, 32, 32))
+    source.open(Path(), (1, 32, 32), 1347)
     images = source.draw(1347, keyed_generator("all"))
     expected = Digits().load(Path(), train=True).images
     assert sorted(i.numpy().tobytes() for i in images) == sorted(i.numpy().tobytes() for i in expected)
     with pytest.raises(ExmlError, match="1348 images are asked for"):
-        source.draw(1348, keyed_generator("more"))
+        source.open(Path(), (1, 32, 32), 1348)
 
 
 def test_images_of_another_shape_are_refused_before_work_starts():
     with pytest.raises(ExmlError, match=r"data\.auxiliary.*\[3, 64, 64\]"):
-        DatasetImages(Digits()).open(Path(), (3, 64, 64))
+        DatasetImages(Digits()).open(Path(), (3, 64, 64), 5)

@@ -79,9 +79,9 @@ class ModelInversion(Generator):
 
     def _optimise(self, expert: Expert, columns: Tensor, generator: torch.Generator, progress: Progress) -> Tensor:
         statistics = priors.BatchNormStatistics(expert.model) if self.batch_norm else None
-        image_format = expert.image_format
-        images = torch.randn(len(columns), *image_format.shape, generator=generator).to(columns.device)
-        images = image_format.clamp_(images).requires_grad_()
+        low, high = expert.image_format.limits(columns.device)
+        images = torch.randn(len(columns), *expert.image_format.shape, generator=generator).to(columns.device)
+        images = images.clamp_(low, high).requires_grad_()
         optimizer = torch.optim.Adam([images], lr=self.lr)
         with torch.enable_grad(), statistics or nullcontext():
             for _ in range(self.steps):
@@ -92,7 +92,7 @@ class ModelInversion(Generator):
                     loss = loss + self.batch_norm * len(images) * statistics.pop()
                 (images.grad,) = torch.autograd.grad(loss, [images])
                 optimizer.step()
-                image_format.clamp_(images.data)
+                images.data.clamp_(low, high)
                 progress(len(images) / self.steps)
         return images.detach()
 

@@ -18,5 +18,6 @@ class Noise(Generator):
         self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
     ) -> Buffer:
         """Draw samples and have the expert label them; see `Generator.generate`."""
-        images = torch.randn(num_samples, *expert.image_format.shape, generator=generator)
-        return label_by_expert(expert.image_format.clamp_(images).to(expert.classes.device), expert, progress)
+        low, high = expert.image_format.limits(expert.classes.device)
+        images = torch.randn(num_samples, *expert.image_format.shape, generator=generator).to(low.device)
+        return label_by_expert(images.clamp_(low, high), expert, progress)

@@ -141,7 +141,12 @@ class SyntheticBufferCallback(Callback):
         )
         with bar:
             draws = keyed_generator("generate", stream.seed, expert.experience)
-            new = self.generator.generate(expert, num_samples, draws, bar.update)
+            new = self.generator.generate(
+                expert,
+                num_samples,
+                draws,
+                lambda images: bar.update(min(images, num_samples - bar.n)),  # fractions add up to a little more
+            )
         if trainer.world_size > 1:  # the same key gave the same samples; make sure of the last bit
             new = Buffer(**trainer.strategy.broadcast(new.state_dict())).to(new.images.device)
         self.seconds_generating += time.monotonic() - start

@@ -14,8 +14,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from exml_lightning.callbacks import (
     ExModelWriter,
     ResultsCallback,
+    StageProgressBar,
     StreamCheckpoint,
-    StreamProgressBar,
     SyntheticBufferCallback,
 )
 from exml_lightning.cli import VERBS
@@ -191,7 +191,7 @@ class StreamCLI(LightningCLI):
         if defaults.logger is None:
             defaults.logger = RunLogger(config.trainer.default_root_dir) if self.subcommand == "fit" else False
         # Lightning appends these to the callbacks of the configuration and of the groups, so they come after them.
-        bar = [] if defaults.enable_progress_bar is False else [StreamProgressBar()]
+        bar = [] if defaults.enable_progress_bar is False else [StageProgressBar(_what_is_distilled)]
         self.trainer_defaults["callbacks"] = [*bar, ResultsCallback(), ExModelWriter(_strategy(config))]
         return super().instantiate_trainer(**kwargs)
 
@@ -241,6 +241,10 @@ def run_experts(args: list[str]) -> None:
             )
 
     train_experts(cli.datamodule, cli.config_init.experts, make_trainer)
+
+
+def _what_is_distilled(trainer: Trainer) -> str:
+    return f"Distilling expert {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
 
 def _strategy(config: Namespace) -> str:

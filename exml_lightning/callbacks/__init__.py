@@ -1,7 +1,7 @@
 """Lightning callbacks: the buffer, checkpoints, results, the finished ex-model, progress."""
 
 from exml_lightning.callbacks.ex_model import ExModelWriter
-from exml_lightning.callbacks.progress import StreamProgressBar
+from exml_lightning.callbacks.progress import StageProgressBar
 from exml_lightning.callbacks.results import ResultsCallback
 from exml_lightning.callbacks.stream_checkpoint import StreamCheckpoint
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
@@ -9,7 +9,7 @@ from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 __all__ = [
     "ExModelWriter",
     "ResultsCallback",
+    "StageProgressBar",
     "StreamCheckpoint",
-    "StreamProgressBar",
     "SyntheticBufferCallback",
 ]

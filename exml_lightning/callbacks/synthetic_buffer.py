@@ -145,8 +145,9 @@ class SyntheticBufferCallback(Callback):
                 expert,
                 num_samples,
                 draws,
-                lambda images: bar.update(min(images, num_samples - bar.n)),  # fractions add up to a little more
+                lambda images: bar.update(min(images, num_samples - bar.n)),  # fractions need not add up
             )
+            bar.update(num_samples - bar.n)
         if trainer.world_size > 1:  # the same key gave the same samples; make sure of the last bit
             new = Buffer(**trainer.strategy.broadcast(new.state_dict())).to(new.images.device)
         self.seconds_generating += time.monotonic() - start

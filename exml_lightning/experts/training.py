@@ -3,15 +3,17 @@
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 
+from exml_lightning.callbacks.progress import StageProgressBar
 from exml_lightning.callbacks.stream_checkpoint import save_checkpoint
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
@@ -132,25 +134,6 @@ class _EpochCheckpoint(Checkpoint):
         save_checkpoint(trainer, self.path)
 
 
-class _Bar(TQDMProgressBar):
-    """A progress bar that says which expert is trained."""
-
-    def __init__(self, title: str) -> None:
-        super().__init__(refresh_rate=20)
-        self._title = title
-
-    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
-        """Begin an epoch."""
-        super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description(
-            f"{self._title}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        )
-
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Leave out the version number of a logger."""
-        return {key: value for key, value in super().get_metrics(trainer, pl_module).items() if key != "v_num"}
-
-
 def train_experts(stream: "ExpertStream", recipe: ExpertRecipe, make_trainer: MakeTrainer) -> Manifest:
     """Train the experts of a scenario that are not there yet, from one saved initial model.
 
@@ -203,7 +186,10 @@ def train_experts(stream: "ExpertStream", recipe: ExpertRecipe, make_trainer: Ma
         trainer = make_trainer(
             default_root_dir=str(checkpoint.parent),
             max_epochs=recipe.epochs,
-            callbacks=[_EpochCheckpoint(checkpoint), _Bar(title)],
+            callbacks=[
+                _EpochCheckpoint(checkpoint),
+                StageProgressBar(partial(_what_is_trained, title), 20, leave=False),
+            ],
             logger=False,
         )
         module = _ExpertModule(network, recipe, (stream.seed, "expert", k), str(wanted[k]))
@@ -219,6 +205,10 @@ def train_experts(stream: "ExpertStream", recipe: ExpertRecipe, make_trainer: Ma
         checkpoint.unlink(missing_ok=True)
     shutil.rmtree(folder / "training", ignore_errors=True)
     return replace(empty, experts=tuple(done[k] for k in sorted(done)))
+
+
+def _what_is_trained(title: str, trainer: Trainer) -> str:
+    return f"{title}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
 
 def _entry(k: int, recipe: ExpertRecipe, stream: "ExpertStream", classes: tuple[int, ...], task: int) -> ExpertEntry:

@@ -16,15 +16,15 @@ forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload(["exml_lightning.lightning_cli"])
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def run_and_die(point: str, args: list[str]) -> None:
-    """Run the command line in this process and kill it at a point of the run."""
+def run_and_die(point: str, args: list[str], number: signal.Signals = signal.SIGKILL) -> None:
+    """Run the command line in this process and send it a signal at a point of the run."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from exml_lightning.callbacks import ExModelWriter, StreamCheckpoint, stream_checkpoint
     from exml_lightning.core.generators import ModelInversion
     from exml_lightning.module import ExModelModule
+
+    def die() -> None:
+        os.kill(os.getpid(), number)
 
     def patch(owner, name, dies_before):
         original = getattr(owner, name)
@@ -134,6 +134,18 @@ def test_stopped_within_an_experience_and_resumed_is_as_never_stopped(small_run,
     assert len((tmp_path / "cut" / "accuracy_matrix.csv").read_text().splitlines()) == 2
     main([*small_run("cut"), "--ckpt_path", "last"])
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+def test_stopped_by_ctrl_c_and_resumed_is_as_never_stopped(small_run, tmp_path):
+    main(small_run("whole"))
+    for point in ("generating", "distilling"):
+        args = small_run(point)
+        child = forks.Process(target=run_and_die, args=(point, args, signal.SIGINT))
+        child.start()
+        child.join(120)
+        assert child.exitcode == 130
+        main([*args, "--ckpt_path", "last"])
+        assert outcome(tmp_path / point) == outcome(tmp_path / "whole")
 
 
 def test_metrics_csv_is_kept_and_not_doubled(small_run, tmp_path):

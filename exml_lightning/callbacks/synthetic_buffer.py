@@ -1,6 +1,5 @@
 """`SyntheticBufferCallback`: regenerates and subsamples the buffer at each new expert (Section 3, Algorithm 1)."""
 
-import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.grid import save_grid
-
-logger = logging.getLogger(__name__)
 
 
 class SyntheticBufferCallback(Callback):

@@ -1,20 +1,21 @@
 """Scenarios: data sets, how they become a stream, and where auxiliary images come from."""
 
-from exml_lightning.scenarios.auxiliary import AuxiliaryImages, DatasetImages, Photographs
-from exml_lightning.scenarios.datasets import MNIST, Digits, FashionMNIST, ImageDataset, LabelledImages
+from exml_lightning.scenarios.auxiliary import AuxiliaryImages
+from exml_lightning.scenarios.auxiliary_sources import FolderImages, Photographs, TorchvisionImages
+from exml_lightning.scenarios.datasets import MNIST, Digits, ImageDataset, LabelledImages
 from exml_lightning.scenarios.scenario import RUN_SEEDS, Experience, Scenario, TestPart
 
 __all__ = [
     "MNIST",
     "RUN_SEEDS",
     "AuxiliaryImages",
-    "DatasetImages",
     "Digits",
     "Experience",
-    "FashionMNIST",
+    "FolderImages",
     "ImageDataset",
     "LabelledImages",
     "Photographs",
     "Scenario",
     "TestPart",
+    "TorchvisionImages",
 ]

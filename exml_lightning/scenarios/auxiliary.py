@@ -1,120 +1,157 @@
-"""Where auxiliary images come from: images of anything but the experts' own data (Section 4, Auxiliary Data)."""
+"""How auxiliary images are drawn: images of anything but the experts' own data (Section 4, Auxiliary Data)."""
 
+import logging
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.scenarios.datasets import ImageDataset
+
+log = logging.getLogger(__name__)
 
 
 class AuxiliaryImages(ABC):
-    """A source of images that have nothing to do with the experts' classes."""
+    """A source of images that have nothing to do with the experts' classes.
 
-    @abstractmethod
+    Subclasses are dataclasses: they find and read images, this class draws from them.
+
+    Attributes:
+        min_crop: Side of the smallest crop, as a fraction of the image's short side: more than 0, at most 1.
+
+    Raises:
+        ExmlError: If `min_crop` is no such fraction.
+    """
+
+    min_crop: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_crop <= 1:
+            raise ExmlError(
+                f"data.auxiliary: min_crop is {self.min_crop}: give a fraction of the image's short side, "
+                "more than 0 and at most 1"
+            )
+
     def open(self, root: Path, shape: tuple[int, int, int], num_images: int) -> None:
-        """Read what is needed before training starts.
+        """Read what is needed before training starts, and make sure that an image can be read.
 
         Args:
             root: Folder of all data sets (``data.root``).
             shape: Channels, height and width of the images to draw.
-            num_images: The most that `draw` will be asked for.
+            num_images: The most that `draw` will be asked for; may be more than there are.
 
         Raises:
-            ExmlError: If files are missing, or there are too few images.
+            ExmlError: If files or images are missing, if none can be read, or if the experts take neither grey nor RGB
+                images.
         """
+        if shape[0] not in (1, 3):
+            raise ExmlError(f"data.auxiliary: the experts take {shape[0]} channels, images have 1 (grey) or 3 (RGB)")
+        self._shape = shape
+        self._broken: set[int] = set()
+        self._find(root)
+        failure = ""
+        for index in range(len(self)):
+            image = self._read(index)
+            if isinstance(image, Tensor):
+                return
+            failure = failure or image
+        raise ExmlError(f"data.auxiliary: {self.describe()} has no image that can be read. {failure}")
 
     @abstractmethod
-    def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
-        """Draw images.
+    def __len__(self) -> int:
+        """Count the images, broken ones too; they must be open."""
+
+    @abstractmethod
+    def _find(self, root: Path) -> None:
+        """Find the images; raises `ExmlError` for what is missing."""
+
+    @abstractmethod
+    def _load(self, index: int) -> Tensor:
+        """Read an image of any size, uint8 ``(1 or 3, height, width)``; of a broken one raises no `ExmlError`."""
+
+    def _name(self, index: int) -> str:
+        """Name an image for a message."""
+        return f"image {index} of {self.describe()}"
+
+    def describe(self) -> str:
+        """Say in a few words what is drawn; a source that draws something else must say something else."""
+        return f"{type(self).__name__}, crops from {self.min_crop}"
+
+    def download(self, root: Path) -> None:  # noqa: B027 - most sources have nothing to fetch
+        """Fetch the files into `root` where they are missing.
 
         Args:
-            num_images: How many.
+            root: Folder of all data sets.
+
+        Raises:
+            ExmlError: If they could not be fetched.
+        """
+
+    def draw(self, num_images: int | None, generator: torch.Generator) -> Tensor:
+        """Draw a random square crop of each of many images.
+
+        Walks through the images in random order, each once; when more are asked for than there are, again in another
+        order, and an image gives another crop (but ``min_crop=1`` takes a square image whole, so it comes twice). A
+        crop is `min_crop` to the whole of the short side wide, anywhere, then resized; grey where one channel is asked
+        for, and RGB where three are. Instead of a broken image the next one is taken, with a warning, once for each.
+
+        Args:
+            num_images: How many, at least 1; None for the whole set: each image once, in its own order.
             generator: CPU generator of the draws.
 
         Returns:
-            uint8 ``(num_images, channels, height, width)``.
+            uint8 ``(num_images, channels, height, width)``; the whole set lacks broken images.
+
+        Raises:
+            ExmlError: If no image can be read any more.
         """
+        order = range(len(self)) if num_images is None else self._random_order(generator)
+        images = islice(self._readable(order), num_images)
+        return torch.stack([self._crop(image, generator) for image in images])
 
-    def describe(self) -> str:
-        """Say in a few words where the images come from; another source must say something else."""
-        return type(self).__name__
+    def _random_order(self, generator: torch.Generator) -> Iterator[int]:
+        while True:
+            yield from torch.randperm(len(self), generator=generator).tolist()
 
-    def download(self, root: Path) -> None:  # noqa: B027 - most sources have nothing to fetch
-        """Fetch the files into `root` where they are missing."""
+    def _readable(self, order: Iterable[int]) -> Iterator[Tensor]:
+        for index in order:
+            if index in self._broken:
+                continue
+            image = self._read(index)
+            if isinstance(image, Tensor):
+                yield image
+                continue
+            log.warning("%s: the next image is taken instead", image)
+            self._broken.add(index)
+            if len(self._broken) == len(self):
+                raise ExmlError(f"data.auxiliary: {self.describe()} has no image left that can be read. {image}")
 
+    def _read(self, index: int) -> Tensor | str:
+        """Return an image, or what is wrong with it."""
+        try:
+            return self._load(index)
+        except ExmlError:
+            raise
+        except Exception as error:  # decoders of broken files raise almost anything
+            return f"{self._name(index)} cannot be read ({one_line(error)})"
 
-class Photographs(AuxiliaryImages):
-    """Random square crops of the two photographs that scikit-learn bundles (a temple, a flower; 640x427).
-
-    A crop is a tenth to the whole of the short side wide, anywhere, then resized; grey where one channel is asked for.
-    """
-
-    def open(self, root: Path, shape: tuple[int, int, int], num_images: int) -> None:
-        """Read the photographs; see `AuxiliaryImages.open`. `root` is not used."""
-        photographs = torch.stack([torch.from_numpy(image.copy()) for image in load_sample_images().images])
-        photographs = photographs.permute(0, 3, 1, 2)  # (2, 3, 427, 640)
-        self._photographs = transforms.rgb_to_grayscale(photographs) if shape[0] == 1 else photographs
-        self._size = list(shape[1:])
-
-    def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
-        """Draw crops; see `AuxiliaryImages.draw`."""
-        height, width = self._photographs.shape[-2:]
-        draws = torch.rand(num_images, 4, generator=generator).tolist()
-        crops = []
-        for which, scale, down, right in draws:
-            side = round((0.1 + 0.9 * scale) * min(height, width))
-            crops.append(
-                transforms.resized_crop(
-                    self._photographs[int(which * len(self._photographs))],
-                    top=int(down * (height - side + 1)),
-                    left=int(right * (width - side + 1)),
-                    height=side,
-                    width=side,
-                    size=self._size,
-                    antialias=True,
-                )
-            )
-        return torch.stack(crops)
+    def _crop(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        channels, *size = self._shape
+        height, width = image.shape[1:]
+        scale, down, right = torch.rand(3, generator=generator).tolist()
+        side = max(1, round((self.min_crop + (1 - self.min_crop) * scale) * min(height, width)))
+        top, left = int(down * (height - side + 1)), int(right * (width - side + 1))
+        image = image[:, top : top + side, left : left + side]
+        if len(image) != channels:
+            image = transforms.rgb_to_grayscale(image) if channels == 1 else image.expand(3, -1, -1)
+        resized: Tensor = transforms.resize(image, size, antialias=True)
+        return resized
 
 
-@dataclass
-class DatasetImages(AuxiliaryImages):
-    """Images of the training split of another data set, drawn without replacement.
-
-    Args:
-        dataset: The data set.
-    """
-
-    dataset: ImageDataset
-
-    def open(self, root: Path, shape: tuple[int, int, int], num_images: int) -> None:
-        """Read the data set; see `AuxiliaryImages.open`."""
-        if self.dataset.image_format.shape != shape:
-            raise ExmlError(
-                f"data.auxiliary: {type(self.dataset).__name__} has images of shape "
-                f"{list(self.dataset.image_format.shape)}, but the experts take {list(shape)}"
-            )
-        self._images = self.dataset.load(root, train=True).images
-        if num_images > len(self._images):
-            raise ExmlError(
-                f"data.auxiliary: {num_images} images are asked for, but {type(self.dataset).__name__} has "
-                f"{len(self._images)}: make buffer.size smaller"
-            )
-
-    def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
-        """Draw images; see `AuxiliaryImages.draw`."""
-        return self._images[torch.randperm(len(self._images), generator=generator)[:num_images]]
-
-    def describe(self) -> str:
-        """Name the data set."""
-        return type(self.dataset).__name__
-
-    def download(self, root: Path) -> None:
-        """Fetch the data set's files; see `ImageDataset.download`."""
-        self.dataset.download(root)
+def one_line(error: Exception) -> str:
+    """Put what an error says on one line; its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

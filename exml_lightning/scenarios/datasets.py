@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -131,18 +130,6 @@ class MNIST(_IdxDataset):
     class_names = tuple("0123456789")
     image_format = ImageFormat((1, 32, 32), (0.1307,), (0.3081,))
     torchvision_name = "MNIST"
-
-
-class FashionMNIST(_IdxDataset):
-    """Fashion-MNIST, 28x28 grey, resized to 32x32; files as torchvision keeps them (``FashionMNIST/raw``)."""
-
-    image_format = ImageFormat((1, 32, 32), (0.2860,), (0.3530,))
-    torchvision_name = "FashionMNIST"
-
-    @cached_property
-    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The names of the ten articles."""
-        return tuple(torchvision.datasets.FashionMNIST.classes)
 
 
 def _labelled(images: Tensor, labels: Tensor, image_format: ImageFormat) -> LabelledImages:

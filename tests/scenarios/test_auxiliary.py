@@ -2,47 +2,238 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_sample_images
+from torchvision.transforms.functional import pil_to_tensor
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.rng import keyed_generator
-from exml_lightning.scenarios import DatasetImages, Digits, Photographs
+from exml_lightning.scenarios import FolderImages, Photographs
+
+
+def opened(source, root=Path(), shape=(3, 8, 8)):
+    source.open(root, shape, 100)
+    return source
+
+
+def drawn(source, num_images=None, key="draw"):
+    return source.draw(num_images, keyed_generator(key))
+
+
+def noise(mode: str, size: tuple[int, int], key: str = "pixels") -> Image.Image:
+    """A noisy image; its size is width, height."""
+    pixels = torch.randint(0, 256, (size[1], size[0], 3), generator=keyed_generator(key), dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy()).convert(mode)
+
+
+def plain_colours(folder: Path, count: int) -> list[int]:
+    """Square images of one grey value each; returns the values, in the order of the files."""
+    values = [10 + 7 * k for k in range(count)]
+    for k, value in enumerate(values):
+        Image.new("L", (9, 9), value).save(folder / f"{k:02}.png")
+    return values
+
+
+def test_a_folder_is_read_at_any_depth_in_any_format(tmp_path):
+    (tmp_path / "cats" / "tabby").mkdir(parents=True)
+    (tmp_path / "dogs.png").mkdir()  # a folder, whatever its name
+    noise("RGB", (40, 30)).save(tmp_path / "b.JPEG")
+    noise("L", (17, 9)).save(tmp_path / "a.png")
+    noise("P", (5, 31)).save(tmp_path / "cats" / "palette.png")
+    noise("RGBA", (1, 1)).save(tmp_path / "cats" / "tabby" / "one_pixel.webp")
+    noise("1", (12, 12)).save(tmp_path / "dogs.png" / "two_values.bmp")
+    noise("CMYK", (12, 12)).save(tmp_path / "dogs.png" / "print.tiff")
+    (tmp_path / "labels.txt").write_text("no image")
+    for channels in (1, 3):
+        source = opened(FolderImages(str(tmp_path)), shape=(channels, 8, 6))
+        assert len(source) == 6
+        images = drawn(source, 20)
+        assert images.shape == (20, channels, 8, 6)
+        assert images.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_square_image_taken_whole_is_only_resized(tmp_path, mode):
+    expected = []
+    for k, side in enumerate((8, 13, 40, 75)):
+        image = noise(mode, (side, side), str(k))
+        image.save(tmp_path / f"{k}.png")
+        expected.append(pil_to_tensor(image.resize((8, 8), Image.Resampling.BILINEAR)))
+    source = opened(FolderImages(str(tmp_path), min_crop=1), shape=(len(mode), 8, 8))
+    assert (drawn(source).int() - torch.stack(expected).int()).abs().max() <= 1
+
+
+def test_crops_are_square_within_the_image_and_of_all_sizes_and_places(tmp_path):
+    width, height = 240, 120
+    x = torch.arange(width).expand(height, width)
+    y = torch.arange(height)[:, None].expand(height, width)
+    pixels = torch.stack([x, y, torch.full_like(x, 9)], dim=-1).to(torch.uint8)  # a pixel's colour is its place
+    Image.fromarray(pixels.numpy()).save(tmp_path / "places.png")
+    crops = drawn(opened(FolderImages(str(tmp_path), min_crop=0.25), shape=(3, 24, 24)), 2000).float()
+    assert (crops[:, 2] == 9).all()
+    across, down = crops[:, 0, 0], crops[:, 1, :, 0]
+    # the first and the last of 24 pixels show places 23/24 of a side apart
+    sides = (across[:, -1] - across[:, 0]) * 24 / 23
+    assert ((sides - (down[:, -1] - down[:, 0]) * 24 / 23).abs() < 2).all()
+    assert 29 < sides.min() < 33
+    assert 117 < sides.max() < 122
+    assert abs(sides.mean() - 75) < 3
+    middles = across.mean(dim=1), down.mean(dim=1)
+    for middle, length in zip(middles, (width, height), strict=True):
+        assert middle.min() >= 15 - 1
+        assert middle.max() <= length - 15
+        assert abs(middle.mean() - length / 2) < 3
+    assert middles[0].min() < 25
+    assert middles[0].max() > width - 25
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_each_image_comes_once_before_any_comes_again(tmp_path, count):
+    values = plain_colours(tmp_path, count)
+    source = opened(FolderImages(str(tmp_path)), shape=(1, 8, 8))
+    order = drawn(source, 3 * count)[:, 0, 0, 0].tolist()
+    for start in range(0, 3 * count, count):
+        assert sorted(order[start : start + count]) == values
+    if count > 1:
+        assert order[:count] != order[count : 2 * count]
+        assert order[:count] != values
+    assert drawn(source)[:, 0, 0, 0].tolist() == values  # the whole set, in order
+
+
+def test_draws_depend_on_the_generator_alone(tmp_path):
+    for k in range(5):
+        noise("RGB", (30, 20), str(k)).save(tmp_path / f"{k}.png")
+    source = opened(FolderImages(str(tmp_path)))
+    for count in (3, 12, None):
+        torch.manual_seed(1)
+        first, state = drawn(source, count), torch.random.get_rng_state()
+        torch.manual_seed(2)
+        assert torch.equal(first, drawn(opened(FolderImages(str(tmp_path))), count))
+        assert not torch.equal(first, drawn(source, count, "others"))
+        torch.manual_seed(1)
+        assert torch.equal(state, torch.random.get_rng_state())
+    crops = drawn(source, 10)
+    assert len({crop.numpy().tobytes() for crop in crops}) == 10  # an image that comes again gives another crop
+
+
+@pytest.mark.parametrize(
+    ("image", "grey", "rgb"),
+    [
+        (Image.new("RGB", (9, 9), (200, 100, 50)), 124.2, (200, 100, 50)),  # 0.299 R + 0.587 G + 0.114 B
+        (Image.new("L", (9, 9), 77), 77, (77, 77, 77)),
+        (Image.new("1", (9, 9), 1), 255, (255, 255, 255)),
+        (Image.new("RGBA", (9, 9), (200, 100, 50, 20)), 124.2, (200, 100, 50)),
+        (Image.new("LA", (9, 9), (77, 20)), 77, (77, 77, 77)),
+        (Image.new("RGB", (9, 9), (200, 100, 50)).quantize(2), 124.2, (200, 100, 50)),
+        (Image.new("I;16", (9, 9), 0x8000), 128, (128, 128, 128)),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else "",
+)
+def test_values_of_grey_and_rgb(tmp_path, image, grey, rgb):
+    image.save(tmp_path / "image.png")
+    source = FolderImages(str(tmp_path))
+    assert (drawn(opened(source, shape=(1, 8, 8))) - grey).abs().max() < 1
+    assert torch.equal(drawn(opened(source))[0], torch.tensor(rgb, dtype=torch.uint8)[:, None, None].expand(3, 8, 8))
+
+
+@pytest.mark.parametrize(("side", "tolerance"), [(63, 1), (1200, 8)])
+def test_a_jpeg_looks_as_if_decoded_in_full(tmp_path, side, tolerance):
+    image = noise("RGB", (12, 12)).resize((side, side), Image.Resampling.BICUBIC)
+    image.save(tmp_path / "image.jpg", quality=95)
+    with Image.open(tmp_path / "image.jpg") as image:
+        expected = pil_to_tensor(image.resize((32, 32), Image.Resampling.BILINEAR))
+    crop = drawn(opened(FolderImages(str(tmp_path), min_crop=1), shape=(3, 32, 32)))[0]
+    assert (crop.int() - expected.int()).abs().max() <= tolerance
+
+
+def test_broken_files_are_named_and_left_out(tmp_path, caplog):
+    values = plain_colours(tmp_path, 4)
+    noise("RGB", (30, 30)).save(tmp_path / "whole.png")
+    cut = tmp_path / "00_cut.png"
+    cut.write_bytes((tmp_path / "whole.png").read_bytes()[:300])
+    (tmp_path / "whole.png").unlink()
+    (tmp_path / "01_text.jpg").write_text("no image")
+    (tmp_path / "empty.png").touch()
+    Image.new("F", (5, 5)).save(tmp_path / "unknown_range.tiff")
+    source = opened(FolderImages(str(tmp_path)), shape=(1, 8, 8))
+    assert not caplog.messages
+    images = drawn(source, 20)
+    for name in ("00_cut.png", "01_text.jpg", "empty.png", "unknown_range.tiff"):
+        assert len([m for m in caplog.messages if f"{tmp_path}/{name} cannot be read" in m]) == 1
+    assert len(caplog.messages) == 4
+    order = images[:, 0, 0, 0].tolist()
+    assert all(sorted(order[start : start + 4]) == values for start in range(0, 20, 4))
+    assert drawn(source)[:, 0, 0, 0].tolist() == values
+    assert torch.equal(images, drawn(source, 20))
+    assert torch.equal(images, drawn(opened(FolderImages(str(tmp_path)), shape=(1, 8, 8)), 20))
+
+
+def test_a_folder_of_broken_files_is_refused(tmp_path, caplog):
+    for k in range(3):
+        (tmp_path / f"{k}.png").write_text("no image")
+    with pytest.raises(ExmlError, match=rf"{tmp_path}.*no image that can be read.*0\.png cannot be read"):
+        opened(FolderImages(str(tmp_path)))
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("count", [7, None])
+def test_a_folder_emptied_while_it_is_used_is_refused(tmp_path, count):
+    plain_colours(tmp_path, 3)
+    source = opened(FolderImages(str(tmp_path)))
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(ExmlError, match="no image left that can be read"):
+        drawn(source, count)
+
+
+def test_a_missing_or_empty_folder_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "readme.txt").write_text("no image")
+    with pytest.raises(ExmlError, match=r"data/photos is not a folder, photos has no images: .*\.png.*folder DIR"):
+        opened(FolderImages("photos"), Path("data"))
+    with pytest.raises(ExmlError, match=rf"data\.auxiliary: {tmp_path}/none is not a folder: "):
+        opened(FolderImages(f"{tmp_path}/none"), Path("data"))
+
+
+def test_a_relative_folder_is_looked_for_in_the_data_root_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place, value in (("data/photos", 50), ("photos", 100)):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("L", (9, 9), value).save(tmp_path / place / "image.png")
+    assert drawn(opened(FolderImages("photos"), Path("data"))).unique().tolist() == [50]
+    assert drawn(opened(FolderImages("photos"), Path("elsewhere"))).unique().tolist() == [100]
+
+
+def test_experts_that_take_neither_grey_nor_rgb_are_refused():
+    with pytest.raises(ExmlError, match=r"data\.auxiliary: the experts take 4 channels"):
+        opened(Photographs(), shape=(4, 8, 8))
+
+
+@pytest.mark.parametrize("min_crop", [0, -0.5, 1.01, float("nan")])
+def test_a_crop_is_a_fraction(min_crop):
+    for source in (Photographs, lambda min_crop: FolderImages("photos", min_crop)):
+        with pytest.raises(ExmlError, match=r"data\.auxiliary: min_crop is"):
+            source(min_crop=min_crop)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_crops_of_the_photographs(channels):
-    photographs = Photographs()
-    photographs.open(Path(), (channels, 32, 32), 40)
-    crops = photographs.draw(40, keyed_generator("crops"))
+    photographs = opened(Photographs(), shape=(channels, 32, 32))
+    crops = drawn(photographs, 40)
     assert crops.shape == (40, channels, 32, 32)
-    assert crops.dtype == torch.uint8
-    assert torch.equal(crops, photographs.draw(40, keyed_generator("crops")))
-    assert not torch.equal(crops, photographs.draw(40, keyed_generator("others")))
+    assert torch.equal(crops, drawn(photographs, 40))
     assert len({crop.numpy().tobytes() for crop in crops}) == 40
 
 
 def test_the_first_crop_comes_from_where_it_was_drawn():
-    photographs = Photographs()
-    photographs.open(Path(), (3, 32, 32), 1)
-    crop = photographs.draw(1, keyed_generator("one"))[0]
-    which, scale, down, right = torch.rand(1, 4, generator=keyed_generator("one"))[0].tolist()
-    source = load_sample_images().images[int(which * 2)]
+    crop = drawn(opened(Photographs(), shape=(3, 32, 32)), 1)[0]
+    generator = keyed_generator("draw")
+    which = torch.randperm(2, generator=generator)[0]
+    scale, down, right = torch.rand(3, generator=generator).tolist()
+    source = load_sample_images().images[which]
     side = round((0.1 + 0.9 * scale) * 427)
     top, left = int(down * (427 - side + 1)), int(right * (640 - side + 1))
-    expected = torch.from_numpy(source[top : top + side, left : left + side].copy()).float().mean(dim=(0, 1))
-    assert (crop.float().mean(dim=(1, 2)) - expected).abs().max() < 3
-
-
-def test_images_of_a_data_set_are_drawn_without_replacement():
-    source = DatasetImages(Digits())
-    source.open(Path(), (1, 32, 32), 1347)
-    images = source.draw(1347, keyed_generator("all"))
-    expected = Digits().load(Path(), train=True).images
-    assert sorted(i.numpy().tobytes() for i in images) == sorted(i.numpy().tobytes() for i in expected)
-    with pytest.raises(ExmlError, match="1348 images are asked for"):
-        source.open(Path(), (1, 32, 32), 1348)
-
-
-def test_images_of_another_shape_are_refused_before_work_starts():
-    with pytest.raises(ExmlError, match=r"data\.auxiliary.*\[3, 64, 64\]"):
-        DatasetImages(Digits()).open(Path(), (3, 64, 64), 5)
+    image = Image.fromarray(source[top : top + side, left : left + side])
+    expected = pil_to_tensor(image.resize((32, 32), Image.Resampling.BILINEAR))
+    assert (crop.int() - expected.int()).abs().max() <= 1

@@ -11,7 +11,7 @@ import torch
 import torchvision
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.scenarios import MNIST, Digits, FashionMNIST
+from exml_lightning.scenarios import MNIST, Digits
 
 DATA = Path(__file__).parents[2] / "data"
 real_mnist = pytest.mark.skipif(not (DATA / "MNIST" / "raw").is_dir(), reason="data/MNIST is not there")
@@ -57,12 +57,12 @@ def test_a_missing_file_is_named_with_the_remedy(tmp_path):
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "not idx"])
 def test_a_damaged_file_is_named(tmp_path, damage):
-    raw = tmp_path / "FashionMNIST" / "raw"
+    raw = tmp_path / "MNIST" / "raw"
     write_idx(raw, "train", torch.zeros(3, 28, 28, dtype=torch.uint8), torch.tensor([0, 1, 2]))
     path = raw / "train-images-idx3-ubyte"
     path.write_bytes({"cut": path.read_bytes()[:-100], "empty": b"", "not idx": b"hello world, hello"}[damage])
     with pytest.raises(ExmlError, match="train-images-idx3-ubyte"):
-        FashionMNIST().load(tmp_path, train=True)
+        MNIST().load(tmp_path, train=True)
 
 
 def test_labels_for_another_number_of_images_are_refused(tmp_path):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,12 +44,17 @@ class Auxiliary(Generator):
 
     Which data set is set by ``data.auxiliary``, since it depends on the scenario.
 
+    Args:
+        whole_set: Take every image of the data set once, however many are asked for, as Section 4 has it; the buffer
+            is then these images, labelled by the newest expert.
+
     Attributes:
-        draw: Draws pixel values: called with a number of images and a CPU generator, returns uint8 or float
-            ``(n, channels, height, width)`` as `ImageFormat.normalize` takes them. Whoever owns the data sets it.
+        draw: Draws pixel values: called with a number of images (None for all) and a CPU generator, returns uint8 or
+            float ``(n, channels, height, width)`` as `ImageFormat.normalize` takes them. Whoever owns the data sets it.
     """
 
-    draw: Callable[[int, torch.Generator], Tensor] | None = field(default=None, init=False)
+    whole_set: bool = False
+    draw: Callable[[int | None, torch.Generator], Tensor] | None = field(default=None, init=False)
 
     def generate(
         self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
@@ -62,9 +66,5 @@ class Auxiliary(Generator):
         """
         require(self.draw is not None, "the auxiliary generator has no images to draw from: set data.auxiliary")
         assert self.draw is not None
-        pixels = self.draw(num_samples, generator).to(expert.classes.device)
+        pixels = self.draw(None if self.whole_set else num_samples, generator).to(expert.classes.device)
         return label_by_expert(expert.image_format.normalize(pixels), expert, progress)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the class name; what is drawn from is the data module's setting."""
-        return {"class": type(self).__name__}

@@ -1,0 +1,210 @@
+"""Where auxiliary images come from: a folder, a data set of torchvision, two photographs."""
+
+import difflib
+import inspect
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from torch import Tensor
+from torchvision import datasets
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.v2 import functional as transforms
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.scenarios.auxiliary import AuxiliaryImages, one_line
+
+
+@dataclass
+class Photographs(AuxiliaryImages):
+    """The two photographs that scikit-learn bundles (a temple, a flower; 640x427).
+
+    Args:
+        min_crop: Side of the smallest crop, as a fraction of the image's short side: more than 0, at most 1.
+    """
+
+    min_crop: float = 0.1
+
+    def __len__(self) -> int:
+        return len(self._photographs)
+
+    def _find(self, root: Path) -> None:
+        self._photographs = [torch.from_numpy(image.copy()).permute(2, 0, 1) for image in load_sample_images().images]
+
+    def _load(self, index: int) -> Tensor:
+        return self._photographs[index]
+
+
+@dataclass
+class FolderImages(AuxiliaryImages):
+    """All images below a folder, at any depth, in the order of their paths.
+
+    Args:
+        folder: The folder; a relative one is looked for in ``data.root`` first, then in the working directory.
+        min_crop: Side of the smallest crop, as a fraction of the image's short side: more than 0, at most 1.
+    """
+
+    folder: str
+    min_crop: float = 0.5
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def _find(self, root: Path) -> None:
+        folder = Path(self.folder).expanduser()
+        places = list(dict.fromkeys([root / folder, folder]))  # one where the folder is absolute
+        for place in places:
+            self._files = _image_files(place)
+            if self._files:
+                return
+        said = ", ".join(f"{place} {'has no images' if place.is_dir() else 'is not a folder'}" for place in places)
+        raise ExmlError(
+            f"data.auxiliary: {said}: put images there ({' '.join(IMG_EXTENSIONS)}), or name another folder with "
+            "--data.auxiliary.folder DIR"
+        )
+
+    def _load(self, index: int) -> Tensor:
+        with Image.open(self._files[index]) as image:
+            # A JPEG may be decoded at half its size and less, many times faster: the smallest crop stays large enough.
+            needed = 2 * math.ceil(max(self._shape[1:]) / self.min_crop)
+            image.draft(None, (needed, needed))
+            return to_pixels(image)
+
+    def _name(self, index: int) -> str:
+        return self._files[index]
+
+    def describe(self) -> str:
+        """Name the folder; see `AuxiliaryImages.describe`."""
+        return f"FolderImages({self.folder}), crops from {self.min_crop}"
+
+
+@dataclass
+class TorchvisionImages(AuxiliaryImages):
+    """The images of a data set of torchvision.
+
+    Args:
+        name: Its class in ``torchvision.datasets``, for instance ``FashionMNIST``, ``SVHN``, ``CIFAR100``.
+        options: Keyword arguments of that class, for instance ``{split: extra}``; ``root`` is ``data.root`` unless
+            it is given here.
+        min_crop: Side of the smallest crop, as a fraction of the image's short side: more than 0, at most 1.
+
+    Raises:
+        ExmlError: If torchvision has no such data set, or it has no such options.
+    """
+
+    name: str
+    options: dict[str, Any] | None = None
+    min_crop: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kinds = {name: getattr(datasets, name) for name in datasets.__all__}
+        names = {name.lower(): name for name, kind in kinds.items() if inspect.isclass(kind)}
+        if self.name not in names.values():
+            close = difflib.get_close_matches(self.name.lower(), names, n=3)
+            hint = f"did you mean {' or '.join(names[name] for name in close)}?" if close else "see its documentation"
+            raise ExmlError(f"data.auxiliary: torchvision has no data set {self.name}; {hint}")
+        self._class = kinds[self.name]
+        if "download" in (self.options or {}):
+            raise ExmlError("data.auxiliary: leave download out of the options, and give --data.download true")
+        try:
+            inspect.signature(self._class).bind(**self._arguments(Path()))
+        except TypeError as error:
+            raise ExmlError(f"data.auxiliary: options of {self.name}: {error}") from error
+
+    def _takes(self, argument: str) -> bool:
+        """Whether the class or, by ``**kwargs``, one it inherits from has this argument."""
+        for kind in self._class.__mro__:
+            parameters = inspect.signature(kind.__init__).parameters
+            if argument in parameters or not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+                return argument in parameters
+        return False
+
+    def _arguments(self, root: Path) -> dict[str, Any]:
+        given = {"root": str(root)} if self._takes("root") else {}
+        return given | (self.options or {})
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def _find(self, root: Path) -> None:
+        arguments = self._arguments(root)
+        fetched = self._takes("download")
+        try:
+            self._images = self._class(**arguments, **({"download": False} if fetched else {}))
+        except Exception as error:  # each data set has its own
+            remedy = "fetch them with --data.download true" if fetched else "name another folder with --data.root DIR"
+            raise ExmlError(
+                f"data.auxiliary: {self.describe()} cannot be opened in {arguments.get('root')} "
+                f"({one_line(error)}): put its files there, or {remedy}"
+            ) from error
+
+    def _load(self, index: int) -> Tensor:
+        item = self._images[index]
+        image = item[0] if isinstance(item, tuple) else item
+        if not isinstance(image, (Image.Image, Tensor)):
+            raise ExmlError(f"data.auxiliary: {self.name} has no images: its items are {type(image).__name__}")
+        return to_pixels(image)
+
+    def _name(self, index: int) -> str:
+        files = getattr(self._images, "samples", None)  # ImageFolder and what inherits from it
+        return str(files[index][0]) if files else super()._name(index)
+
+    def describe(self) -> str:
+        """Name the data set and its options; see `AuxiliaryImages.describe`."""
+        options = "".join(f", {key}={value}" for key, value in sorted((self.options or {}).items()))
+        return f"TorchvisionImages({self.name}{options}), crops from {self.min_crop}"
+
+    def download(self, root: Path) -> None:
+        """Fetch the data set's files by torchvision, where it can; see `AuxiliaryImages.download`."""
+        if not self._takes("download"):
+            return
+        arguments = self._arguments(root)
+        try:
+            self._class(**arguments, download=True)
+        except Exception as error:  # each data set has its own
+            raise ExmlError(
+                f"data.auxiliary: {self.name} could not be fetched into {arguments.get('root')} "
+                f"({one_line(error)}): put its files there by hand"
+            ) from error
+
+
+def to_pixels(image: Image.Image | Tensor) -> Tensor:
+    """Turn an image into pixel values: one channel where it is grey, else RGB.
+
+    Args:
+        image: PIL image (transparency is dropped, 16 bits become 8); or tensor ``(height, width)`` or
+            ``(1 or 3, height, width)``, uint8 in ``[0, 255]`` or float in ``[0, 1]``.
+
+    Returns:
+        uint8 ``(1 or 3, height, width)``.
+
+    Raises:
+        ExmlError: If it is a tensor of another kind.
+        ValueError: If it is a PIL image whose range of values is not known, or its file is broken.
+        OSError: If its file is broken.
+    """
+    if isinstance(image, Tensor):
+        image = image[None] if image.ndim == 2 else image
+        fits = image.ndim == 3 and len(image) in (1, 3) and (image.dtype == torch.uint8 or image.is_floating_point())
+        if not fits:
+            raise ExmlError(f"data.auxiliary: {image.dtype} tensors of shape {list(image.shape)} are no images")
+        pixels: Tensor = transforms.to_dtype(image, torch.uint8, scale=True)
+    elif image.mode.startswith("I;16"):  # PIL would clip these at 255
+        pixels = (transforms.pil_to_tensor(image.convert("I")) >> 8).to(torch.uint8)
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"the range of its values is not known, PIL mode {image.mode}")
+    else:
+        pixels = transforms.pil_to_tensor(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+    return pixels
+
+
+def _image_files(folder: Path) -> list[str]:
+    """List image files below a folder, links to folders followed, sorted; none where there is no folder."""
+    found = (Path(parent) / name for parent, _, names in os.walk(folder, followlinks=True) for name in names)
+    return sorted(str(path) for path in found if path.suffix.lower() in IMG_EXTENSIONS)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 
 
@@ -19,6 +20,7 @@ class Expert(nn.Module):
         image_format: The input the network expects.
         experience: Place in the stream, from 0.
         task: Task label.
+        classifier: Dotted name of the last linear layer within `model`; None if unknown.
     """
 
     classes: Tensor
@@ -32,12 +34,15 @@ class Expert(nn.Module):
         image_format: ImageFormat,
         experience: int = 0,
         task: int = 0,
+        classifier: str | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.image_format = image_format
         self.experience = experience
         self.task = task
+        self.classifier = classifier
+        self._aligned = list(classes) == list(outputs)
         self.register_buffer("classes", torch.tensor(classes, dtype=torch.long))
         self.register_buffer("outputs", torch.tensor(outputs, dtype=torch.long))
         self.requires_grad_(False).eval()
@@ -53,3 +58,63 @@ class Expert(nn.Module):
         """
         logits: Tensor = self.model(images)
         return logits[:, self.outputs]
+
+    def own_logits(self, images: Tensor, num_classes: int) -> Tensor:
+        """Compute the logits of the classes the expert knows, each in the column of its class.
+
+        Args:
+            images: Normalised images, ``(n, channels, height, width)``.
+            num_classes: Number of classes of the stream.
+
+        Returns:
+            Logits ``(n, num_classes)``; minus infinity for the classes it does not know.
+        """
+        return self._in_columns(self(images), num_classes)
+
+    def stream_logits(self, images: Tensor, num_classes: int) -> Tensor:
+        """Compute what the expert says of every class of the stream.
+
+        A wide head has a unit for each class of the stream, in their order, as the experts of `exml experts` have:
+        then all units speak, those of classes the expert does not know too. Any other head speaks of its own classes.
+
+        Args:
+            images: Normalised images, ``(n, channels, height, width)``.
+            num_classes: Number of classes of the stream.
+
+        Returns:
+            Logits ``(n, num_classes)``; minus infinity for the classes that a narrow head does not know.
+        """
+        logits: Tensor = self.model(images)
+        if self._aligned and logits.shape[1] == num_classes:
+            return logits
+        return self._in_columns(logits[:, self.outputs], num_classes)
+
+    def _in_columns(self, logits: Tensor, num_classes: int) -> Tensor:
+        return logits.new_full((len(logits), num_classes), -torch.inf).index_copy(1, self.classes, logits)
+
+    def class_weights(self) -> Tensor:
+        """Return the row of the classifier layer for each class the expert knows.
+
+        Returns:
+            Float ``(len(classes), features)``, in the order of `classes`.
+
+        Raises:
+            ExmlError: If the manifest names no classifier layer, or one that is not linear or has other units.
+        """
+        if self.classifier is None:
+            raise ExmlError(
+                f"expert {self.experience} has no `classifier` in its manifest: "
+                "name its last linear layer there (docs/manifest.md)"
+            )
+        layer = dict(self.model.named_modules()).get(self.classifier)
+        if not isinstance(layer, nn.Linear):
+            raise ExmlError(
+                f"expert {self.experience}: its classifier {self.classifier!r} is {type(layer).__name__}, not Linear: "
+                "correct `classifier` in its manifest"
+            )
+        if int(self.outputs.max()) >= layer.out_features:
+            raise ExmlError(
+                f"expert {self.experience}: its classifier {self.classifier!r} has {layer.out_features} units, but its "
+                f"manifest names output unit {int(self.outputs.max())}: correct `classifier` there"
+            )
+        return layer.weight[self.outputs]

@@ -22,6 +22,24 @@ def distillation_mse(logits: Tensor, target: Target) -> Tensor:
     return ((logits - target.logits).square() * weights).sum() / weights.sum().clamp_min(1)
 
 
+def distillation_kl(logits: Tensor, target: Target, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence between softened probabilities (Hinton et al. 2015), instead of Eq. 10.
+
+    Args:
+        logits: The ex-model's, ``(n, num_classes)``.
+        target: What they should be; classes that take no part have no probability.
+        temperature: Divides the logits of both, more than 0.
+
+    Returns:
+        A scalar: the mean over samples of ``KL(softmax(target / T) || softmax(logits / T)) * T ** 2``.
+    """
+    absent = ~target.mask
+    nothing = torch.finfo(logits.dtype).min / 2  # -inf would make NaN of 0 * inf
+    wanted = (target.logits / temperature).masked_fill(absent, nothing).log_softmax(dim=1)
+    given = (logits / temperature).masked_fill(absent, nothing).log_softmax(dim=1)
+    return F.kl_div(given, wanted, log_target=True, reduction="batchmean") * temperature**2
+
+
 def known_cross_entropy(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
     """Cross-entropy over the classes that the ex-model knows so far (second term of Eq. 11).
 

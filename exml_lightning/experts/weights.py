@@ -105,7 +105,9 @@ def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
     network = entry.architecture.build()
     load_weights(network, path)
     _check_forward(network, entry, manifest, path)
-    return Expert(network, manifest.classes_of(index), entry.outputs, manifest.input, index, entry.task)
+    return Expert(
+        network, manifest.classes_of(index), entry.outputs, manifest.input, index, entry.task, entry.classifier
+    )
 
 
 def _check_forward(network: nn.Module, entry: ExpertEntry, manifest: Manifest, path: Path) -> None:

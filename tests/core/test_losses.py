@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from exml_lightning.core.losses import distillation_mse, known_cross_entropy
+from exml_lightning.core.losses import distillation_kl, distillation_mse, known_cross_entropy
 from exml_lightning.core.targets import Target
 
 LOGITS = torch.tensor([[1.0, 2.0, 5.0], [0.0, 4.0, 5.0]])
@@ -32,3 +32,29 @@ def test_unknown_classes_get_no_gradient():
     known_cross_entropy(logits, torch.tensor([0, 1]), torch.tensor([True, True, False])).backward()
     assert logits.grad is not None
     assert logits.grad[:, 2].tolist() == [0, 0]
+
+
+def softmax(values):
+    return [math.exp(v) / sum(math.exp(w) for w in values) for v in values]
+
+
+def test_kl_by_hand_over_the_classes_taking_part():
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    target = Target(torch.tensor([[0.0, 4.0, 0.0], [3.0, 4.0, 1.0]]), mask)
+    expected = 0.0
+    for wanted, given in (([0, 4], [1, 2]), ([3, 4, 1], [0, 4, 5])):
+        q, p = softmax([v / 2 for v in wanted]), softmax([v / 2 for v in given])
+        expected += sum(a * math.log(a / b) for a, b in zip(q, p, strict=True)) * 2**2 / 2
+    assert distillation_kl(LOGITS, target, 2.0).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_kl_of_equal_probabilities_is_zero_and_classes_left_out_get_no_gradient():
+    logits = LOGITS.clone().requires_grad_()
+    mask = torch.tensor([[True, True, False]] * 2)
+    loss = distillation_kl(logits, Target((LOGITS + 7) * mask, mask), 0.1)
+    assert loss.item() == pytest.approx(0, abs=1e-3)
+    distillation_kl(logits, Target(torch.zeros(2, 3), mask), 0.1).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert logits.grad[:, 2].tolist() == [0, 0]
+    assert logits.grad[:, :2].abs().min() > 0

@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, is_dataclass
-from typing import Any
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +27,13 @@ class Generator(ABC):
     """A way to get samples that stand in for the data an expert was trained on.
 
     Subclasses are dataclasses: their fields are the settings that a configuration may change.
+
+    Attributes:
+        cached: Whether samples take so long that they are worth keeping on disk; only if they depend on nothing but
+            the expert, the settings and the draws.
     """
+
+    cached: ClassVar[bool] = False
 
     @abstractmethod
     def generate(
@@ -56,9 +62,16 @@ class Generator(ABC):
         """
 
     def settings(self) -> dict[str, Any]:
-        """Return the class name and the fields, as plain values."""
-        fields = {k: asdict(v) if is_dataclass(v) else v for k, v in vars(self).items()}  # type: ignore[arg-type]
-        return {"class": type(self).__name__, **fields}
+        """Return the class name and the settings, as plain values."""
+        assert is_dataclass(self)
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        return {"class": type(self).__name__, **{name: _plain(value) for name, value in values.items()}}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def to_buffer(images: Tensor, columns: Tensor, expert: Expert) -> Buffer:

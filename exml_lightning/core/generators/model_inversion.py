@@ -1,115 +1,35 @@
 """Model inversion: images that an expert is sure about (Section 4, Model Inversion)."""
 
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from exml_lightning.core import priors
-from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.generators.generator import (
-    Generator,
-    Progress,
-    balanced_columns,
-    batches,
-    no_progress,
-    require,
-    to_buffer,
-)
+from exml_lightning.core.generators.generator import Progress, balanced_columns, no_progress, to_buffer
+from exml_lightning.core.generators.optimised import OptimisedImages
 
 
 @dataclass
-class ModelInversion(Generator):
+class ModelInversion(OptimisedImages):
     """Images optimised until the expert gives them the class they were meant for.
 
-    Minimises the cross-entropy of ``expert(image) / temperature`` over the expert's own classes plus weighted priors,
-    by Adam from N(0, 1) noise; values stay in the range that real pixels have.
-
-    Args:
-        steps: Adam steps an image.
-        lr: Learning rate of Adam.
-        temperature: Softmax temperature tau; higher asks for larger logits.
-        batch_size: Images optimised together.
-        l2: Weight of the squared L2 norm of the image.
-        blur: Weight of the squared distance to the blurred image.
-        total_variation: Weight of the squared differences of neighbouring pixels.
-        batch_norm: Weight of the distance to the batch-norm statistics of the expert, over all its layers.
-        augmentation: Random changes of each image at each step.
+    Minimises the cross-entropy of ``expert(image) / temperature`` over the expert's own classes plus weighted priors.
+    See `OptimisedImages` for the settings.
     """
-
-    steps: int = 500
-    lr: float = 0.1
-    temperature: float = 2.0
-    batch_size: int = 1024
-    l2: float = 1e-4
-    blur: float = 0.01
-    total_variation: float = 0.0
-    batch_norm: float = 0.0
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, f"generator steps is {self.steps}: give 1 or more")
-        require(self.lr > 0, f"generator lr is {self.lr}: give more than 0")
-        require(self.temperature > 0, f"generator temperature is {self.temperature}: give more than 0")
-        require(self.batch_size >= 1, f"generator batch_size is {self.batch_size}: give 1 or more")
-        for name in ("l2", "blur", "total_variation", "batch_norm"):
-            require(getattr(self, name) >= 0, f"generator {name} is {getattr(self, name)}: give 0 or more")
-
-    def check(self, expert: Expert) -> None:
-        """Refuse an expert without batch-norm layers if `batch_norm` has a weight; see `Generator.check`."""
-        require(
-            not self.batch_norm or len(priors.BatchNormStatistics(expert.model)) > 0,
-            f"generator batch_norm is {self.batch_norm}, but expert {expert.experience} has no batch-norm layer: "
-            "set it to 0",
-        )
 
     def generate(
         self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
     ) -> Buffer:
         """Make samples from one expert; see `Generator.generate`."""
         columns = balanced_columns(num_samples, len(expert.classes), generator).to(expert.classes.device)
-        images = [
-            self._optimise(expert, columns[rows], generator, progress) for rows in batches(num_samples, self.batch_size)
-        ]
-        return to_buffer(torch.cat(images), columns, expert)
 
-    def _optimise(self, expert: Expert, columns: Tensor, generator: torch.Generator, progress: Progress) -> Tensor:
-        statistics = priors.BatchNormStatistics(expert.model) if self.batch_norm else None
-        low, high = expert.image_format.limits(columns.device)
-        images = torch.randn(len(columns), *expert.image_format.shape, generator=generator).to(columns.device)
-        images = images.clamp_(low, high).requires_grad_()
-        optimizer = torch.optim.Adam([images], lr=self.lr)
-        with torch.enable_grad(), statistics or nullcontext():
-            for _ in range(self.steps):
-                logits = expert(self.augmentation(images, generator))
-                # A sum, not a mean: the gradient of an image must not depend on how many are optimised beside it.
-                loss = self._class_loss(logits / self.temperature, columns) + self._image_loss(images)
-                if statistics is not None:
-                    loss = loss + self.batch_norm * len(images) * statistics.pop()
-                (images.grad,) = torch.autograd.grad(loss, [images])
-                optimizer.step()
-                images.data.clamp_(low, high)
-                progress(len(images) / self.steps)
-        return images.detach()
+        def cross_entropy(logits: Tensor, rows: slice) -> Tensor:
+            if logits.shape[1] == 1:  # softmax over one class says nothing: take the logit against 0
+                return F.softplus(-logits).sum()
+            return F.cross_entropy(logits, columns[rows], reduction="sum")
 
-    @staticmethod
-    def _class_loss(logits: Tensor, columns: Tensor) -> Tensor:
-        if logits.shape[1] == 1:  # softmax over one class says nothing: take the logit against 0
-            return F.softplus(-logits).sum()
-        return F.cross_entropy(logits, columns, reduction="sum")
-
-    def _image_loss(self, images: Tensor) -> Tensor:
-        weighted = [
-            weight * prior(images).sum()
-            for weight, prior in (
-                (self.l2, priors.l2_norm),
-                (self.blur, priors.blur),
-                (self.total_variation, priors.total_variation),
-            )
-            if weight
-        ]
-        return torch.stack(weighted).sum() if weighted else images.new_zeros(())
+        images = self.optimise(expert, num_samples, cross_entropy, generator, progress)
+        return to_buffer(images, columns, expert)

@@ -1,0 +1,105 @@
+"""Data impression: images that answer to soft targets drawn from the expert's classifier (Section 4; Nayak 2019)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.generators.generator import (
+    Progress,
+    balanced_columns,
+    no_progress,
+    require,
+    to_buffer,
+)
+from exml_lightning.core.generators.optimised import OptimisedImages
+
+EPSILON = 1e-3
+"""Added to every concentration, which a Dirichlet distribution needs above 0."""
+
+
+@dataclass
+class DataImpression(OptimisedImages):
+    """Images optimised until the expert answers with class probabilities that its own classifier suggests.
+
+    For each sample of class k, probabilities over the expert's own classes are drawn from a Dirichlet distribution
+    whose concentration is `beta` times row k of `class_similarity`. The image minimises the Kullback-Leibler divergence
+    of ``softmax(expert(image) / temperature)`` from them plus weighted priors; its label is the likeliest class drawn.
+    See `OptimisedImages` for the other settings.
+
+    Args:
+        beta: Scale of the concentration; small ones draw nearly one class, large ones mixtures. The samples of each
+            class take the values in turn.
+    """
+
+    beta: Sequence[float] = (0.1, 1.0, 10.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            len(self.beta) > 0 and all(beta > 0 for beta in self.beta),
+            f"generator beta is {list(self.beta)}: give one number or more, each more than 0",
+        )
+
+    def check(self, expert: Expert) -> None:
+        """Refuse an expert whose classifier layer is unknown or not linear; see `Generator.check`."""
+        super().check(expert)
+        expert.class_weights()
+
+    def generate(
+        self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
+    ) -> Buffer:
+        """Make samples from one expert; see `Generator.generate`."""
+        similarity = class_similarity(expert.class_weights()).cpu()
+        columns = balanced_columns(num_samples, len(similarity), generator)
+        turn = torch.arange(num_samples) // len(similarity) % len(self.beta)
+        beta = torch.tensor(self.beta, dtype=similarity.dtype)[turn]
+        targets = draw_dirichlet(beta[:, None] * similarity[columns] + EPSILON, generator)
+        labels = targets.argmax(dim=1)
+        targets = targets.to(expert.classes.device)
+
+        def divergence(logits: Tensor, rows: slice) -> Tensor:
+            if logits.shape[1] == 1:  # softmax over one class says nothing: take the logit against 0
+                return F.softplus(-logits).sum()
+            return F.kl_div(logits.log_softmax(dim=1), targets[rows], reduction="sum")
+
+        images = self.optimise(expert, num_samples, divergence, generator, progress)
+        return to_buffer(images, labels, expert)
+
+
+def class_similarity(weights: Tensor) -> Tensor:
+    """Compute how alike classes are to a classifier: the cosine of their weight rows, scaled to [0, 1] row by row.
+
+    Args:
+        weights: One row a class, float ``(classes, features)``.
+
+    Returns:
+        Float ``(classes, classes)``; the diagonal is 1, and the least similar class of each row 0 (with one class
+        alone, 1).
+    """
+    rows = F.normalize(weights.detach(), dim=1)
+    cosine = rows @ rows.T
+    low, high = cosine.min(dim=1, keepdim=True).values, cosine.max(dim=1, keepdim=True).values
+    scaled = (cosine - low) / (high - low).clamp_min(torch.finfo(cosine.dtype).tiny)
+    return scaled.fill_diagonal_(1.0)
+
+
+def draw_dirichlet(concentration: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw probabilities, one vector a row.
+
+    Args:
+        concentration: Positive, ``(n, classes)``, on the CPU.
+        generator: CPU generator of the draws.
+
+    Returns:
+        Float32 ``(n, classes)``; each row sums to 1.
+    """
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):  # torch.distributions draws from the global state only
+        torch.manual_seed(seed)
+        # In double precision, or the small concentrations underflow to 0.
+        return torch.distributions.Dirichlet(concentration.double()).sample().float()

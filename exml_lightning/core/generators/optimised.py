@@ -1,0 +1,123 @@
+"""What model inversion and data impression share: images optimised against an expert, with priors (Section 4.1)."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from exml_lightning.core import priors
+from exml_lightning.core.augmentation import Augmentation
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.generators.generator import Generator, Progress, batches, require
+
+OutputLoss = Callable[[Tensor, slice], Tensor]
+"""What the expert's answers lack: called with logits divided by the temperature and the rows they belong to; returns
+the sum over these rows."""
+
+
+@dataclass
+class OptimisedImages(Generator):
+    """Images optimised by Adam from N(0, 1) noise; values stay in the range that real pixels have.
+
+    Args:
+        steps: Adam steps an image.
+        lr: Learning rate of Adam.
+        temperature: Softmax temperature tau; higher asks for larger logits.
+        batch_size: Images optimised together.
+        l2: Weight of the squared L2 norm of the image.
+        blur: Weight of the squared distance to the blurred image.
+        total_variation: Weight of the squared differences of neighbouring pixels.
+        batch_norm: Weight of the distance to the batch-norm statistics of the expert, over all its layers.
+        augmentation: Random changes of each image at each step.
+    """
+
+    steps: int = 500
+    lr: float = 0.1
+    temperature: float = 2.0
+    batch_size: int = 1024
+    l2: float = 1e-4
+    blur: float = 0.01
+    total_variation: float = 0.0
+    batch_norm: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    cached: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, f"generator steps is {self.steps}: give 1 or more")
+        require(self.lr > 0, f"generator lr is {self.lr}: give more than 0")
+        require(self.temperature > 0, f"generator temperature is {self.temperature}: give more than 0")
+        require(self.batch_size >= 1, f"generator batch_size is {self.batch_size}: give 1 or more")
+        for name in ("l2", "blur", "total_variation", "batch_norm"):
+            require(getattr(self, name) >= 0, f"generator {name} is {getattr(self, name)}: give 0 or more")
+
+    def check(self, expert: Expert) -> None:
+        """Refuse an expert without batch-norm layers if `batch_norm` has a weight; see `Generator.check`."""
+        require(
+            not self.batch_norm or len(priors.BatchNormStatistics(expert.model)) > 0,
+            f"generator batch_norm is {self.batch_norm}, but expert {expert.experience} has no batch-norm layer: "
+            "set it to 0",
+        )
+
+    def optimise(
+        self,
+        expert: Expert,
+        num_samples: int,
+        output_loss: OutputLoss,
+        generator: torch.Generator,
+        progress: Progress,
+    ) -> Tensor:
+        """Make images for which a loss on the expert's answers and the priors are small.
+
+        Args:
+            expert: The frozen expert.
+            num_samples: How many images.
+            output_loss: The loss on its answers.
+            generator: CPU generator of the noise and the augmentation.
+            progress: See `Generator.generate`.
+
+        Returns:
+            Normalised images on the expert's device, ``(num_samples, channels, height, width)``.
+        """
+        return torch.cat(
+            [
+                self._optimise(expert, rows, output_loss, generator, progress)
+                for rows in batches(num_samples, self.batch_size)
+            ]
+        )
+
+    def _optimise(
+        self, expert: Expert, rows: slice, output_loss: OutputLoss, generator: torch.Generator, progress: Progress
+    ) -> Tensor:
+        statistics = priors.BatchNormStatistics(expert.model) if self.batch_norm else None
+        low, high = expert.image_format.limits(expert.classes.device)
+        images = torch.randn(rows.stop - rows.start, *expert.image_format.shape, generator=generator).to(low.device)
+        images = images.clamp_(low, high).requires_grad_()
+        optimizer = torch.optim.Adam([images], lr=self.lr)
+        with torch.enable_grad(), statistics or nullcontext():
+            for _ in range(self.steps):
+                logits = expert(self.augmentation(images, generator))
+                # A sum, not a mean: the gradient of an image must not depend on how many are optimised beside it.
+                loss = output_loss(logits / self.temperature, rows) + self._image_loss(images)
+                if statistics is not None:
+                    loss = loss + self.batch_norm * len(images) * statistics.pop()
+                (images.grad,) = torch.autograd.grad(loss, [images])
+                optimizer.step()
+                images.data.clamp_(low, high)
+                progress(len(images) / self.steps)
+        return images.detach()
+
+    def _image_loss(self, images: Tensor) -> Tensor:
+        weighted = [
+            weight * prior(images).sum()
+            for weight, prior in (
+                (self.l2, priors.l2_norm),
+                (self.blur, priors.blur),
+                (self.total_variation, priors.total_variation),
+            )
+            if weight
+        ]
+        return torch.stack(weighted).sum() if weighted else images.new_zeros(())

@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.generators import Precomputed, Replay
+from exml_lightning.core.rng import keyed_generator
+
+ORIGINALS = (torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 8, 8) * 50, torch.tensor([1, 3, 3, 1, 3]))
+
+
+def replay(expert, n, key="replay"):
+    generator = Replay()
+    generator.originals = lambda experience: ORIGINALS if experience == expert.experience else None
+    return generator.generate(expert, n, keyed_generator(key))
+
+
+def values(buffer):
+    return (buffer.images[:, 0, 0, 0] * 0.5 + 0.3).mul(255 / 50).round().int().tolist()
+
+
+def test_replay_serves_originals_normalised_with_their_labels(make_expert):
+    buffer = replay(make_expert(experience=2), 3)
+    rows = values(buffer)
+    assert len(set(rows)) == 3
+    assert buffer.labels.tolist() == [ORIGINALS[1][row] for row in rows]
+    assert buffer.experiences.tolist() == [2, 2, 2]
+    assert rows != values(replay(make_expert(experience=2), 3, key="another"))
+
+
+def test_replay_repeats_all_equally_where_there_are_too_few(make_expert):
+    counts = torch.tensor(values(replay(make_expert(), 12))).bincount()
+    assert counts.sum() == 12
+    assert set(counts.tolist()) == {2, 3}
+
+
+def test_replay_without_data_is_refused(make_expert):
+    with pytest.raises(ExmlError, match="original training data"):
+        Replay().generate(make_expert(), 2, keyed_generator())
+
+
+def precomputed(n):
+    labels = torch.tensor([1, 3] * n)[:n]
+    images = torch.arange(n, dtype=torch.float).view(n, 1, 1, 1).expand(n, 1, 8, 8)
+    generator = Precomputed()
+    generator.read = lambda expert: Buffer(images, labels, torch.zeros_like(labels), torch.zeros_like(labels))
+    return generator
+
+
+def test_precomputed_takes_a_whole_file_as_it_is(make_expert):
+    buffer = precomputed(6).generate(make_expert(), 6, keyed_generator())
+    assert buffer.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_precomputed_draws_without_replacement_from_a_larger_file(make_expert):
+    buffer = precomputed(50).generate(make_expert(), 20, keyed_generator("a"))
+    rows = buffer.images[:, 0, 0, 0].int()
+    assert len(rows.unique()) == 20
+    assert torch.equal(buffer.labels, torch.where(rows % 2 == 0, 1, 3))
+    assert not torch.equal(rows, precomputed(50).generate(make_expert(), 20, keyed_generator("b")).images[:, 0, 0, 0])
+
+
+def test_precomputed_with_too_few_is_refused(make_expert):
+    with pytest.raises(ExmlError, match="has 3 precomputed samples, but 4 are asked for"):
+        precomputed(3).generate(make_expert(), 4, keyed_generator())
+
+
+def test_settings_are_plain_values():
+    assert Replay().settings() == {"class": "Replay"}
+    assert precomputed(1).settings() == {"class": "Precomputed", "folder": None}

@@ -1,0 +1,119 @@
+"""A file of samples: what `exml generate` writes, the cache keeps and the precomputed strategy reads."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.images import ImageFormat
+from exml_lightning.files import write_whole
+
+FORMAT = "exml buffer 1"
+DTYPES = {"images": torch.float32, "labels": torch.int64, "tasks": torch.int64, "experiences": torch.int64}
+
+
+@dataclass(frozen=True)
+class BufferFile:
+    """Samples and what their numbers mean.
+
+    Args:
+        samples: The samples, on the CPU; images normalised by `image_format`, labels indices into `class_names`.
+        class_names: Names of the classes.
+        image_format: Shape, mean and standard deviation of the images.
+        about: How they were made, for people and to tell files apart; anything that JSON holds.
+    """
+
+    samples: Buffer
+    class_names: tuple[str, ...]
+    image_format: ImageFormat
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def write_buffer(path: Path, content: BufferFile) -> None:
+    """Write a buffer file whole, replacing the one there in one step.
+
+    Args:
+        path: The safetensors file; its folder is made where it is missing.
+        content: What to write.
+    """
+    metadata = {
+        "format": FORMAT,
+        "class_names": json.dumps(content.class_names),
+        "input": json.dumps(asdict(content.image_format)),
+        "about": json.dumps(content.about, sort_keys=True),
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in content.samples.state_dict().items()}
+    write_whole(path, lambda part: save_file(tensors, part, metadata))
+
+
+def read_buffer(path: Path) -> BufferFile:
+    """Read and check a buffer file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content, on the CPU.
+
+    Raises:
+        ExmlError: If the file is missing, cut off, or not a buffer file; names it and what is wrong.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError as error:
+        raise ExmlError(f"{path} is missing") from error
+    except (SafetensorError, OSError) as error:
+        raise ExmlError(f"{path} cannot be read as a buffer file: {' '.join(str(error).split())[:200]}") from error
+    try:
+        if metadata.get("format") != FORMAT:
+            raise ExmlError(f"its metadata must have format {FORMAT!r}")
+        image_format = json.loads(metadata["input"])
+        content = BufferFile(
+            _samples(tensors),
+            tuple(str(name) for name in json.loads(metadata["class_names"])),
+            ImageFormat(
+                tuple(image_format["shape"]),
+                tuple(image_format["mean"]),
+                tuple(image_format["std"]),
+            ),
+            dict(json.loads(metadata.get("about", "{}"))),
+        )
+        _check(content)
+    except (ExmlError, KeyError, TypeError, ValueError) as error:
+        what = f"its metadata lacks {error}" if isinstance(error, KeyError) else error
+        raise ExmlError(f"{path} is not a buffer file as docs/buffer_file.md describes it: {what}") from error
+    return content
+
+
+def _samples(tensors: dict[str, Tensor]) -> Buffer:
+    if tensors.keys() != DTYPES.keys():
+        raise ExmlError(f"it holds {sorted(tensors)}, and must hold {sorted(DTYPES)}")
+    for name, dtype in DTYPES.items():
+        dims = 4 if name == "images" else 1
+        if tensors[name].dtype != dtype or tensors[name].ndim != dims:
+            raise ExmlError(f"{name} must be {dtype} with {dims} dimensions")
+    if len({len(tensor) for tensor in tensors.values()}) != 1 or not len(tensors["images"]):
+        raise ExmlError("its tensors must have the same length, 1 or more")
+    return Buffer(**tensors)
+
+
+def _check(content: BufferFile) -> None:
+    samples = content.samples
+    if tuple(samples.images.shape[1:]) != content.image_format.shape:
+        raise ExmlError(
+            f"its images have shape {list(samples.images.shape[1:])}, its metadata says "
+            f"{list(content.image_format.shape)}"
+        )
+    if not samples.images.isfinite().all():
+        raise ExmlError("its images hold NaN or infinity")
+    if int(samples.labels.min()) < 0 or int(samples.labels.max()) >= len(content.class_names):
+        raise ExmlError(f"its labels must be 0 to {len(content.class_names) - 1}, places in its class_names")

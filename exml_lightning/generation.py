@@ -1,0 +1,156 @@
+"""Samples from an expert with a progress bar and the cache; `exml generate`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from exml_lightning import cache as samples_cache
+from exml_lightning.buffer_file import BufferFile, read_buffer, write_buffer
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.generators import Auxiliary, Generator
+from exml_lightning.core.rng import keyed_generator
+from exml_lightning.data import ExpertStream
+from exml_lightning.report.grid import save_grid
+from exml_lightning.sources import connect, generated_file, generated_folder
+
+
+def generate_samples(
+    generator: Generator,
+    stream: ExpertStream,
+    expert: Expert,
+    num_samples: int,
+    cache: Path | None,
+    show_progress: bool,
+) -> Buffer:
+    """Make samples from an expert, or take them from the cache.
+
+    Args:
+        generator: How; connected to its data (`connect`).
+        stream: The expert's stream; its seed and the expert's place key the draws.
+        expert: The expert, on the device to work on.
+        num_samples: How many, at least 1.
+        cache: Folder of the cache; None for none.
+        show_progress: Show a progress bar, or say that the cache had them.
+
+    Returns:
+        The samples, on the expert's device.
+    """
+    manifest = stream.manifest
+    device = expert.classes.device
+    title = f"Generating from expert {expert.experience + 1}/{len(manifest.experts)}"
+    key = _describe(generator, stream, expert, num_samples)
+    if cache is not None and generator.cached:
+        found = samples_cache.find(cache, key, manifest.class_names)
+        if found is not None:
+            if show_progress:
+                print(f"{title}: {num_samples} images from the cache {cache}")
+            return found.to(device)
+    bar = tqdm(
+        total=num_samples,
+        desc=title,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total} images [{elapsed}<{remaining}]",
+        dynamic_ncols=True,
+        disable=not show_progress,
+    )
+    with bar, logging_redirect_tqdm():
+        samples = generator.generate(
+            expert,
+            num_samples,
+            keyed_generator("generate", stream.seed, expert.experience),
+            lambda images: bar.update(min(images, num_samples - bar.n)),  # fractions need not add up
+        )
+        bar.update(num_samples - bar.n)
+    if cache is not None and generator.cached:
+        samples_cache.store(cache, key, manifest.class_names, samples, expert)
+    return samples
+
+
+def _describe(generator: Generator, stream: ExpertStream, expert: Expert, num_samples: int) -> dict[str, Any]:
+    sha256 = stream.manifest.experts[expert.experience].sha256
+    key = samples_cache.describe_samples(generator, expert, sha256, num_samples, stream.seed)
+    if isinstance(generator, Auxiliary) and stream.auxiliary is not None:
+        key["auxiliary"] = stream.auxiliary.describe()
+    return key
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """What `exml generate` writes.
+
+    Args:
+        expert: Place of the expert in its folder, from 0; null for each of them in turn.
+        num_samples: Images of an expert; null for as many as a fit asks for: ``buffer.size`` divided by the expert's
+            place from 1.
+        folder: Where to write; null for ``generated/<scenario>/run<k>``, as the manifest of the experts names them.
+    """
+
+    expert: int | None = None
+    num_samples: int | None = None
+    folder: str | None = None
+
+
+def generate_files(
+    stream: ExpertStream,
+    generator: Generator,
+    size: int,
+    cache: Path | None,
+    options: GenerateOptions,
+    device: torch.device,
+    show_progress: bool,
+) -> None:
+    """Write ``expert_<k>.safetensors`` and ``expert_<k>.png``: samples of experts and a picture of them.
+
+    Needs a folder of experts; an ex-model or a data set only if the generator does.
+
+    Args:
+        stream: The experts.
+        generator: How samples are made.
+        size: N, the samples of a buffer.
+        cache: Folder of the cache; None for none.
+        options: Which experts, how many samples, and where to.
+        device: Where to work.
+        show_progress: Show progress bars.
+
+    Raises:
+        ExmlError: If there is no such expert, or another file is in the way; before anything is generated.
+    """
+    manifest = stream.manifest
+    count = len(manifest.experts)
+    if options.expert is not None and not 0 <= options.expert < count:
+        raise ExmlError(f"generate.expert is {options.expert}: {stream.experts} has experts 0 to {count - 1}")
+    if options.num_samples is not None and options.num_samples < 1:
+        raise ExmlError(f"generate.num_samples is {options.num_samples}: give 1 or more")
+    chosen = range(count) if options.expert is None else [options.expert]
+    folder = generated_folder(manifest) if options.folder is None else Path(options.folder)
+    amounts = {k: options.num_samples or max(size // (k + 1), 1) for k in chosen}
+    connect(generator, stream, size)
+    keys, there = {}, set()
+    for k in chosen:
+        expert = stream.load_expert(k, torch.device("cpu"))
+        generator.check(expert)
+        keys[k] = _describe(generator, stream, expert, amounts[k])
+        path = generated_file(folder, k)
+        if path.is_file():
+            if read_buffer(path).about != json.loads(json.dumps(keys[k])):
+                raise ExmlError(
+                    f"{path} holds other samples: write elsewhere with --generate.folder DIR, or delete that file"
+                )
+            there.add(k)
+    for k in chosen:
+        path = generated_file(folder, k)
+        if k in there:
+            print(f"expert {k + 1}/{count}: {path} is there already")
+            continue
+        expert = stream.load_expert(k, device)
+        samples = generate_samples(generator, stream, expert, amounts[k], cache, show_progress)
+        write_buffer(path, BufferFile(samples, manifest.class_names, manifest.input, keys[k]))
+        pixels = expert.image_format.denormalize(samples.images)
+        save_grid(path.with_suffix(".png"), pixels, samples.labels, manifest.class_names)
+        print(f"expert {k + 1}/{count}: {len(samples)} images in {path} and {path.with_suffix('.png').name}")

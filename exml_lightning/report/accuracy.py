@@ -1,0 +1,86 @@
+"""Accuracy on the test stream: `test.json` and its table, of an ex-model or of a baseline."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from exml_lightning.core import metrics
+from exml_lightning.data import ExpertStream
+from exml_lightning.files import write_text
+from exml_lightning.report.table import print_values
+
+
+def parts_of(stream: ExpertStream) -> tuple[list[int], list[int]]:
+    """Return the size of each part of the test stream and the experience that brought it."""
+    parts = stream.test_parts
+    return [len(part.images) for part in parts], [part.first_seen for part in parts]
+
+
+def part_names(stream: ExpertStream) -> list[str]:
+    """Name the parts of the test stream by their classes, or by their experience where these are many."""
+    names = []
+    for part in stream.test_parts:
+        classes = [stream.scenario.dataset.class_names[c] for c in part.images.labels.unique().tolist()]
+        names.append(" ".join(classes) if len(classes) <= 3 else f"part {part.first_seen + 1}")
+    return names
+
+
+def accuracies(stream: ExpertStream, row: Sequence[float], device: torch.device) -> dict[str, Any]:
+    """Return what `summary.json` and `test.json` have in common.
+
+    Args:
+        stream: The stream, set up.
+        row: Accuracy on each part of its test stream, fractions.
+        device: The device that was worked on.
+
+    Returns:
+        Stream accuracy, accuracy per experience and peak memory, by their names in the files.
+    """
+    return {
+        "stream_accuracy": metrics.stream_accuracy(row, parts_of(stream)[0]),
+        "accuracy_per_experience": list(row),
+        "peak_memory_mb": peak_memory_mb(device),
+    }
+
+
+def write_test(path: Path, stream: ExpertStream, row: Sequence[float], device: torch.device, seconds: float) -> None:
+    """Write `test.json`.
+
+    Args:
+        path: The file.
+        stream: The stream, set up.
+        row: Accuracy on each part of its test stream, fractions.
+        device: The device that was worked on.
+        seconds: How long it took.
+    """
+    content = {**accuracies(stream, row, device), "seconds_testing": seconds}
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def print_accuracies(stream: ExpertStream, row: Sequence[float], title: str) -> None:
+    """Print the accuracy on each part of the test stream and on the whole, in per cent.
+
+    Args:
+        stream: The stream, set up.
+        row: Accuracy on each part of its test stream, fractions.
+        title: Heading.
+    """
+    values = {name: f"{100 * a:.2f} %" for name, a in zip(part_names(stream), row, strict=True)}
+    whole = metrics.stream_accuracy(row, parts_of(stream)[0])
+    print_values(title, {**values, "stream accuracy": f"{100 * whole:.2f} %"})
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory of this process so far, in MB: allocated on a GPU, else resident (0 on Windows, which tells none)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -9,8 +9,9 @@ from importlib.metadata import version
 VERBS = {
     "experts": "train the stream of experts of a scenario and write them with a manifest",
     "fit": "learn one ex-model from a stream of experts",
-    "validate": "print the accuracy of a checkpoint on the test stream",
-    "test": "measure the accuracy of a checkpoint on the test stream and write test.json",
+    "validate": "print the accuracy of a checkpoint, or of a baseline, on the test stream",
+    "generate": "write images made from experts of a folder: buffer files and pictures",
+    "test": "measure the accuracy of a checkpoint, or of a baseline, on the test stream and write test.json",
 }
 
 HELP = """\
@@ -25,7 +26,9 @@ examples:
   exml fit --config configs/split_digits.yaml
   exml experts -c configs/split_mnist.yaml --data.root data
   exml fit -c configs/split_mnist.yaml -c configs/strategies/auxiliary.yaml --data.root data
+  exml generate --data.experts checkpoints/split_digits/run0 --generate.expert 2
   exml test -c configs/split_mnist.yaml --data.root data --ckpt_path last
+  exml test -c configs/split_mnist.yaml -c configs/baselines/min_entropy.yaml --data.root data
 
 `exml VERB --help` lists the options of a verb; `exml VERB -c FILE --print_config` shows the whole configuration.
 """
@@ -73,12 +76,17 @@ def _run(args: list[str]) -> None:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from exml_lightning.core.errors import ExmlError
-    from exml_lightning.lightning_cli import run_experts, run_stream
+    from exml_lightning.lightning_cli import run_experts, run_generate, run_stream
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
     try:
-        run_experts(args[1:]) if args[0] == "experts" else run_stream(args)
+        if args[0] == "experts":
+            run_experts(args[1:])
+        elif args[0] == "generate":
+            run_generate(args[1:])
+        else:
+            run_stream(args)
     except ValueError as error:
         cause: BaseException | None = error
         while not isinstance(cause, ExmlError):  # jsonargparse wraps what a constructor raises

@@ -26,7 +26,7 @@ class ExpertStream(LightningDataModule):
     `SyntheticBufferCallback` fills. The training split of the scenario is never read.
 
     Args:
-        scenario: The data set and how its classes are dealt to experiences.
+        scenario: The data set and how its classes are dealt to experiences; `exml generate` needs none.
         root: Folder of all data sets.
         run_id: Which of the five runs, 0 to 4; each deals the classes in another order.
         experts: Folder of the experts; default ``checkpoints/<scenario>/run<run_id>``.
@@ -41,7 +41,7 @@ class ExpertStream(LightningDataModule):
 
     def __init__(
         self,
-        scenario: Scenario,
+        scenario: Scenario | None = None,
         root: str = "data",
         run_id: int = 0,
         experts: str | None = None,
@@ -61,8 +61,8 @@ class ExpertStream(LightningDataModule):
         }.items():
             if value < 1:
                 raise ExmlError(f"data.{name} is {value}: give 1 or more")
-        self.scenario = scenario
-        self.experiences = scenario.experiences(run_id)
+        self._scenario = scenario
+        self.experiences = [] if scenario is None else scenario.experiences(run_id)
         self.root = Path(root)
         self.run_id = run_id
         self.experts = Path(experts) if experts else self._default_experts()
@@ -90,6 +90,8 @@ class ExpertStream(LightningDataModule):
             ExmlError: If there is none (names the command that trains experts), or it is broken.
         """
         if self._manifest is None:
+            if self._scenario is None and not (self.experts / FILE_NAME).is_file():
+                raise ExmlError(f"no experts in {self.experts}: {FILE_NAME} is missing (--data.experts DIR)")
             if not (self.experts / FILE_NAME).is_file():
                 raise ExmlError(
                     f"no experts in {self.experts}: train them there with `{self._experts_command()}`, "
@@ -97,6 +99,17 @@ class ExpertStream(LightningDataModule):
                 )
             self._manifest = read_manifest(self.experts)
         return self._manifest
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario.
+
+        Raises:
+            ExmlError: If none was given.
+        """
+        if self._scenario is None:
+            raise ExmlError("which scenario? Give data.scenario, for instance with -c configs/split_digits.yaml")
+        return self._scenario
 
     def _default_experts(self) -> Path:
         return Path("checkpoints") / self.scenario.name / f"run{self.run_id}"
@@ -175,6 +188,18 @@ class ExpertStream(LightningDataModule):
             The expert, frozen.
         """
         return load_expert(self.experts, self.manifest, index).to(device)
+
+    def original_images(self) -> list[tuple[Tensor, Tensor]]:
+        """Read the original training images: for Replay ED only, which is not data-free.
+
+        Returns:
+            For each experience, uint8 images ``(n, channels, height, width)`` and their class indices in the stream.
+
+        Raises:
+            ExmlError: If there is no scenario, or its training data are missing.
+        """
+        parts = self.scenario.train_images(self.root, self.experiences)
+        return [(part.images, self._stream_labels(part.labels)) for part in parts]
 
     def train_dataloader(self) -> BufferLoader:
         """Return the mini-batches of an experience; the buffer is read when the first is asked for."""

@@ -1,16 +1,15 @@
 """LightningCLI for a stream of experts: the configuration's groups, the run folder, resuming."""
 
-from collections.abc import Mapping
+import time
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
-from lightning import LightningDataModule, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from exml_lightning.baselines import Baseline
 from exml_lightning.callbacks import (
     ExModelWriter,
     ResultsCallback,
@@ -18,91 +17,21 @@ from exml_lightning.callbacks import (
     StreamCheckpoint,
     SyntheticBufferCallback,
 )
+from exml_lightning.checkpoints import find_checkpoint
 from exml_lightning.cli import VERBS
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts.training import ExpertRecipe, train_experts
 from exml_lightning.files import write_text
+from exml_lightning.generation import GenerateOptions, generate_files
 from exml_lightning.logger import RunLogger
+from exml_lightning.measure import BufferSettings, measure
 from exml_lightning.module import ExModelModule
+from exml_lightning.report.accuracy import print_accuracies, write_test
+from exml_lightning.stream_trainer import StreamTrainer
 
+RUN_VERBS = ("fit", "validate", "test")
 USAGE = "exml {verb} --config FILE [--config FILE ...] [options]"
-
-
-class StreamTrainer(Trainer):
-    """Where and how it runs (Lightning's Trainer).
-
-    The methods are Lightning's; their docstrings are the help of the command line.
-    """
-
-    def fit(
-        self,
-        model: LightningModule,
-        train_dataloaders: Any = None,
-        val_dataloaders: Any = None,
-        datamodule: LightningDataModule | None = None,
-        ckpt_path: str | Path | None = None,
-        weights_only: bool | None = None,
-    ) -> None:
-        """Learn one ex-model from a stream of experts, one epoch an expert.
-
-        Args:
-            model: As Lightning takes it.
-            train_dataloaders: As Lightning takes it.
-            val_dataloaders: As Lightning takes it.
-            datamodule: As Lightning takes it.
-            ckpt_path: ``last`` continues the run of this run folder where it stopped; or a checkpoint file.
-            weights_only: As Lightning takes it.
-        """
-        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
-
-    def validate(
-        self,
-        model: LightningModule | None = None,
-        dataloaders: Any = None,
-        ckpt_path: str | Path | None = None,
-        verbose: bool = False,
-        datamodule: LightningDataModule | None = None,
-        weights_only: bool | None = None,
-    ) -> list[Mapping[str, float]]:
-        """Print the accuracy of a checkpoint on the test stream.
-
-        Args:
-            model: As Lightning takes it.
-            dataloaders: As Lightning takes it.
-            ckpt_path: ``last`` for the newest checkpoint of this run folder; or a checkpoint file.
-            verbose: As Lightning takes it.
-            datamodule: As Lightning takes it.
-            weights_only: As Lightning takes it.
-
-        Returns:
-            What Lightning returns.
-        """
-        return super().validate(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
-
-    def test(
-        self,
-        model: LightningModule | None = None,
-        dataloaders: Any = None,
-        ckpt_path: str | Path | None = None,
-        verbose: bool = False,
-        datamodule: LightningDataModule | None = None,
-        weights_only: bool | None = None,
-    ) -> list[Mapping[str, float]]:
-        """Measure the accuracy of a checkpoint on the test stream and write ``test.json`` into the run folder.
-
-        Args:
-            model: As Lightning takes it.
-            dataloaders: As Lightning takes it.
-            ckpt_path: ``last`` for the newest checkpoint of this run folder; or a checkpoint file.
-            verbose: As Lightning takes it.
-            datamodule: As Lightning takes it.
-            weights_only: As Lightning takes it.
-
-        Returns:
-            What Lightning returns.
-        """
-        return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
 
 
 class RunConfigCallback(SaveConfigCallback):
@@ -121,7 +50,9 @@ class RunConfigCallback(SaveConfigCallback):
 class StreamCLI(LightningCLI):
     """LightningCLI with the groups ``trainer``, ``model``, ``data``, ``buffer``, ``checkpoint`` and ``experts``."""
 
-    def __init__(self, args: list[str], run: bool) -> None:
+    def __init__(self, args: list[str], verb: str) -> None:
+        run = verb in RUN_VERBS
+        self.verb = verb
         super().__init__(
             ExModelModule,
             ExpertStream,
@@ -134,9 +65,9 @@ class StreamCLI(LightningCLI):
             },
             save_config_callback=RunConfigCallback,
             seed_everything_default=False,
-            parser_kwargs={verb: {"usage": USAGE.format(verb=verb)} for verb in ("fit", "validate", "test")}
+            parser_kwargs={name: {"usage": USAGE.format(verb=name)} for name in RUN_VERBS}
             if run
-            else {"usage": USAGE.format(verb="experts"), "description": VERBS["experts"]},
+            else {"usage": USAGE.format(verb=verb), "description": VERBS[verb]},
             args=args,
             run=run,
             auto_configure_optimizers=False,
@@ -163,17 +94,30 @@ class StreamCLI(LightningCLI):
             "weights_only",
             "verbose",
         }
-        return dict.fromkeys(("fit", "validate", "test"), skipped)
+        return dict.fromkeys(RUN_VERBS, skipped)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the groups that are not Lightning's own."""
         parser.add_lightning_class_args(SyntheticBufferCallback, "buffer")
         parser.add_lightning_class_args(StreamCheckpoint, "checkpoint")
         parser.add_class_arguments(ExpertRecipe, "experts")
+        parser.add_class_arguments(GenerateOptions, "generate")
+        parser.add_argument(
+            "--baseline",
+            type=Baseline | None,
+            default=None,
+            help="What `exml test` and `exml validate` measure in place of a checkpoint (docs/baselines.md).",
+        )
 
     def before_instantiate_classes(self) -> None:
         """Name the run folder, and find what ``last`` means in it."""
         config = self._section()
+        if config.data.scenario is None:
+            if self.verb != "generate":
+                raise ExmlError("which scenario? Give data.scenario, for instance with -c configs/split_digits.yaml")
+            return
+        if config.baseline is not None and self.subcommand is not None:
+            _check_baseline(self.subcommand, config.ckpt_path)
         if config.trainer.default_root_dir is None:
             config.trainer.default_root_dir = str(
                 Path("runs") / config.data.scenario.name / _strategy(config) / f"run{config.data.run_id}"
@@ -181,8 +125,8 @@ class StreamCLI(LightningCLI):
         run_folder = Path(config.trainer.default_root_dir)
         if run_folder.exists() and not run_folder.is_dir():
             raise ExmlError(f"{run_folder} is a file: name a folder with --trainer.default_root_dir DIR")
-        if self.subcommand is not None:
-            config.ckpt_path = _find_checkpoint(run_folder, config.ckpt_path, self.subcommand)
+        if self.subcommand is not None and config.baseline is None:
+            config.ckpt_path = find_checkpoint(run_folder, config.ckpt_path, self.subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, with the callbacks and the logger that every run has."""
@@ -194,6 +138,42 @@ class StreamCLI(LightningCLI):
         bar = [] if defaults.enable_progress_bar is False else [StageProgressBar(_what_is_distilled)]
         self.trainer_defaults["callbacks"] = [*bar, ResultsCallback(), ExModelWriter(_strategy(config))]
         return super().instantiate_trainer(**kwargs)
+
+    def validate(self, **kwargs: Any) -> None:
+        """Print the accuracy of the baseline, if there is one, else of a checkpoint."""
+        if self._section().baseline is None:
+            self.trainer.validate(**kwargs)
+        else:
+            self._measure_baseline(None)
+
+    def test(self, **kwargs: Any) -> None:
+        """Write ``test.json`` of the baseline, if there is one, else of a checkpoint."""
+        if self._section().baseline is None:
+            self.trainer.test(**kwargs)
+        else:
+            self._measure_baseline(Path(self.trainer.default_root_dir) / "test.json")
+
+    def _measure_baseline(self, path: Path | None) -> None:
+        stream, trainer = self.datamodule, self.trainer
+        if trainer.num_devices * trainer.num_nodes > 1:
+            raise ExmlError("a baseline is measured on one device: --trainer.devices 1 --trainer.num_nodes 1")
+        assert isinstance(stream, ExpertStream)
+        stream.trainer = trainer
+        stream.prepare_data()
+        stream.setup("test")
+        buffer: SyntheticBufferCallback = self._get(self.config_init, "buffer")
+        device = trainer.strategy.root_device
+        start = time.monotonic()
+        row = measure(
+            self._get(self.config_init, "baseline"),
+            stream,
+            device,
+            BufferSettings(buffer.generator, buffer.size, buffer.cache),
+            show_progress=trainer.progress_bar_callback is not None,
+        )
+        if path is not None:
+            write_test(path, stream, row, device, time.monotonic() - start)
+        print_accuracies(stream, row, str(path or "accuracy on the test stream"))
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration alone: Lightning's own lets a checkpoint overrule the command line."""
@@ -213,7 +193,7 @@ def run_stream(args: list[str]) -> None:
     Raises:
         ExmlError: For whatever the user can put right.
     """
-    StreamCLI(args, run=True)
+    StreamCLI(args, verb=args[0])
 
 
 def run_experts(args: list[str]) -> None:
@@ -225,7 +205,7 @@ def run_experts(args: list[str]) -> None:
     Raises:
         ExmlError: For whatever the user can put right.
     """
-    cli = StreamCLI(args, run=False)
+    cli = StreamCLI(args, verb="experts")
     trainer_config = vars(cli.config_init.trainer)
 
     def make_trainer(callbacks: list[Callback], **overrides: Any) -> Trainer:
@@ -243,49 +223,41 @@ def run_experts(args: list[str]) -> None:
     train_experts(cli.datamodule, cli.config_init.experts, make_trainer)
 
 
+def run_generate(args: list[str]) -> None:
+    """Run ``exml generate``: write samples made from the experts of a folder.
+
+    Args:
+        args: The options.
+
+    Raises:
+        ExmlError: For whatever the user can put right.
+    """
+    cli = StreamCLI(args, verb="generate")
+    buffer = cli.config_init.buffer
+    generate_files(
+        cli.datamodule,
+        buffer.generator,
+        buffer.size,
+        buffer.cache,
+        cli.config_init.generate,
+        cli.trainer.strategy.root_device,
+        show_progress=cli.config_init.trainer.enable_progress_bar is not False,
+    )
+
+
 def _what_is_distilled(trainer: Trainer) -> str:
     return f"Distilling expert {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
 
+def _check_baseline(verb: str, ckpt_path: str | None) -> None:
+    if verb == "fit":
+        raise ExmlError("a baseline is not trained: measure it with `exml test` and the same options")
+    if ckpt_path is not None:
+        raise ExmlError("a baseline has no checkpoint: leave out --ckpt_path, or the baseline")
+
+
 def _strategy(config: Namespace) -> str:
-    """Name the strategy after its generator: ``ModelInversion`` is ``model_inversion``."""
-    class_name = config.buffer.generator.class_path.rpartition(".")[2] if config.buffer.generator else "ModelInversion"
+    """Name the strategy after its baseline or its generator: ``ModelInversion`` is ``model_inversion``."""
+    chosen = config.baseline or config.buffer.generator
+    class_name = chosen.class_path.rpartition(".")[2] if chosen else "ModelInversion"
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in class_name).lstrip("_")
-
-
-def _find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str | None:
-    """Find the checkpoint that ``--ckpt_path`` means; refuse what would overwrite another run."""
-    folder = run_folder / "checkpoints"
-    if ckpt_path is None and verb != "fit":
-        raise ExmlError(f"which checkpoint? Give --ckpt_path last ({folder / 'last.ckpt'}) or --ckpt_path FILE")
-    holds_run = (run_folder / "config.yaml").exists() or folder.exists()
-    if verb == "fit" and holds_run and (ckpt_path is None or (ckpt_path != "last" and not _inside(ckpt_path, folder))):
-        raise ExmlError(
-            f"{run_folder} already holds a run: continue it with --ckpt_path last, "
-            "write elsewhere with --trainer.default_root_dir DIR, or delete it"
-        )
-    if ckpt_path is None:
-        return None
-    path = folder / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
-    if not path.is_file():
-        if ckpt_path == "last" and verb == "fit":
-            print(f"{path} does not exist yet: starting with the first expert")
-            return None
-        raise ExmlError(f"--ckpt_path: {path} does not exist; `exml fit` writes checkpoints")
-    _check_checkpoint(path)
-    return str(path)
-
-
-def _inside(path: str, folder: Path) -> bool:
-    return Path(path).resolve().is_relative_to(folder.resolve())
-
-
-def _check_checkpoint(path: Path) -> None:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # mmap: tensors stay on disk
-    except (RuntimeError, UnpicklingError, ValueError, KeyError, EOFError, OSError) as error:
-        raise ExmlError(
-            f"--ckpt_path: {path} is no checkpoint, or a damaged one ({' '.join(str(error).split())[:100]})"
-        ) from error
-    if not isinstance(content, dict) or not {"pytorch-lightning_version", "ExpertStream"} <= content.keys():
-        raise ExmlError(f"--ckpt_path: {path} is not a checkpoint of `exml fit`")

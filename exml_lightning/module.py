@@ -13,12 +13,13 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.losses import distillation_mse, known_cross_entropy
+from exml_lightning.core.losses import distillation_kl, distillation_mse, known_cross_entropy
 from exml_lightning.core.rng import derive_seed
 from exml_lightning.core.targets import Merge, Normalize, Unknown, merge_targets
 from exml_lightning.data import ExpertStream
 from exml_lightning.loaders import Batch
 from exml_lightning.models import Architecture, ArchitectureConfig, probe
+from exml_lightning.starts import Start, check_start, starting_weights
 
 
 def default_optimizer(parameters: Iterable[Any]) -> torch.optim.Optimizer:
@@ -37,6 +38,13 @@ class ExModelModule(LightningModule):
             `center_batch` or `none`.
         merge: How they are merged (Eq. 9): class by class (`unit`) or by each sample's label (`sample`).
         unknown: What is asked of classes that nobody knows yet: nothing (`skip`) or 0 (`zero`).
+        loss: What compares the ex-model with the merged target: `mse` of the logits (Eq. 10), or `kl`, the divergence
+            of their softened probabilities.
+        temperature: Softens the probabilities of `kl`.
+        start: Weights that the ex-model starts with: `scratch`, one initial model a run; `expert`, those of the first
+            expert; `average`, at each experience the running mean of the ex-model and the new expert.
+        reset_each_experience: Start anew at each experience, from the initial model (`scratch`) or from that
+            experience's expert (`expert`), instead of going on with the ex-model.
         optimizer: Makes the optimiser, anew for each expert.
         lr_scheduler: The learning-rate schedule, anew for each expert, one step an optimiser step: `cosine` falls to 0
             over the steps of the expert; or what makes a schedule of torch; or null for none.
@@ -52,17 +60,29 @@ class ExModelModule(LightningModule):
         normalize: Normalize = "center",
         merge: Merge = "unit",
         unknown: Unknown = "skip",
+        loss: Literal["mse", "kl"] = "mse",
+        temperature: float = 2.0,
+        start: Start = "scratch",
+        reset_each_experience: bool = False,
         optimizer: OptimizerCallable = default_optimizer,
         lr_scheduler: LRSchedulerCallable | Literal["cosine"] | None = "cosine",
     ) -> None:
         super().__init__()
         if lambda_ce < 0:
             raise ExmlError(f"model.lambda_ce is {lambda_ce}: give 0 or more")
+        if temperature <= 0:
+            raise ExmlError(f"model.temperature is {temperature}: give more than 0")
+        if reset_each_experience and start == "average":
+            raise ExmlError("model.reset_each_experience has no meaning with start average: set it to false")
         self.architecture = None if architecture is None else Architecture.from_config(architecture)
         self.lambda_ce = lambda_ce
         self.normalize: Normalize = normalize
         self.merge: Merge = merge
         self.unknown: Unknown = unknown
+        self.loss = loss
+        self.temperature = temperature
+        self.start: Start = start
+        self.reset_each_experience = reset_each_experience
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.accuracy: list[float] = []
@@ -84,8 +104,8 @@ class ExModelModule(LightningModule):
         num_classes = len(manifest.class_names)
         architecture = self.architecture or manifest.experts[0].architecture
         self.architecture = architecture.with_classes(num_classes)
-        self.network = self.architecture.build(self.stream.seed, "ex-model")
-        self.previous = self.architecture.build(self.stream.seed, "ex-model").requires_grad_(False).eval()
+        self.network = self._initial_model()
+        self.previous = self._initial_model().requires_grad_(False).eval()
         self.register_buffer("known", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("previous_known", torch.zeros(num_classes, dtype=torch.bool))
         self._metrics = nn.ModuleList(MulticlassAccuracy(num_classes, average="micro") for _ in self.stream.test_parts)
@@ -95,6 +115,12 @@ class ExModelModule(LightningModule):
                 f"model.architecture {self.architecture.class_path} has {units} output units: "
                 f"it must have {num_classes}, one a class of the stream"
             )
+        if self.start != "scratch":
+            check_start(self.start, manifest, self.architecture, every_expert=self.reset_each_experience)
+
+    def _initial_model(self) -> nn.Module:
+        assert self.architecture is not None
+        return self.architecture.build(self.stream.seed, "ex-model")
 
     def train(self, mode: bool = True) -> "ExModelModule":
         """Set train or eval mode; the previous ex-model stays in eval mode."""
@@ -113,6 +139,8 @@ class ExModelModule(LightningModule):
             self.previous.load_state_dict(self.network.state_dict())
             self.previous_known.copy_(self.known)
         self.known[expert.classes] = True
+        if expert.experience == 0 or self.reset_each_experience or self.start == "average":
+            self.network.load_state_dict(starting_weights(self.start, self.network, expert, self._initial_model))
         self.trainer.strategy.setup_optimizers(self.trainer)
 
     def attach(self, expert: Expert) -> None:
@@ -168,13 +196,16 @@ class ExModelModule(LightningModule):
                 unknown=self.unknown,
             )
         logits = self.network(batch.images).float()
-        mse = distillation_mse(logits, target)
-        loss = mse
+        if self.loss == "mse":
+            distillation = distillation_mse(logits, target)
+        else:
+            distillation = distillation_kl(logits, target, self.temperature)
+        loss = distillation
         if self.lambda_ce:
             cross_entropy = known_cross_entropy(logits, batch.labels, self.known)
-            loss = mse + self.lambda_ce * cross_entropy
+            loss = distillation + self.lambda_ce * cross_entropy
             self.log("train/cross_entropy", cross_entropy)
-        self.log("train/mse", mse)
+        self.log(f"train/{self.loss}", distillation)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -256,6 +287,10 @@ class ExModelModule(LightningModule):
             "normalize": self.normalize,
             "merge": self.merge,
             "unknown": self.unknown,
+            "loss": self.loss,
+            "temperature": self.temperature,
+            "start": self.start,
+            "reset_each_experience": self.reset_each_experience,
             "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}",
             "lr_scheduler": None if schedule is None else f"{type(schedule).__name__} {schedule.state_dict()}",
         }

@@ -69,7 +69,11 @@ def small_run(tmp_path: Path) -> Callable[..., list[str]]:
                 "enable_progress_bar": False,
             },
             "data": {"n_iter": 6, "batch_size": 8, "experts": str(EXPERTS)},
-            "buffer": {"size": 12, "generator": {"class_path": "ModelInversion", "init_args": {"steps": 3}}},
+            "buffer": {
+                "size": 12,
+                "generator": {"class_path": "ModelInversion", "init_args": {"steps": 3}},
+                "cache": str(tmp_path / "cache" / folder),
+            },
             "checkpoint": {"every_n_steps": 2},
         }
         for key, value in changes.items():

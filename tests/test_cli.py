@@ -39,6 +39,8 @@ def test_a_run_folder_holds_what_the_design_lists(small_run, tmp_path, capsys):
     names = sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
     assert names == [
         "accuracy_matrix.csv",
+        "accuracy_matrix.png",
+        "accuracy_over_time.png",
         "buffer/experience=0.png",
         "buffer/experience=1.png",
         "checkpoints/experience=0.ckpt",
@@ -383,10 +385,10 @@ def test_a_run_folder_that_is_a_file_is_named(small_run, tmp_path, capsys):
     assert "is a file" in refused(small_run(), capsys)
 
 
-def test_too_few_auxiliary_images_are_noticed_before_work_starts(small_run, tmp_path, capsys):
-    args = ["--buffer.generator", "Auxiliary", "--data.auxiliary", "DatasetImages",
-            "--data.auxiliary.init_args.dataset", "Digits", "--buffer.size", "2000"]  # fmt: skip
-    assert "2000 images are asked for, but Digits has 1347" in refused([*small_run(), *args], capsys)
+def test_missing_auxiliary_images_are_noticed_before_work_starts(small_run, tmp_path, capsys):
+    args = ["--buffer.generator", "Auxiliary", "--data.auxiliary", "FolderImages",
+            "--data.auxiliary.folder", str(tmp_path / "photos")]  # fmt: skip
+    assert "photos is not a folder" in refused([*small_run(), *args], capsys)
     assert not (tmp_path / "run").exists()
 
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 SCENARIOS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 STRATEGIES = sorted(path.stem for path in (CONFIGS / "strategies").glob("*.yaml"))
+BASELINES = sorted(path.stem for path in (CONFIGS / "baselines").glob("*.yaml"))
 TRAINERS = sorted(path.stem for path in (CONFIGS / "trainer").glob("*.yaml"))
 SMOKE = str(CONFIGS / "trainer" / "smoke.yaml")
 
@@ -45,6 +46,21 @@ def test_a_strategy_stacks_on_every_scenario(scenario, strategy, capsys):
     assert class_name.lower() == strategy.replace("_", "")
 
 
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_baseline_stacks_on_every_scenario(scenario, baseline, capsys):
+    config = printed(
+        capsys,
+        "test",
+        "-c",
+        str(CONFIGS / f"{scenario}.yaml"),
+        "-c",
+        str(CONFIGS / "baselines" / f"{baseline}.yaml"),
+    )
+    class_name = config["baseline"]["class_path"].rpartition(".")[2]
+    assert class_name.lower() == baseline.replace("_", "")
+
+
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_a_trainer_stacks(trainer, capsys):
     printed(
@@ -57,23 +73,21 @@ def test_a_trainer_stacks(trainer, capsys):
     )
 
 
+def arguments(scenario: str, strategy: str, folder: Path, *options: str) -> list[str]:
+    """Return the options of a run by a strategy into a folder, for which `exml generate` has made the files."""
+    experts = [*options, "-c", SMOKE, "--buffer.cache", str(folder / "cache")]
+    with_strategy = ["-c", str(CONFIGS / f"{scenario}.yaml"), "-c", str(CONFIGS / "strategies" / f"{strategy}.yaml")]
+    if strategy == "precomputed":
+        files = str(folder / "generated")
+        main(["generate", *with_strategy[:2], *experts, "--buffer.generator.steps", "3", "--generate.folder", files])
+        experts += ["--buffer.generator.folder", files]
+    return [*with_strategy, *experts, "--trainer.default_root_dir", str(folder)]
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_split_digits_runs_by_every_strategy(strategy, tmp_path):
-    main(
-        [
-            "fit",
-            "-c",
-            str(CONFIGS / "split_digits.yaml"),
-            "-c",
-            str(CONFIGS / "strategies" / f"{strategy}.yaml"),
-            "-c",
-            SMOKE,
-            "--trainer.default_root_dir",
-            str(tmp_path),
-            "--data.experts",
-            str(ROOT / "checkpoints" / "split_digits" / "run0"),
-        ]
-    )
+    experts = str(ROOT / "checkpoints" / "split_digits" / "run0")
+    main(["fit", *arguments("split_digits", strategy, tmp_path, "--data.experts", experts)])
     assert json.loads((tmp_path / "summary.json").read_text())["experiences_learned"] == 2
 
 
@@ -98,8 +112,7 @@ def mnist_experts(tmp_path_factory):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("scenario", ["split_mnist", "joint_mnist"])
 def test_mnist_runs_from_experts_to_test(scenario, strategy, tmp_path, mnist_experts):
-    common = ["-c", str(CONFIGS / f"{scenario}.yaml"), "-c", str(CONFIGS / "strategies" / f"{strategy}.yaml"), "-c",
-              SMOKE, *mnist_experts(scenario), "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
+    common = arguments(scenario, strategy, tmp_path, *mnist_experts(scenario))
     main(["fit", *common])
     main(["test", *common, "--ckpt_path", "last"])
     test = json.loads((tmp_path / "test.json").read_text())

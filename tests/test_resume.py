@@ -181,7 +181,7 @@ def test_a_run_goes_on_to_more_experts(small_run, tmp_path):
         ("--data.n_iter", "7", "data.n_iter"),
         (
             "--data.auxiliary",
-            '{"class_path": "DatasetImages", "init_args": {"dataset": {"class_path": "Digits"}}}',
+            '{"class_path": "TorchvisionImages", "init_args": {"name": "FakeData"}}',
             "data.auxiliary",
         ),
         ("--trainer.precision", "bf16-mixed", "trainer.precision"),

@@ -1,14 +1,12 @@
-"""`ResultsCallback`: the accuracy matrix, `summary.json` and `test.json`."""
+"""`ResultsCallback`: the accuracy matrix, `summary.json`, `test.json` and their pictures."""
 
 import csv
 import io
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
@@ -17,6 +15,8 @@ from exml_lightning.core import metrics
 from exml_lightning.files import write_text
 from exml_lightning.logger import RunLogger
 from exml_lightning.module import ExModelModule
+from exml_lightning.report.accuracy import accuracies, part_names, parts_of, print_accuracies, write_test
+from exml_lightning.report.figures import save_accuracy_matrix, save_accuracy_over_time
 from exml_lightning.report.table import print_accuracy_matrix, print_values
 
 C = TypeVar("C", bound=Callback)
@@ -56,7 +56,7 @@ class ResultsCallback(Callback):
         assert isinstance(pl_module, ExModelModule)
         if pl_module.accuracy and pl_module.stream.completed == trainer.current_epoch + 1:
             self.matrix[trainer.current_epoch] = list(pl_module.accuracy)
-            sizes, first_seen = _parts(pl_module)
+            sizes, first_seen = parts_of(pl_module.stream)
             values = {f"test/accuracy_{j}": a for j, a in zip(first_seen, pl_module.accuracy, strict=True)}
             values["test/stream_accuracy"] = metrics.stream_accuracy(pl_module.accuracy, sizes)
             for logger in trainer.loggers:
@@ -77,20 +77,26 @@ class ResultsCallback(Callback):
             values["peak memory"] = f"{summary['peak_memory_mb']:.0f} MB"
             print_values(f"finished: {trainer.default_root_dir}", values)
 
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of ``exml test``."""
+        self._since = time.monotonic()
+
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``test.json`` and print the accuracies."""
         assert isinstance(pl_module, ExModelModule)
+        assert self._since is not None
+        seconds = time.monotonic() - self._since
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "test.json"
-            write_text(path, json.dumps(_accuracies(pl_module, pl_module.accuracy), indent=2) + "\n")
-            _print_accuracies(pl_module, str(path))
+            write_test(path, pl_module.stream, pl_module.accuracy, pl_module.device, seconds)
+            print_accuracies(pl_module.stream, pl_module.accuracy, str(path))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the accuracies of ``exml validate``; a fit prints its own table, and its clock goes on."""
         assert isinstance(pl_module, ExModelModule)
         self._since = time.monotonic()
         if trainer.is_global_zero and trainer.state.fn == "validate":
-            _print_accuracies(pl_module, "accuracy on the test stream")
+            print_accuracies(pl_module.stream, pl_module.accuracy, "accuracy on the test stream")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows of the matrix and the seconds spent, those of the experience under way included."""
@@ -109,18 +115,21 @@ class ResultsCallback(Callback):
 
     def _write(self, trainer: Trainer, module: ExModelModule) -> dict[str, Any]:
         folder = Path(trainer.default_root_dir)
-        sizes, first_seen = _parts(module)
+        sizes, first_seen = parts_of(module.stream)
         learned = sorted(self.matrix)
         rows = [self.matrix[k] for k in learned]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["after_experience", *first_seen, "stream"])
-        for k, row in zip(learned, rows, strict=True):
-            writer.writerow([k, *row, metrics.stream_accuracy(row, sizes)])
+        streams, seen = self._over_time(module)
+        for k, row, stream in zip(learned, rows, streams, strict=True):
+            writer.writerow([k, *row, stream])
         write_text(folder / "accuracy_matrix.csv", text.getvalue())
+        save_accuracy_over_time(folder / "accuracy_over_time.png", streams, seen, str(folder))
+        save_accuracy_matrix(folder / "accuracy_matrix.png", rows, part_names(module.stream), str(folder))
         buffer = find_callback(trainer, SyntheticBufferCallback)
         summary = {
-            **_accuracies(module, rows[-1]),
+            **accuracies(module.stream, rows[-1], module.device),
             "average_accuracy": metrics.average_accuracy(rows, sizes, first_seen),
             "forgetting": metrics.forgetting(rows, first_seen),
             "seconds_generating": 0.0 if buffer is None else buffer.seconds_generating,
@@ -131,59 +140,18 @@ class ResultsCallback(Callback):
         return summary
 
     def _print_matrix(self, module: ExModelModule) -> None:
-        sizes, first_seen = _parts(module)
-        learned = sorted(self.matrix)
-        print_accuracy_matrix(
-            [self.matrix[k] for k in learned],
-            _part_names(module),
-            [metrics.stream_accuracy(self.matrix[k], sizes) for k in learned],
-            [metrics.seen_accuracy(self.matrix[k], sizes, first_seen, k) for k in learned],
-        )
+        rows = [self.matrix[k] for k in sorted(self.matrix)]
+        print_accuracy_matrix(rows, part_names(module.stream), *self._over_time(module))
+
+    def _over_time(self, module: ExModelModule) -> tuple[list[float], list[float]]:
+        """Return the stream accuracy after each experience, over all parts and over those met so far."""
+        sizes, first_seen = parts_of(module.stream)
+        rows = sorted(self.matrix.items())
+        streams = [metrics.stream_accuracy(row, sizes) for _, row in rows]
+        return streams, [metrics.seen_accuracy(row, sizes, first_seen, k) for k, row in rows]
 
 
 def find_callback(trainer: Trainer, kind: type[C]) -> C | None:
     """Return the first callback of a kind, None if there is none."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it from outside
     return next((callback for callback in callbacks if isinstance(callback, kind)), None)
-
-
-def _parts(module: ExModelModule) -> tuple[list[int], list[int]]:
-    """Return the size of each part of the test stream and the experience that brought it."""
-    parts = module.stream.test_parts
-    return [len(part.images) for part in parts], [part.first_seen for part in parts]
-
-
-def _part_names(module: ExModelModule) -> list[str]:
-    """Name the parts of the test stream by their classes, or by their experience where these are many."""
-    stream = module.stream
-    names = []
-    for part in stream.test_parts:
-        classes = [stream.scenario.dataset.class_names[c] for c in part.images.labels.unique().tolist()]
-        names.append(" ".join(classes) if len(classes) <= 3 else f"part {part.first_seen + 1}")
-    return names
-
-
-def _accuracies(module: ExModelModule, row: list[float]) -> dict[str, Any]:
-    return {
-        "stream_accuracy": metrics.stream_accuracy(row, _parts(module)[0]),
-        "accuracy_per_experience": row,
-        "peak_memory_mb": peak_memory_mb(module.device),
-    }
-
-
-def _print_accuracies(module: ExModelModule, title: str) -> None:
-    values = {name: f"{100 * a:.2f} %" for name, a in zip(_part_names(module), module.accuracy, strict=True)}
-    stream = metrics.stream_accuracy(module.accuracy, _parts(module)[0])
-    print_values(title, {**values, "stream accuracy": f"{100 * stream:.2f} %"})
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory of this process so far, in MB: allocated on a GPU, else resident (0 on Windows, which tells none)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "win32":
-        return 0.0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -6,7 +6,6 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from tqdm.auto import tqdm
 
 from exml_lightning.core.buffer import Buffer, update_buffer
 from exml_lightning.core.errors import ExmlError
@@ -14,8 +13,10 @@ from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Auxiliary, Generator, ModelInversion
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
+from exml_lightning.generation import generate_samples
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.grid import save_grid
+from exml_lightning.sources import connect
 
 
 class SyntheticBufferCallback(Callback):
@@ -26,13 +27,15 @@ class SyntheticBufferCallback(Callback):
     Args:
         size: N, the samples that the buffer holds; at least one for each expert.
         generator: How samples are made.
+        cache: Folder that keeps generated samples for other runs; null for none. Delete it whenever you like.
     """
 
-    def __init__(self, size: int = 5000, generator: Generator | None = None) -> None:
+    def __init__(self, size: int = 5000, generator: Generator | None = None, cache: str | None = "runs/cache") -> None:
         if size < 1:
             raise ExmlError(f"buffer.size is {size}: give 1 or more")
         self.size = size
         self.generator = generator or ModelInversion()
+        self.cache = None if cache is None else Path(cache)
         self.seconds_generating = 0.0
         self._settings: dict[str, Any] = {}
 
@@ -41,12 +44,13 @@ class SyntheticBufferCallback(Callback):
 
         Raises:
             ExmlError: If an expert is missing or broken or the generator cannot work with it, if the buffer is too
-                small, or if the auxiliary images are missing or do not fit.
+                small, or if the images that a generator draws from are missing or do not fit.
         """
         if stage != "fit":
             return
         stream = _stream(trainer)
         _check_trainer(trainer)
+        connect(self.generator, stream, self.size)
         stream.check_experts(self.generator.check)
         num_experts = len(stream.manifest.experts)
         limit = trainer.max_epochs
@@ -56,11 +60,6 @@ class SyntheticBufferCallback(Callback):
                 f"buffer.size is {self.size}, but the stream has {trainer.fit_loop.max_epochs} experts: "
                 "each needs a place in the buffer"
             )
-        if isinstance(self.generator, Auxiliary):
-            if stream.auxiliary is None:
-                raise ExmlError("the auxiliary generator has no images to draw from: set data.auxiliary")
-            stream.auxiliary.open(stream.root, stream.manifest.input.shape, self.size)
-            self.generator.draw = stream.auxiliary.draw
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse to continue a run under other settings. Lightning calls this after it has restored callbacks.
@@ -112,7 +111,7 @@ class SyntheticBufferCallback(Callback):
             if trainer.is_global_zero:
                 path = Path(trainer.default_root_dir) / "buffer" / f"experience={experience}.png"
                 save_grid(path, expert.image_format.denormalize(new.images), new.labels, stream.manifest.class_names)
-            old = None if stream.buffer is None else stream.buffer.to(pl_module.device)
+            old = None if stream.buffer is None or self._whole_set else stream.buffer.to(pl_module.device)
             chosen = keyed_generator("subsample", stream.seed, experience)
             stream.buffer = update_buffer(old, new, self.size, chosen)
             stream.experience = experience
@@ -126,25 +125,15 @@ class SyntheticBufferCallback(Callback):
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready >= trainer.num_training_batches:
             _stream(trainer).completed = trainer.current_epoch + 1
 
+    @property
+    def _whole_set(self) -> bool:
+        """Whether each experience brings all images there are, so that none of the earlier ones stay."""
+        return isinstance(self.generator, Auxiliary) and self.generator.whole_set
+
     def _generate(self, trainer: Trainer, expert: Expert, num_samples: int) -> Buffer:
-        stream = _stream(trainer)
         start = time.monotonic()
-        bar = tqdm(
-            total=num_samples,
-            desc=f"Generating from expert {expert.experience + 1}/{trainer.max_epochs}",
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total} images [{elapsed}<{remaining}]",
-            dynamic_ncols=True,
-            disable=trainer.progress_bar_callback is None or not trainer.is_global_zero,
-        )
-        with bar:
-            draws = keyed_generator("generate", stream.seed, expert.experience)
-            new = self.generator.generate(
-                expert,
-                num_samples,
-                draws,
-                lambda images: bar.update(min(images, num_samples - bar.n)),  # fractions need not add up
-            )
-            bar.update(num_samples - bar.n)
+        shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
+        new = generate_samples(self.generator, _stream(trainer), expert, num_samples, self.cache, shown)
         if trainer.world_size > 1:  # the same key gave the same samples; make sure of the last bit
             new = Buffer(**trainer.strategy.broadcast(new.state_dict())).to(new.images.device)
         self.seconds_generating += time.monotonic() - start

@@ -1,0 +1,80 @@
+"""Pictures of a run: its accuracy over time and its accuracy matrix."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from exml_lightning.files import write_whole
+
+
+def save_accuracy_over_time(path: Path, streams: Sequence[float], seen: Sequence[float], title: str) -> None:
+    """Save a line chart: accuracy after each experience.
+
+    Args:
+        path: The PNG file.
+        streams: Accuracy on the whole test stream after each experience, fractions.
+        seen: The same over the parts met so far.
+        title: Heading.
+    """
+    figure = Figure(figsize=(6, 3.8), dpi=110, layout="constrained")
+    axis = figure.subplots()
+    experts = range(1, len(streams) + 1)
+    for values, label, color, offset in (
+        (seen, "experiences seen so far", "tab:blue", 6),
+        (streams, "whole stream", "tab:orange", -14),
+    ):
+        axis.plot(experts, [100 * value for value in values], marker="o", color=color, label=label)
+        if label == "whole stream" and values[-1] == seen[-1]:
+            continue  # they meet at the end: one number is enough
+        axis.annotate(
+            f"{100 * values[-1]:.1f}",
+            (len(values), 100 * values[-1]),
+            xytext=(0, offset),
+            textcoords="offset points",
+            ha="center",
+            color=color,
+        )
+    axis.set_ylim(0, 105)
+    axis.set_xlabel("experts learned")
+    axis.set_ylabel("accuracy in %")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.grid(alpha=0.3)
+    axis.legend(loc="best")
+    axis.set_title(title, fontsize="medium")
+    _save(figure, path)
+
+
+def save_accuracy_matrix(path: Path, matrix: Sequence[Sequence[float]], parts: Sequence[str], title: str) -> None:
+    """Save a heat map: accuracy on each part of the test stream after each experience.
+
+    Args:
+        path: The PNG file.
+        matrix: A row an experience learned, a column a part of the test stream; fractions.
+        parts: What each part tests.
+        title: Heading.
+    """
+    rows, columns = len(matrix), len(parts)
+    figure = Figure(figsize=(0.75 * columns + 2.2, 0.5 * rows + 1.6), dpi=110, layout="constrained")
+    axis = figure.subplots()
+    picture = axis.imshow(matrix, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axis.set_xticks(range(columns), parts, rotation=0 if max(map(len, parts)) <= 5 else 45)
+    axis.set_yticks(range(rows), [f"expert {i + 1}" for i in range(rows)])
+    axis.set_xlabel("tested on")
+    axis.set_ylabel("after learning")
+    if rows * columns <= 200:  # numbers in more cells than these cannot be read
+        for i, row in enumerate(matrix):
+            for j, value in enumerate(row):
+                color = "white" if value > 0.6 else "black"
+                axis.text(j, i, f"{100 * value:.0f}", ha="center", va="center", color=color, fontsize="small")
+    bar = figure.colorbar(picture, ax=axis, ticks=[0, 0.5, 1])
+    bar.ax.set_yticklabels(["0 %", "50 %", "100 %"])
+    axis.set_title(title, fontsize="medium")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    write_whole(path, lambda part: figure.savefig(part, format="png"))

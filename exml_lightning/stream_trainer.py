@@ -1,0 +1,83 @@
+"""`StreamTrainer`: Lightning's trainer with help texts in users' words."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningDataModule, LightningModule, Trainer
+
+
+class StreamTrainer(Trainer):
+    """Where and how it runs (Lightning's Trainer).
+
+    The methods are Lightning's; their docstrings are the help of the command line.
+    """
+
+    def fit(
+        self,
+        model: LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Learn one ex-model from a stream of experts, one epoch an expert.
+
+        Args:
+            model: As Lightning takes it.
+            train_dataloaders: As Lightning takes it.
+            val_dataloaders: As Lightning takes it.
+            datamodule: As Lightning takes it.
+            ckpt_path: ``last`` continues the run of this run folder where it stopped; or a checkpoint file.
+            weights_only: As Lightning takes it.
+        """
+        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+
+    def validate(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = False,
+        datamodule: LightningDataModule | None = None,
+        weights_only: bool | None = None,
+    ) -> list[Mapping[str, float]]:
+        """Print the accuracy of a checkpoint, or of a baseline, on the test stream.
+
+        Args:
+            model: As Lightning takes it.
+            dataloaders: As Lightning takes it.
+            ckpt_path: ``last`` for the newest checkpoint of this run folder; or a checkpoint file.
+            verbose: As Lightning takes it.
+            datamodule: As Lightning takes it.
+            weights_only: As Lightning takes it.
+
+        Returns:
+            What Lightning returns.
+        """
+        return super().validate(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
+
+    def test(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = False,
+        datamodule: LightningDataModule | None = None,
+        weights_only: bool | None = None,
+    ) -> list[Mapping[str, float]]:
+        """Measure a checkpoint, or a baseline, on the test stream and write ``test.json`` into the run folder.
+
+        Args:
+            model: As Lightning takes it.
+            dataloaders: As Lightning takes it.
+            ckpt_path: ``last`` for the newest checkpoint of this run folder; or a checkpoint file.
+            verbose: As Lightning takes it.
+            datamodule: As Lightning takes it.
+            weights_only: As Lightning takes it.
+
+        Returns:
+            What Lightning returns.
+        """
+        return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)

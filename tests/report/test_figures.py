@@ -1,0 +1,33 @@
+import numpy as np
+from PIL import Image
+
+from exml_lightning.report.figures import save_accuracy_matrix, save_accuracy_over_time
+
+
+def pixels(path):
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def test_accuracy_over_time_is_a_picture_of_its_numbers(tmp_path):
+    save_accuracy_over_time(tmp_path / "a.png", [0.2, 0.4, 0.6], [1.0, 0.8, 0.6], "title")
+    save_accuracy_over_time(tmp_path / "b.png", [0.2, 0.4, 0.1], [1.0, 0.8, 0.1], "title")
+    first, second = pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png")
+    assert first.shape == second.shape
+    assert (first != second).any()
+    save_accuracy_over_time(tmp_path / "c.png", [0.9], [0.9], "one experience")  # joint
+    assert pixels(tmp_path / "c.png").std() > 0
+
+
+def test_the_matrix_is_darker_where_accuracy_is_higher(tmp_path):
+    names = [f"part {i}" for i in range(20)]
+    low, high = [[0.0] * 20] * 11, [[1.0] * 20] * 11  # more cells than are written out
+    save_accuracy_matrix(tmp_path / "low.png", low, names, "low")
+    save_accuracy_matrix(tmp_path / "high.png", high, names, "high")
+    middle = [pixels(tmp_path / name)[250:260, 300:310].mean() for name in ("low.png", "high.png")]
+    assert middle[0] > 230
+    assert middle[1] < 100
+
+
+def test_a_single_cell(tmp_path):
+    save_accuracy_matrix(tmp_path / "one.png", [[0.5]], ["0 1"], "joint")
+    assert pixels(tmp_path / "one.png").std() > 0

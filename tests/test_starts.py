@@ -1,0 +1,122 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from exml_lightning.cli import main
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.images import ImageFormat
+from exml_lightning.experts import load_expert, read_manifest
+from exml_lightning.models import Architecture, LeNet5
+from exml_lightning.starts import check_start, starting_weights
+from tests.test_cli import refused
+
+
+@pytest.fixture
+def start_of(digit_experts, small_run, tmp_path):
+    """Fits two experts with a learning rate of nearly 0, so that the ex-model stays what it starts as."""
+
+    def weights(*options):
+        main([*small_run("run"), "--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "1e-30", *options])
+        return load_expert(tmp_path / "run" / "ex_model", read_manifest(tmp_path / "run" / "ex_model"), 0).model
+
+    return weights
+
+
+def experts(folder):
+    return [load_expert(folder, read_manifest(folder), k).model.state_dict() for k in range(2)]
+
+
+def test_average_is_the_mean_of_the_experts(start_of, digit_experts):
+    first, second = experts(digit_experts)
+    for name, tensor in start_of("--model.start", "average").state_dict().items():
+        torch.testing.assert_close(tensor, (first[name] + second[name]) / 2)
+
+
+def test_expert_is_a_copy_of_the_first(start_of, digit_experts):
+    first, _ = experts(digit_experts)
+    for name, tensor in start_of("--model.start", "expert").state_dict().items():
+        assert torch.equal(tensor, first[name])
+
+
+def test_expert_with_reset_is_a_copy_of_the_newest(start_of, digit_experts):
+    _, second = experts(digit_experts)
+    options = "--model.start", "expert", "--model.reset_each_experience", "true"
+    for name, tensor in start_of(*options).state_dict().items():
+        assert torch.equal(tensor, second[name])
+
+
+def test_scratch_is_the_one_initial_model_of_a_run(start_of):
+    initial = Architecture("exml_lightning.models.LeNet5", {"num_classes": 10}).build(1234, "ex-model").state_dict()
+    for name, tensor in start_of().state_dict().items():
+        assert torch.equal(tensor, initial[name])
+
+
+def test_reset_goes_back_to_the_initial_model_at_each_experience(small_run, tmp_path):
+    """With a learning rate of 0 at the second expert only, the ex-model ends as it began."""
+    seen = []
+    original = starting_weights
+
+    def recorded(start, network, expert, initial_model):
+        seen.append((expert.experience, {k: v.clone() for k, v in network.state_dict().items()}))
+        return original(start, network, expert, initial_model)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("exml_lightning.module.starting_weights", recorded)
+        main([*small_run("reset"), "--model.reset_each_experience", "true"])
+        assert [experience for experience, _ in seen] == [0, 1]
+        seen.clear()
+        main(small_run("on"))
+        assert [experience for experience, _ in seen] == [0]
+    figures = [json.loads((tmp_path / run / "summary.json").read_text()) for run in ("reset", "on")]
+    assert figures[0] != figures[1]
+
+
+def test_the_mean_of_three_is_a_running_one(make_expert):
+    def network(value):
+        model = LeNet5(2)
+        for parameter in model.parameters():
+            parameter.data.fill_(value)
+        return model
+
+    image_format = ImageFormat((1, 32, 32), (0.0,), (1.0,))
+    ex_model = network(100.0)
+    for k, value in enumerate([1.0, 2.0, 6.0]):
+        expert = Expert(network(value), (0, 1), (0, 1), image_format, experience=k)
+        ex_model.load_state_dict(starting_weights("average", ex_model, expert, lambda: network(0.0)))
+    assert {round(p.mean().item(), 5) for p in ex_model.parameters()} == {3.0}
+
+
+def test_other_architectures_are_refused(digit_experts):
+    manifest = read_manifest(digit_experts)
+    ours = manifest.experts[0].architecture
+    check_start("average", manifest, ours, every_expert=False)
+    other = replace(manifest.experts[1], architecture=Architecture("torch.nn.Linear", {}))
+    mixed = replace(manifest, experts=(manifest.experts[0], other))
+    check_start("expert", mixed, ours, every_expert=False)
+    for start, every in (("average", False), ("expert", True)):
+        with pytest.raises(ExmlError, match=r"expert 1 is .*torch\.nn\.Linear.*set model\.start to scratch"):
+            check_start(start, mixed, ours, every_expert=every)
+
+
+def test_heads_with_units_of_their_own_are_refused(digit_experts):
+    manifest = read_manifest(digit_experts)
+    narrow = replace(manifest, experts=(replace(manifest.experts[0], outputs=(0, 1)),))
+    with pytest.raises(ExmlError, match=r"expert 0 has units \[0, 1\] for the classes of the stream \[5, 4\]"):
+        check_start("expert", narrow, manifest.experts[0].architecture, every_expert=False)
+
+
+class WideLeNet5(LeNet5):
+    """Another architecture than the experts', for the same images and classes."""
+
+
+def test_a_start_that_is_not_possible_is_refused_before_work(small_run, tmp_path, capsys):
+    wide = '{"class_path": "tests.test_starts.WideLeNet5"}'
+    args = [*small_run("run"), "--model.start", "expert", "--model.architecture", wide]
+    assert "they must be the same" in refused(args, capsys)
+    assert "no meaning with start average" in refused(
+        [*small_run("run"), "--model.start", "average", "--model.reset_each_experience", "true"], capsys
+    )
+    assert not (tmp_path / "run" / "config.yaml").exists()

@@ -26,6 +26,7 @@ def generate_samples(
     stream: ExpertStream,
     expert: Expert,
     num_samples: int,
+    num_experts: int,
     cache: Path | None,
     show_progress: bool,
 ) -> Buffer:
@@ -36,6 +37,7 @@ def generate_samples(
         stream: The expert's stream; its seed and the expert's place key the draws.
         expert: The expert, on the device to work on.
         num_samples: How many, at least 1.
+        num_experts: Number of experts in turn, for the progress bar.
         cache: Folder of the cache; None for none.
         show_progress: Show a progress bar, or say that the cache had them.
 
@@ -44,7 +46,7 @@ def generate_samples(
     """
     manifest = stream.manifest
     device = expert.classes.device
-    title = f"Generating from expert {expert.experience + 1}/{len(manifest.experts)}"
+    title = f"Generating from expert {expert.experience + 1}/{num_experts}"
     key = _describe(generator, stream, expert, num_samples)
     if cache is not None and generator.cached:
         found = samples_cache.find(cache, key, manifest.class_names)
@@ -149,7 +151,7 @@ def generate_files(
             print(f"expert {k + 1}/{count}: {path} is there already")
             continue
         expert = stream.load_expert(k, device)
-        samples = generate_samples(generator, stream, expert, amounts[k], cache, show_progress)
+        samples = generate_samples(generator, stream, expert, amounts[k], count, cache, show_progress)
         write_buffer(path, BufferFile(samples, manifest.class_names, manifest.input, keys[k]))
         pixels = expert.image_format.denormalize(samples.images)
         save_grid(path.with_suffix(".png"), pixels, samples.labels, manifest.class_names)

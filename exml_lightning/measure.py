@@ -71,7 +71,8 @@ def measure(
 
     def generate(expert: Expert) -> Tensor:
         share = buffer.size // num_experts
-        return generate_samples(buffer.generator, stream, expert, share, buffer.cache, show_progress).images
+        cache = buffer.cache
+        return generate_samples(buffer.generator, stream, expert, share, num_experts, cache, show_progress).images
 
     with bar:
         for model in baseline.models(ExpertSource(manifest, load, generate, stream.seed)):

@@ -8,6 +8,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks import SyntheticBufferCallback
+from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.generators import Noise
 from exml_lightning.data import ExpertStream
 from exml_lightning.module import ExModelModule
@@ -151,3 +152,36 @@ def test_one_expert_is_in_memory_at_a_time(tmp_path, digit_experts):
     )  # fmt: skip
     trainer.fit(ExModelModule(), datamodule=stream)
     assert [count - before for count in seen] == [1, 1, 1]
+
+
+class DivergenceRecorder(Callback):
+    """Writes the divergence of softened probabilities out, before each step, and keeps what the module returned."""
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+        self.expected: list[float] = []
+        self.returned: list[float] = []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        expert = trainer.datamodule.load_expert(0, torch.device("cpu"))
+        with torch.no_grad():
+            logits, teacher = module.network(batch.images)[:, expert.classes], expert(batch.images)
+        q, p = ((x / self.temperature).double().softmax(dim=1) for x in (teacher, logits))
+        self.expected.append(float((q * (q / p).log()).sum() / len(q)) * self.temperature**2)
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.returned.append(float(outputs["loss"]))
+
+
+def test_the_loss_can_be_the_divergence_of_softened_probabilities(tmp_path, digit_experts):
+    recorder = DivergenceRecorder(temperature=3.0)
+    fit(tmp_path, digit_experts, recorder, epochs=1, loss="kl", temperature=3.0, lambda_ce=0.0)
+    assert recorder.returned == pytest.approx(recorder.expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": 0.0}, {"lambda_ce": -1.0}, {"start": "average", "reset_each_experience": True}]
+)
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(ExmlError, match=next(iter(wrong))):
+        ExModelModule(**wrong)

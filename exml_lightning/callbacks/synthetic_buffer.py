@@ -133,7 +133,10 @@ class SyntheticBufferCallback(Callback):
     def _generate(self, trainer: Trainer, expert: Expert, num_samples: int) -> Buffer:
         start = time.monotonic()
         shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
-        new = generate_samples(self.generator, _stream(trainer), expert, num_samples, self.cache, shown)
+        assert trainer.max_epochs is not None
+        new = generate_samples(
+            self.generator, _stream(trainer), expert, num_samples, trainer.max_epochs, self.cache, shown
+        )
         if trainer.world_size > 1:  # the same key gave the same samples; make sure of the last bit
             new = Buffer(**trainer.strategy.broadcast(new.state_dict())).to(new.images.device)
         self.seconds_generating += time.monotonic() - start

@@ -83,18 +83,18 @@ class Digits(ImageDataset):
         return _labelled(pixels[chosen], labels[chosen], self.image_format)
 
 
-class _IdxDataset(ImageDataset):
-    """MNIST and the data sets in its idx files, which torchvision knows how to fetch."""
+class MNIST(ImageDataset):
+    """MNIST, 28x28 grey, resized to 32x32; files as torchvision keeps them (``MNIST/raw``)."""
 
-    image_format: ImageFormat
-    torchvision_name: str
+    class_names = tuple("0123456789")
+    image_format = ImageFormat((1, 32, 32), (0.1307,), (0.3081,))
 
     def load(self, root: Path, train: bool) -> LabelledImages:
         """Read one split; see `ImageDataset.load`.
 
         torchvision's own data set refuses to open when either split is missing; its idx readers do not.
         """
-        prefix = root / self.torchvision_name / "raw" / ("train" if train else "t10k")
+        prefix = root / "MNIST" / "raw" / ("train" if train else "t10k")
         images = self._read(Path(f"{prefix}-images-idx3-ubyte"), read_image_file)
         labels = self._read(Path(f"{prefix}-labels-idx1-ubyte"), read_label_file)
         if len(images) != len(labels):
@@ -104,7 +104,7 @@ class _IdxDataset(ImageDataset):
     def _read(self, path: Path, reader: object) -> Tensor:
         if not path.is_file():
             raise ExmlError(
-                f"{path} is missing: put the {self.torchvision_name} files there, name another folder with "
+                f"{path} is missing: put the MNIST files there, name another folder with "
                 "--data.root DIR, or fetch them with --data.download true"
             )
         try:
@@ -117,19 +117,9 @@ class _IdxDataset(ImageDataset):
     def download(self, root: Path) -> None:
         """Fetch all four files by torchvision, where they are missing; checks their md5."""
         try:
-            getattr(torchvision.datasets, self.torchvision_name)(str(root), download=True)
+            torchvision.datasets.MNIST(str(root), download=True)
         except (RuntimeError, OSError) as error:
-            raise ExmlError(
-                f"{self.torchvision_name} could not be fetched into {root} ({error}): put its files there by hand"
-            ) from error
-
-
-class MNIST(_IdxDataset):
-    """MNIST, 28x28 grey, resized to 32x32; files as torchvision keeps them (``MNIST/raw``)."""
-
-    class_names = tuple("0123456789")
-    image_format = ImageFormat((1, 32, 32), (0.1307,), (0.3081,))
-    torchvision_name = "MNIST"
+            raise ExmlError(f"MNIST could not be fetched into {root} ({error}): put its files there by hand") from error
 
 
 def _labelled(images: Tensor, labels: Tensor, image_format: ImageFormat) -> LabelledImages:

@@ -56,9 +56,12 @@ def main(args: list[str] | None = None) -> None:
         print(f"exml: error: no verb {args[0]!r}; {hint}", file=sys.stderr)
         raise SystemExit(2)
     if not any(word.startswith(("-c", "--config", "--data", "--help", "-h")) for word in args[1:]):
-        print(
-            f"exml: error: which scenario? For instance: exml {args[0]} -c configs/split_digits.yaml", file=sys.stderr
+        what, option = (
+            ("experts", "--data.experts checkpoints/split_digits/run0")
+            if args[0] == "generate"
+            else ("scenario", "-c configs/split_digits.yaml")
         )
+        print(f"exml: error: which {what}? For instance: exml {args[0]} {option}", file=sys.stderr)
         raise SystemExit(2)
     _run(args)
 

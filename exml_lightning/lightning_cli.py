@@ -31,7 +31,7 @@ from exml_lightning.report.accuracy import print_accuracies, write_test
 from exml_lightning.stream_trainer import StreamTrainer
 
 RUN_VERBS = ("fit", "validate", "test")
-USAGE = "exml {verb} --config FILE [--config FILE ...] [options]"
+USAGE = "exml {verb} [--config FILE ...] [options]"
 
 
 class RunConfigCallback(SaveConfigCallback):

@@ -218,8 +218,9 @@ def test_a_misspelt_verb_gets_a_suggestion(capsys):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_alone_asks_for_a_scenario(verb, capsys):
-    assert f"exml {verb} -c configs/split_digits.yaml" in refused([verb], capsys, code=2)
+def test_a_verb_alone_asks_for_what_it_needs(verb, capsys):
+    example = "--data.experts checkpoints" if verb == "generate" else "-c configs/split_digits.yaml"
+    assert f"exml {verb} {example}" in refused([verb], capsys, code=2)
 
 
 def test_without_experts_the_command_that_trains_them_is_given(repository, tmp_path, capsys):

@@ -115,5 +115,11 @@ def _check(content: BufferFile) -> None:
         )
     if not samples.images.isfinite().all():
         raise ExmlError("its images hold NaN or infinity")
+    low, high = content.image_format.limits(samples.images.device)
+    if (samples.images < low - 1e-2).any() or (samples.images > high + 1e-2).any():
+        raise ExmlError(
+            f"its images hold values from {float(samples.images.min()):.3g} to {float(samples.images.max()):.3g}: "
+            "they must be normalised pixels, (pixel - mean) / std of pixels in [0, 1]"
+        )
     if int(samples.labels.min()) < 0 or int(samples.labels.max()) >= len(content.class_names):
         raise ExmlError(f"its labels must be 0 to {len(content.class_names) - 1}, places in its class_names")

@@ -12,19 +12,22 @@ from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Generator
+from exml_lightning.experts import ExpertEntry
 
 log = logging.getLogger(__name__)
 VERSION = 1
 """Raise it when a change of the code changes what generators make."""
 
 
-def describe_samples(generator: Generator, expert: Expert, sha256: str, num_samples: int, seed: int) -> dict[str, Any]:
+def describe_samples(
+    generator: Generator, expert: Expert, entry: ExpertEntry, num_samples: int, seed: int
+) -> dict[str, Any]:
     """Name everything that generated samples depend on.
 
     Args:
         generator: The generator.
         expert: The expert.
-        sha256: Hash of its weights.
+        entry: What its manifest says of it.
         num_samples: How many samples.
         seed: Seed of the draws.
 
@@ -34,7 +37,8 @@ def describe_samples(generator: Generator, expert: Expert, sha256: str, num_samp
     return {
         "version": VERSION,
         "generator": generator.settings(),
-        "expert": sha256,
+        "expert": entry.sha256,
+        "architecture": asdict(entry.architecture),
         "classes": expert.classes.tolist(),
         "outputs": expert.outputs.tolist(),
         "classifier": expert.classifier,

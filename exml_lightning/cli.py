@@ -26,7 +26,7 @@ examples:
   exml fit --config configs/split_digits.yaml
   exml experts -c configs/split_mnist.yaml --data.root data
   exml fit -c configs/split_mnist.yaml -c configs/strategies/auxiliary.yaml --data.root data
-  exml generate --data.experts checkpoints/split_digits/run0 --generate.expert 2
+  exml generate --data.experts checkpoints/split_digits/run0 --generate.num_samples 50
   exml test -c configs/split_mnist.yaml --data.root data --ckpt_path last
   exml test -c configs/split_mnist.yaml -c configs/baselines/min_entropy.yaml --data.root data
 

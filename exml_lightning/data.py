@@ -124,7 +124,7 @@ class ExpertStream(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fetch data sets, if `download`. Lightning calls this once a machine."""
-        if self.download:
+        if self.download and self._scenario is not None:
             self.scenario.dataset.download(self.root)
             if self.auxiliary is not None:
                 self.auxiliary.download(self.root)
@@ -138,7 +138,19 @@ class ExpertStream(LightningDataModule):
         Raises:
             ExmlError: If the manifest or the data set is missing or broken, or they do not fit together.
         """
+        self.check_manifest()
+        if not self.test_parts:
+            self.test_parts = self.scenario.test_stream(self.root, self.run_id)
+
+    def check_manifest(self) -> None:
+        """Compare the manifest with the scenario, if there is one.
+
+        Raises:
+            ExmlError: If they do not fit together.
+        """
         manifest = self.manifest
+        if self._scenario is None:
+            return
         known = [i for i in range(len(manifest.experts)) if i < len(self.experiences)]
         names = self.scenario.dataset.class_names
         for i in known:
@@ -154,14 +166,12 @@ class ExpertStream(LightningDataModule):
                 f"{self.experts / FILE_NAME}: the experts take images of shape {list(manifest.input.shape)}, but "
                 f"{self.scenario.name} has {list(self.scenario.dataset.image_format.shape)}"
             )
-        if not self.test_parts:
-            self.test_parts = self.scenario.test_stream(self.root, self.run_id)
 
     def check_experts(self, check: Callable[[Expert], None]) -> None:
         """Read every expert once, one at a time, before any of them is learned.
 
         Args:
-            check: Called with each expert; raises if it will not do.
+            check: Called with each expert that this run is to learn; raises if it will not do.
 
         Raises:
             ExmlError: If there are too few experts, or one is missing or broken.
@@ -175,7 +185,10 @@ class ExpertStream(LightningDataModule):
                 f"`{self._experts_command()}`, or learn these alone with --trainer.max_epochs {len(manifest.experts)}"
             )
         for index in range(len(manifest.experts)):
-            check(load_expert(self.experts, manifest, index))
+            expert = load_expert(self.experts, manifest, index)
+            if limit < 0 or index < limit:
+                check(expert)
+            del expert  # else it would stay in memory while the next one is read
 
     def load_expert(self, index: int, device: torch.device) -> Expert:
         """Read one expert.

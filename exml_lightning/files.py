@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from exml_lightning.core.errors import ExmlError
+
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under another name in the same folder, flush it to disk, then give it its name.
@@ -27,3 +29,21 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole; see `write_whole`."""
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def check_folder(path: Path, key: str) -> None:
+    """Make sure that a folder can be written to, before the work that will be; makes nothing.
+
+    Args:
+        path: The folder, which need not exist yet.
+        key: The setting that names it.
+
+    Raises:
+        ExmlError: If it cannot be made or written to.
+    """
+    place = path
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        why = "may not be written to" if place.is_dir() else "is a file"
+        raise ExmlError(f"{path} cannot be written: {place} {why}; name another folder with --{key} DIR")

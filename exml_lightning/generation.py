@@ -1,11 +1,13 @@
 """Samples from an expert with a progress bar and the cache; `exml generate`."""
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -17,8 +19,11 @@ from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Auxiliary, Generator
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
+from exml_lightning.files import check_folder
 from exml_lightning.report.grid import save_grid
 from exml_lightning.sources import connect, generated_file, generated_folder
+
+log = logging.getLogger(__name__)
 
 
 def generate_samples(
@@ -70,13 +75,16 @@ def generate_samples(
         )
         bar.update(num_samples - bar.n)
     if cache is not None and generator.cached:
-        samples_cache.store(cache, key, manifest.class_names, samples, expert)
+        try:
+            samples_cache.store(cache, key, manifest.class_names, samples, expert)
+        except (OSError, SafetensorError) as error:  # a full disk must not cost the run
+            log.warning("the cache %s cannot be written (%s): going on without it", cache, error)
     return samples
 
 
 def _describe(generator: Generator, stream: ExpertStream, expert: Expert, num_samples: int) -> dict[str, Any]:
-    sha256 = stream.manifest.experts[expert.experience].sha256
-    key = samples_cache.describe_samples(generator, expert, sha256, num_samples, stream.seed)
+    entry = stream.manifest.experts[expert.experience]
+    key = samples_cache.describe_samples(generator, expert, entry, num_samples, stream.seed)
     if isinstance(generator, Auxiliary) and stream.auxiliary is not None:
         key["auxiliary"] = stream.auxiliary.describe()
     return key
@@ -121,7 +129,8 @@ def generate_files(
         show_progress: Show progress bars.
 
     Raises:
-        ExmlError: If there is no such expert, or another file is in the way; before anything is generated.
+        ExmlError: If there is no such expert, the experts are not those of the scenario, or another file is in the
+            way; before anything is generated.
     """
     manifest = stream.manifest
     count = len(manifest.experts)
@@ -132,6 +141,11 @@ def generate_files(
     chosen = range(count) if options.expert is None else [options.expert]
     folder = generated_folder(manifest) if options.folder is None else Path(options.folder)
     amounts = {k: options.num_samples or max(size // (k + 1), 1) for k in chosen}
+    if isinstance(generator, Auxiliary) and generator.whole_set and options.num_samples is not None:
+        raise ExmlError("whole_set takes every auxiliary image: leave out generate.num_samples, or whole_set")
+    check_folder(folder, "generate.folder")
+    stream.prepare_data()
+    stream.check_manifest()
     connect(generator, stream, size)
     keys, there = {}, set()
     for k in chosen:
@@ -149,10 +163,12 @@ def generate_files(
         path = generated_file(folder, k)
         if k in there:
             print(f"expert {k + 1}/{count}: {path} is there already")
-            continue
-        expert = stream.load_expert(k, device)
-        samples = generate_samples(generator, stream, expert, amounts[k], count, cache, show_progress)
-        write_buffer(path, BufferFile(samples, manifest.class_names, manifest.input, keys[k]))
-        pixels = expert.image_format.denormalize(samples.images)
+            samples = read_buffer(path).samples
+        else:
+            samples = generate_samples(
+                generator, stream, stream.load_expert(k, device), amounts[k], count, cache, show_progress
+            )
+            write_buffer(path, BufferFile(samples, manifest.class_names, manifest.input, keys[k]))
+        pixels = manifest.input.denormalize(samples.images)
         save_grid(path.with_suffix(".png"), pixels, samples.labels, manifest.class_names)
         print(f"expert {k + 1}/{count}: {len(samples)} images in {path} and {path.with_suffix('.png').name}")

@@ -22,7 +22,7 @@ from exml_lightning.cli import VERBS
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts.training import ExpertRecipe, train_experts
-from exml_lightning.files import write_text
+from exml_lightning.files import check_folder, write_text
 from exml_lightning.generation import GenerateOptions, generate_files
 from exml_lightning.logger import RunLogger
 from exml_lightning.measure import BufferSettings, measure
@@ -99,6 +99,7 @@ class StreamCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the groups that are not Lightning's own."""
         parser.add_lightning_class_args(SyntheticBufferCallback, "buffer")
+        parser.set_defaults({"buffer.generator": {"class_path": "exml_lightning.core.generators.ModelInversion"}})
         parser.add_lightning_class_args(StreamCheckpoint, "checkpoint")
         parser.add_class_arguments(ExpertRecipe, "experts")
         parser.add_class_arguments(GenerateOptions, "generate")
@@ -161,18 +162,21 @@ class StreamCLI(LightningCLI):
         stream.trainer = trainer
         stream.prepare_data()
         stream.setup("test")
+        if path is not None:
+            check_folder(path.parent, "trainer.default_root_dir")
         buffer: SyntheticBufferCallback = self._get(self.config_init, "buffer")
         device = trainer.strategy.root_device
         start = time.monotonic()
+        baseline = self._get(self.config_init, "baseline")
         row = measure(
-            self._get(self.config_init, "baseline"),
+            baseline,
             stream,
             device,
             BufferSettings(buffer.generator, buffer.size, buffer.cache),
             show_progress=trainer.progress_bar_callback is not None,
         )
         if path is not None:
-            write_test(path, stream, row, device, time.monotonic() - start)
+            write_test(path, stream, row, device, time.monotonic() - start, type(baseline).__name__)
         print_accuracies(stream, row, str(path or "accuracy on the test stream"))
 
     def _parse_ckpt_path(self) -> None:

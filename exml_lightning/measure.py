@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from exml_lightning.baselines import Baseline, ExpertSource
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.generators import Generator
+from exml_lightning.core.generators import Auxiliary, Generator
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import Manifest
 from exml_lightning.generation import generate_samples
@@ -99,6 +99,8 @@ def _check(baseline: Baseline, stream: ExpertStream, manifest: Manifest, buffer:
     if baseline.needs_samples:
         if buffer.size < num_experts:
             raise ExmlError(f"buffer.size is {buffer.size}: give 1 or more for each of the {num_experts} experts")
+        if isinstance(buffer.generator, Auxiliary) and buffer.generator.whole_set:
+            raise ExmlError("this baseline takes the same number of samples of each expert: set whole_set to false")
         connect(buffer.generator, stream, buffer.size)
 
     def check(expert: Expert) -> None:

@@ -1,6 +1,7 @@
 """`ExModelModule`: target merging and the Ex-Model Distillation loss (Section 3)."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -68,10 +69,14 @@ class ExModelModule(LightningModule):
         lr_scheduler: LRSchedulerCallable | Literal["cosine"] | None = "cosine",
     ) -> None:
         super().__init__()
-        if lambda_ce < 0:
+        if not lambda_ce >= 0:
             raise ExmlError(f"model.lambda_ce is {lambda_ce}: give 0 or more")
-        if temperature <= 0:
+        if not temperature > 0:
             raise ExmlError(f"model.temperature is {temperature}: give more than 0")
+        if loss == "kl" and unknown == "zero":
+            raise ExmlError(
+                "model.unknown zero has no meaning with loss kl, where a logit of 0 is a guess: set it to skip"
+            )
         if reset_each_experience and start == "average":
             raise ExmlError("model.reset_each_experience has no meaning with start average: set it to false")
         self.architecture = None if architecture is None else Architecture.from_config(architecture)
@@ -115,8 +120,9 @@ class ExModelModule(LightningModule):
                 f"model.architecture {self.architecture.class_path} has {units} output units: "
                 f"it must have {num_classes}, one a class of the stream"
             )
-        if self.start != "scratch":
-            check_start(self.start, manifest, self.architecture, every_expert=self.reset_each_experience)
+        if self.start != "scratch" and self.trainer.state.fn == TrainerFn.FITTING:
+            learned = replace(manifest, experts=manifest.experts[: self.trainer.max_epochs])
+            check_start(self.start, learned, self.architecture, every_expert=self.reset_each_experience)
 
     def _initial_model(self) -> nn.Module:
         assert self.architecture is not None
@@ -288,7 +294,7 @@ class ExModelModule(LightningModule):
             "merge": self.merge,
             "unknown": self.unknown,
             "loss": self.loss,
-            "temperature": self.temperature,
+            "temperature": self.temperature if self.loss == "kl" else None,
             "start": self.start,
             "reset_each_experience": self.reset_each_experience,
             "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}",

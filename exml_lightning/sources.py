@@ -28,11 +28,10 @@ def connect(generator: Generator, stream: ExpertStream, size: int) -> None:
     if isinstance(generator, Auxiliary):
         if stream.auxiliary is None:
             raise ExmlError("the auxiliary generator has no images to draw from: set data.auxiliary")
-        stream.auxiliary.open(stream.root, stream.manifest.input.shape, size)
+        stream.auxiliary.open(stream.root, stream.manifest.input.shape)
         generator.draw = stream.auxiliary.draw
     elif isinstance(generator, Replay):
-        originals = stream.original_images()
-        generator.originals = originals.__getitem__
+        generator.originals = stream.original_images()
     elif isinstance(generator, Precomputed):
         folder = Path(generator.folder) if generator.folder else generated_folder(stream.manifest)
         generator.read = _Files(folder, stream.manifest, size)

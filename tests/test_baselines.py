@@ -375,7 +375,14 @@ def command(tmp_path: Path, baseline: str, *more: str, verb: str = "test", run: 
 def test_every_baseline_runs(baseline, tmp_path, capsys):
     main(command(tmp_path, baseline))
     test = json.loads((tmp_path / "run" / "test.json").read_text())
-    assert test.keys() == {"stream_accuracy", "accuracy_per_experience", "peak_memory_mb", "seconds_testing"}
+    assert test.keys() == {
+        "stream_accuracy",
+        "accuracy_per_experience",
+        "peak_memory_mb",
+        "seconds_testing",
+        "baseline",
+    }
+    assert test["baseline"].lower() == baseline.replace("_", "")
     sizes = [94, 87, 95, 92, 82]  # of the test images of digits 5 4, 8 2, 6 9, 1 7, 0 3
     weighted = sum(a * n for a, n in zip(test["accuracy_per_experience"], sizes, strict=True)) / sum(sizes)
     assert test["stream_accuracy"] == pytest.approx(weighted)

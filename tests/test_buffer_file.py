@@ -14,7 +14,7 @@ FORMAT_OF_IMAGES = ImageFormat((1, 2, 3), (0.25,), (0.5,))
 
 def content(**changes):
     columns = {
-        "images": torch.arange(24, dtype=torch.float).view(4, 1, 2, 3),
+        "images": torch.linspace(-0.5, 1.5, 24).view(4, 1, 2, 3),
         "labels": torch.tensor([0, 1, 1, 0]),
         "tasks": torch.tensor([0, 0, 2, 2]),
         "experiences": torch.tensor([3, 3, 3, 3]),
@@ -59,6 +59,8 @@ def test_a_missing_file_is_named(tmp_path):
         ({"images": torch.zeros(4, 1, 2, 3, dtype=torch.half)}, "images must be torch.float32"),
         ({"images": torch.zeros(4, 6)}, "images must be torch.float32 with 4 dimensions"),
         ({"images": torch.full((4, 1, 2, 3), torch.nan)}, "NaN"),
+        ({"images": torch.full((4, 1, 2, 3), 200.0)}, "values from 200 to 200: they must be normalised"),
+        ({"images": torch.full((4, 1, 2, 3), -0.6)}, "they must be normalised"),
         ({"labels": torch.tensor([0, 1, 2, 0])}, "labels must be 0 to 1"),
         ({"labels": torch.tensor([0, 1, -1, 0])}, "labels must be 0 to 1"),
         ({"tasks": torch.tensor([0])}, "the same length"),

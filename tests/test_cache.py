@@ -13,7 +13,8 @@ from exml_lightning.cli import main
 from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.generators import DataImpression, ModelInversion, Noise
 from exml_lightning.core.rng import keyed_generator
-from exml_lightning.experts import load_expert, read_manifest, save_weights, write_manifest
+from exml_lightning.experts import ExpertEntry, load_expert, read_manifest, save_weights, write_manifest
+from exml_lightning.models import Architecture
 from tests.conftest import EXPERTS, ROOT
 
 NAMES = tuple("01234")
@@ -101,8 +102,13 @@ def test_only_the_number_that_changed_misses(run):
 
 
 def test_another_strategy_makes_its_own(run, tmp_path):
-    assert run("second", "--buffer.generator", "DataImpression", "--buffer.generator.steps", "3") == []
-    assert len(entries(tmp_path)) == 4
+    impression = ["--buffer.generator", "DataImpression", "--buffer.generator.steps", "3"]
+    run("second", *impression)
+    made = entries(tmp_path)
+    assert len(made) == 4
+    run("third", *impression)
+    assert entries(tmp_path) == made
+    assert weights(tmp_path / "second") == weights(tmp_path / "third")
 
 
 def test_the_same_experts_elsewhere_hit_and_a_changed_one_misses(run, tmp_path):
@@ -124,6 +130,13 @@ def test_a_resume_finds_the_samples(run, first, tmp_path):
     assert weights(first / "run") == weights(tmp_path / "cut")
 
 
+def test_a_cache_that_cannot_be_written_costs_nothing(run, first, tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    assert run("second", "--buffer.cache", str(tmp_path / "file")) == [0, 1]
+    assert "cannot be written" in caplog.text
+    assert weights(first / "run") == weights(tmp_path / "second")
+
+
 def test_broken_entries_are_made_anew(run, first, tmp_path, caplog):
     cut, other = entries(tmp_path)
     cut.write_bytes(cut.read_bytes()[:-100])
@@ -140,7 +153,8 @@ def test_an_entry_of_other_samples_under_the_same_name_is_not_taken(run, tmp_pat
     assert len(run("second")) == 1
 
 
-SETTINGS = {"generator": ModelInversion(), "sha256": "ab", "num_samples": 4, "seed": 1}
+ENTRY = ExpertEntry("file", "ab", Architecture("a.Network", {"width": 3}), ("0",), (0,))
+SETTINGS = {"generator": ModelInversion(), "entry": ENTRY, "num_samples": 4, "seed": 1}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +163,9 @@ SETTINGS = {"generator": ModelInversion(), "sha256": "ab", "num_samples": 4, "se
         {"generator": ModelInversion(temperature=3.0)},
         {"generator": ModelInversion(augmentation=Augmentation(shift=0.1))},
         {"generator": DataImpression()},
-        {"sha256": "cd"},
+        {"entry": replace(ENTRY, sha256="cd")},
+        {"entry": replace(ENTRY, architecture=Architecture("a.Network", {"width": 4}))},
+        {"entry": replace(ENTRY, architecture=Architecture("b.Network", {"width": 3}))},
         {"num_samples": 5},
         {"seed": 2},
     ],

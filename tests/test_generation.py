@@ -41,7 +41,7 @@ def test_one_expert_without_ex_model_and_data_set(generator, digit_experts, tmp_
     assert content.image_format == manifest.input
     answers = expert.classes[expert(content.samples.images).argmax(dim=1)]
     assert (answers == content.samples.labels).float().mean() > 0.8
-    assert content.about["generator"]["class"] == generator[0]
+    assert content.about["generator"]["class"].endswith(f".{generator[0]}")
     assert Image.open(tmp_path / "out" / "expert_1.png").size[0] > 300
 
 
@@ -53,6 +53,39 @@ def test_a_broken_manifest_or_expert_number_is_refused(digit_experts, tmp_path, 
     assert "no experts in" in refused(generate(tmp_path, tmp_path), capsys)
     assert "which scenario" in refused(["generate", "--data.run_id", "0"], capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_work(digit_experts, tmp_path, capsys):
+    (tmp_path / "out").write_text("in the way")
+    assert "out is a file" in refused(generate(digit_experts, tmp_path), capsys)
+
+
+def test_experts_of_another_run_than_the_scenario_are_refused(small_run, tmp_path, capsys):
+    args = [*small_run(verb="generate"), "--data.run_id", "1", "--generate.folder", str(tmp_path / "out")]
+    assert "these experts belong to split_digits run 0" in refused(args, capsys)
+
+
+def test_settings_of_the_default_generator_need_no_name(digit_experts, tmp_path):
+    one = ["--generate.expert", "0", "--generate.num_samples", "2", "--buffer.generator.steps", "1"]
+    main(generate(digit_experts, tmp_path, *one))
+    about = read_buffer(tmp_path / "out" / "expert_0.safetensors").about["generator"]
+    assert about["class"].endswith(".ModelInversion")
+    assert about["steps"] == 1
+
+
+def test_a_missing_picture_is_made_again(digit_experts, tmp_path):
+    one = generate(digit_experts, tmp_path, "--generate.expert", "0", "--generate.num_samples", "2",
+                   "--buffer.generator", "Noise")  # fmt: skip
+    main(one)
+    (tmp_path / "out" / "expert_0.png").unlink()
+    main(one)
+    assert (tmp_path / "out" / "expert_0.png").exists()
+
+
+def test_only_the_experts_to_be_learned_need_files(precomputed, tmp_path):
+    for k in range(1, 5):
+        (tmp_path / "out" / f"expert_{k}.safetensors").unlink()
+    main([*precomputed, "--trainer.max_epochs", "1"])
 
 
 def test_data_impression_wants_a_classifier_in_the_manifest(digit_experts, tmp_path, capsys):

@@ -180,7 +180,14 @@ def test_the_loss_can_be_the_divergence_of_softened_probabilities(tmp_path, digi
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": 0.0}, {"lambda_ce": -1.0}, {"start": "average", "reset_each_experience": True}]
+    "wrong",
+    [
+        {"temperature": 0.0},
+        {"lambda_ce": -1.0},
+        {"lambda_ce": float("nan")},
+        {"reset_each_experience": True, "start": "average"},
+        {"unknown": "zero", "loss": "kl"},
+    ],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ExmlError, match=next(iter(wrong))):

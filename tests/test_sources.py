@@ -1,12 +1,15 @@
 """What generators that need data are given, seen in the buffer of small runs."""
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from exml_lightning.cli import main
-from exml_lightning.experts import read_manifest
+from exml_lightning.experts import read_manifest, write_manifest
 from exml_lightning.scenarios import Digits
 from tests.test_cli import refused
 
@@ -45,8 +48,8 @@ def test_replay_wants_the_original_data(small_run, tmp_path, monkeypatch):
     assert not (tmp_path / "replay" / "config.yaml").exists()
 
 
-WHOLE_SET = ["--buffer.generator", "Auxiliary", "--buffer.generator.whole_set", "true", "--data.auxiliary",
-             "TorchvisionImages", "--data.auxiliary.name", "FakeData", "--data.auxiliary.options",
+WHOLE_SET = ["--buffer.generator", "Auxiliary", "--buffer.generator.whole_set", "true", "--model.lambda_ce", "0",
+             "--data.auxiliary", "TorchvisionImages", "--data.auxiliary.name", "FakeData", "--data.auxiliary.options",
              "{size: 20, image_size: [3, 40, 40]}"]  # fmt: skip
 
 
@@ -64,6 +67,47 @@ def test_a_run_on_the_whole_set_resumes_to_the_same_weights(small_run, tmp_path)
     main([*small_run("cut"), *WHOLE_SET, "--ckpt_path", "last"])
     whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
     assert whole.read_bytes() == cut.read_bytes()
+
+
+@pytest.mark.parametrize("option", [["--model.lambda_ce", "1"], ["--model.merge", "sample"]])
+def test_labels_of_the_whole_set_are_not_learned(small_run, option, capsys):
+    assert "forget" in refused([*small_run(), *WHOLE_SET, *option], capsys)
+
+
+STRATEGIES = {
+    "data impression, average, kl": ["DataImpression", "--buffer.generator.steps", "3", "--model.start", "average",
+                                     "--model.loss", "kl"],
+    "auxiliary, expert, reset": ["Auxiliary", "--model.start", "expert", "--model.reset_each_experience", "true"],
+    "replay": ["Replay"],
+    "noise, sample": ["Noise", "--model.merge", "sample"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_goes_on_as_if_never_stopped(strategy, small_run, tmp_path):
+    options = ["--buffer.generator", *STRATEGIES[strategy]]
+    main([*small_run("whole"), *options])
+    main([*small_run("cut"), *options, "--trainer.max_epochs", "1"])
+    main([*small_run("cut"), *options, "--ckpt_path", "last"])
+    whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+
+
+def test_experts_that_share_classes(small_run, tmp_path, digit_experts, capsys):
+    """NIC: the second expert knows a class of the first; both teach it."""
+    manifest = read_manifest(digit_experts)
+    folder = shutil.copytree(digit_experts, tmp_path / "experts")
+    first, second = manifest.experts[:2]
+    both = replace(second, classes=("2", "5"), outputs=(2, 5))
+    write_manifest(replace(manifest, experts=(first, both)), folder)
+    scenario = ["--data.scenario.classes", "[['4', '5'], ['2', '5']]", "--data.scenario.classes_per_experience", "null",
+                "--data.experts", str(folder)]  # fmt: skip
+    main([*small_run(), *scenario])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert len(summary["accuracy_per_experience"]) == 2  # of 4 and 5, and of 2
+    assert sorted(read_manifest(tmp_path / "run" / "ex_model").experts[0].classes) == ["2", "4", "5"]
+    oracle = [*small_run(verb="test"), *scenario, "--baseline", "Oracle"]
+    assert "the oracle is not defined here: class '5'" in refused(oracle, capsys)
 
 
 def test_auxiliary_without_images_is_refused(small_run, capsys):

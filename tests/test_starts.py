@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import pytest
@@ -10,6 +9,7 @@ from exml_lightning.core.expert import Expert
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.experts import load_expert, read_manifest
 from exml_lightning.models import Architecture, LeNet5
+from exml_lightning.module import ExModelModule
 from exml_lightning.starts import check_start, starting_weights
 from tests.test_cli import refused
 
@@ -54,24 +54,19 @@ def test_scratch_is_the_one_initial_model_of_a_run(start_of):
         assert torch.equal(tensor, initial[name])
 
 
-def test_reset_goes_back_to_the_initial_model_at_each_experience(small_run, tmp_path):
-    """With a learning rate of 0 at the second expert only, the ex-model ends as it began."""
-    seen = []
-    original = starting_weights
+@pytest.mark.parametrize("reset", [True, False])
+def test_reset_goes_back_to_the_initial_model_at_each_experience(small_run, reset, monkeypatch):
+    begun = []
+    original = ExModelModule.begin_experience
 
-    def recorded(start, network, expert, initial_model):
-        seen.append((expert.experience, {k: v.clone() for k, v in network.state_dict().items()}))
-        return original(start, network, expert, initial_model)
+    def recorded(module, expert):
+        original(module, expert)
+        begun.append({name: tensor.clone() for name, tensor in module.network.state_dict().items()})
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("exml_lightning.module.starting_weights", recorded)
-        main([*small_run("reset"), "--model.reset_each_experience", "true"])
-        assert [experience for experience, _ in seen] == [0, 1]
-        seen.clear()
-        main(small_run("on"))
-        assert [experience for experience, _ in seen] == [0]
-    figures = [json.loads((tmp_path / run / "summary.json").read_text()) for run in ("reset", "on")]
-    assert figures[0] != figures[1]
+    monkeypatch.setattr(ExModelModule, "begin_experience", recorded)
+    main([*small_run(), "--model.reset_each_experience", str(reset).lower()])
+    first, second = begun
+    assert all(torch.equal(first[name], second[name]) for name in first) == reset
 
 
 def test_the_mean_of_three_is_a_running_one(make_expert):

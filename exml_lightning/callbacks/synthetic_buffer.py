@@ -50,6 +50,12 @@ class SyntheticBufferCallback(Callback):
             return
         stream = _stream(trainer)
         _check_trainer(trainer)
+        assert isinstance(pl_module, ExModelModule)
+        if self._whole_set and (pl_module.lambda_ce or pl_module.merge == "sample"):
+            raise ExmlError(
+                "with whole_set all labels are those of the newest expert, which would make the ex-model forget the "
+                "others: set model.lambda_ce to 0 and model.merge to unit"
+            )
         connect(self.generator, stream, self.size)
         stream.check_experts(self.generator.check)
         num_experts = len(stream.manifest.experts)

@@ -116,6 +116,12 @@ def _check_forward(network: nn.Module, entry: ExpertEntry, manifest: Manifest, p
             f"{path}: the manifest's classifier {entry.classifier!r} is no layer of {type(network).__name__}"
         )
     units = probe(network, manifest.input.shape, f"{path}: {type(network).__name__}")
+    layer = dict(network.named_modules())[entry.classifier] if entry.classifier else None
+    if isinstance(layer, nn.Linear) and layer.out_features != units:
+        raise ExmlError(
+            f"{path}: the manifest's classifier {entry.classifier!r} has {layer.out_features} units, but the network "
+            f"has {units}: name its last linear layer"
+        )
     if units <= max(entry.outputs):
         raise ExmlError(
             f"{path}: the manifest names output unit {max(entry.outputs)}, but the network has units 0 to {units - 1}"

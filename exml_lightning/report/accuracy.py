@@ -47,7 +47,14 @@ def accuracies(stream: ExpertStream, row: Sequence[float], device: torch.device)
     }
 
 
-def write_test(path: Path, stream: ExpertStream, row: Sequence[float], device: torch.device, seconds: float) -> None:
+def write_test(
+    path: Path,
+    stream: ExpertStream,
+    row: Sequence[float],
+    device: torch.device,
+    seconds: float,
+    baseline: str | None = None,
+) -> None:
     """Write `test.json`.
 
     Args:
@@ -56,8 +63,11 @@ def write_test(path: Path, stream: ExpertStream, row: Sequence[float], device: t
         row: Accuracy on each part of its test stream, fractions.
         device: The device that was worked on.
         seconds: How long it took.
+        baseline: Name of the baseline, if one was measured.
     """
     content = {**accuracies(stream, row, device), "seconds_testing": seconds}
+    if baseline is not None:
+        content["baseline"] = baseline
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 

@@ -36,13 +36,12 @@ class AuxiliaryImages(ABC):
                 "more than 0 and at most 1"
             )
 
-    def open(self, root: Path, shape: tuple[int, int, int], num_images: int) -> None:
+    def open(self, root: Path, shape: tuple[int, int, int]) -> None:
         """Read what is needed before training starts, and make sure that an image can be read.
 
         Args:
             root: Folder of all data sets (``data.root``).
             shape: Channels, height and width of the images to draw.
-            num_images: The most that `draw` will be asked for; may be more than there are.
 
         Raises:
             ExmlError: If files or images are missing, if none can be read, or if the experts take neither grey nor RGB

@@ -206,5 +206,14 @@ def to_pixels(image: Image.Image | Tensor) -> Tensor:
 
 def _image_files(folder: Path) -> list[str]:
     """List image files below a folder, links to folders followed, sorted; none where there is no folder."""
-    found = (Path(parent) / name for parent, _, names in os.walk(folder, followlinks=True) for name in names)
-    return sorted(str(path) for path in found if path.suffix.lower() in IMG_EXTENSIONS)
+    found: list[str] = []
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        real = os.path.realpath(parent)
+        if real in seen:  # a link back
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [str(Path(parent) / name) for name in names if Path(name).suffix.lower() in IMG_EXTENSIONS]
+    return sorted(found)

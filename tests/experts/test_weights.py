@@ -107,6 +107,7 @@ def test_weights_of_another_network_are_named(folder):
     [
         ({"outputs": (5, 10)}, r"output unit 10, but the network has units 0 to 9"),
         ({"classifier": "head"}, "classifier 'head' is no layer"),
+        ({"classifier": "features.9"}, "classifier 'features.9' has 84 units, but the network has 10"),
         ({"architecture": Architecture("exml_lightning.models.ResNet99")}, "ResNet99.*cannot be imported"),
         ({"architecture": Architecture("nowhere.Net")}, "cannot be imported"),
         ({"architecture": Architecture("Net")}, "cannot be imported"),

@@ -12,7 +12,7 @@ from exml_lightning.scenarios import FolderImages, Photographs
 
 
 def opened(source, root=Path(), shape=(3, 8, 8)):
-    source.open(root, shape, 100)
+    source.open(root, shape)
     return source
 
 

@@ -15,7 +15,7 @@ DATA = Path(__file__).parents[2] / "data"
 
 
 def opened(source, root=Path(), shape=(3, 8, 8)):
-    source.open(root, shape, 100)
+    source.open(root, shape)
     return source
 
 

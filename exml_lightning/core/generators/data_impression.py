@@ -1,8 +1,9 @@
 """Data impression: images that answer to soft targets drawn from the expert's classifier (Section 4; Nayak 2019)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,18 +33,23 @@ class DataImpression(OptimisedImages):
     See `OptimisedImages` for the other settings.
 
     Args:
-        beta: Scale of the concentration; small ones draw nearly one class, large ones mixtures. The samples of each
-            class take the values in turn.
+        beta: Scale of the concentration; small ones draw nearly one class, large ones mixtures. Of several values each
+            is used for as many samples. It changes nothing for an expert of two classes, whose similarity is always
+            scaled to 1 and 0.
     """
 
-    beta: Sequence[float] = (0.1, 1.0, 10.0)
+    beta: float | list[float] = field(default_factory=lambda: [0.1, 1.0, 10.0])
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            len(self.beta) > 0 and all(beta > 0 for beta in self.beta),
-            f"generator beta is {list(self.beta)}: give one number or more, each more than 0",
+            len(self._betas) > 0 and all(0 < beta < math.inf for beta in self._betas),
+            f"generator beta is {self.beta}: give one number or more, each more than 0",
         )
+
+    @property
+    def _betas(self) -> list[float]:
+        return self.beta if isinstance(self.beta, list) else [self.beta]
 
     def check(self, expert: Expert) -> None:
         """Refuse an expert whose classifier layer is unknown or not linear; see `Generator.check`."""
@@ -56,8 +62,8 @@ class DataImpression(OptimisedImages):
         """Make samples from one expert; see `Generator.generate`."""
         similarity = class_similarity(expert.class_weights()).cpu()
         columns = balanced_columns(num_samples, len(similarity), generator)
-        turn = torch.arange(num_samples) // len(similarity) % len(self.beta)
-        beta = torch.tensor(self.beta, dtype=similarity.dtype)[turn]
+        turn = torch.arange(num_samples) % len(self._betas)
+        beta = torch.tensor(self._betas)[turn[torch.randperm(num_samples, generator=generator)]]
         targets = draw_dirichlet(beta[:, None] * similarity[columns] + EPSILON, generator)
         labels = targets.argmax(dim=1)
         targets = targets.to(expert.classes.device)
@@ -98,8 +104,9 @@ def draw_dirichlet(concentration: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         Float32 ``(n, classes)``; each row sums to 1.
     """
-    seed = int(torch.randint(2**62, (), generator=generator))
-    with torch.random.fork_rng(devices=[]):  # torch.distributions draws from the global state only
-        torch.manual_seed(seed)
-        # In double precision, or the small concentrations underflow to 0.
-        return torch.distributions.Dirichlet(concentration.double()).sample().float()
+    # torch draws gamma variates from the global state only. Their logarithms, since small concentrations underflow:
+    # if G has shape a + 1 and U is uniform, G * U ** (1 / a) has shape a.
+    numpy = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+    shape = concentration.double().numpy()
+    logarithm = np.log(numpy.standard_gamma(shape + 1)) + np.log1p(-numpy.random(shape.shape)) / shape
+    return torch.from_numpy(logarithm).softmax(dim=1).float()

@@ -62,10 +62,13 @@ class Generator(ABC):
         """
 
     def settings(self) -> dict[str, Any]:
-        """Return the class name and the settings, as plain values."""
+        """Return the class path and the settings, as plain values."""
         assert is_dataclass(self)
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-        return {"class": type(self).__name__, **{name: _plain(value) for name, value in values.items()}}
+        return {
+            "class": f"{type(self).__module__}.{type(self).__qualname__}",
+            **{name: _plain(value) for name, value in values.items()},
+        }
 
 
 def _plain(value: Any) -> Any:

@@ -35,8 +35,9 @@ def test_the_whole_set_is_taken_however_many_are_asked_for(make_expert):
 def test_settings_of_auxiliary_name_the_whole_set():
     auxiliary = Auxiliary(whole_set=True)
     auxiliary.draw = lambda n, generator: torch.zeros(1)
-    assert auxiliary.settings() == {"class": "Auxiliary", "whole_set": True}
-    assert Auxiliary().settings() == {"class": "Auxiliary", "whole_set": False}
+    class_path = "exml_lightning.core.generators.auxiliary.Auxiliary"
+    assert auxiliary.settings() == {"class": class_path, "whole_set": True}
+    assert Auxiliary().settings() == {"class": class_path, "whole_set": False}
 
 
 def test_auxiliary_without_images_is_refused(make_expert):

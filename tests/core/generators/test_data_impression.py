@@ -83,6 +83,7 @@ def test_the_smallest_concentrations_still_draw_probabilities():
     draws = draw_dirichlet(torch.full((500, 5), EPSILON), keyed_generator())
     assert draws.isfinite().all()
     assert draws.sum(dim=1).allclose(torch.ones(500))
+    assert draws.argmax(dim=1).bincount().min() > 70  # of 100 expected: no class wins the ties
 
 
 def test_one_step_is_adam_on_the_divergence_written_out(expert_of):
@@ -90,6 +91,7 @@ def test_one_step_is_adam_on_the_divergence_written_out(expert_of):
     buffer = generate(expert, 3, steps=1, temperature=2.0, l2=0.0, blur=0.0, lr=0.05, beta=[2.0])
     draws = keyed_generator("impression")
     columns = torch.randperm(3, generator=draws)
+    torch.randperm(3, generator=draws)  # which sample takes which beta; there is one
     rows = expert.model[-1].weight[[0, 2, 1]]  # own classes only, in the order of `classes`
     unit = rows / rows.norm(dim=1, keepdim=True)
     cosine = unit @ unit.T
@@ -126,14 +128,22 @@ def test_beta_decides_how_certain_the_answers_are(expert_of):
     assert certain > mixed + 0.1
 
 
-def test_each_class_takes_the_betas_in_turn(expert_of, monkeypatch):
+@pytest.mark.parametrize("classes", [(1, 3), (0, 1, 2, 3)])
+def test_each_beta_is_used_for_as_many_samples(classes, expert_of, monkeypatch):
     asked = []
     module = "exml_lightning.core.generators.data_impression.draw_dirichlet"
     monkeypatch.setattr(module, lambda c, generator: asked.append(c) or draw_dirichlet(c, generator))
-    generate(expert_of(), 8, steps=1, beta=[1.0, 5.0])
-    # the two classes of the expert have similarity 1 with themselves and 0 with each other
-    assert asked[0].amax(dim=1).tolist() == pytest.approx([1, 1, 5, 5, 1, 1, 5, 5], abs=0.01)
-    assert asked[0].argmax(dim=1).bincount().tolist() == [4, 4]
+    generate(expert_of(classes=classes), 80, steps=1, beta=[1.0, 5.0])
+    # a class has similarity 1 with itself, which is the most
+    betas, columns = asked[0].max(dim=1)
+    assert sorted(betas.round().tolist()) == [1.0] * 40 + [5.0] * 40
+    assert columns.bincount().tolist() == [80 // len(classes)] * len(classes)
+    for column in range(len(classes)):  # and not by class
+        assert set(betas[columns == column].round().tolist()) == {1.0, 5.0}
+
+
+def test_one_beta_alone(expert_of):
+    assert torch.equal(generate(expert_of(), 4, beta=2.0).images, generate(expert_of(), 4, beta=[2.0]).images)
 
 
 @pytest.mark.parametrize(("classes", "samples"), [((2,), 4), ((1, 3), 5), ((1, 3), 1)])
@@ -173,7 +183,7 @@ def test_an_expert_without_a_named_linear_classifier_is_refused(make_expert):
         DataImpression().check(expert)
 
 
-@pytest.mark.parametrize("beta", [[], [0.0], [1.0, -1.0]])
+@pytest.mark.parametrize("beta", [0.0, [], [0.0], [1.0, -1.0], [torch.inf], [torch.nan]])
 def test_impossible_betas_are_refused(beta):
     with pytest.raises(ExmlError, match="beta"):
         DataImpression(beta=beta)

@@ -11,7 +11,7 @@ ORIGINALS = (torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 8,
 
 def replay(expert, n, key="replay"):
     generator = Replay()
-    generator.originals = lambda experience: ORIGINALS if experience == expert.experience else None
+    generator.originals = [(torch.zeros(0), torch.zeros(0)), (torch.zeros(0), torch.zeros(0)), ORIGINALS]
     return generator.generate(expert, n, keyed_generator(key))
 
 
@@ -29,7 +29,7 @@ def test_replay_serves_originals_normalised_with_their_labels(make_expert):
 
 
 def test_replay_repeats_all_equally_where_there_are_too_few(make_expert):
-    counts = torch.tensor(values(replay(make_expert(), 12))).bincount()
+    counts = torch.tensor(values(replay(make_expert(experience=2), 12))).bincount()
     assert counts.sum() == 12
     assert set(counts.tolist()) == {2, 3}
 
@@ -37,6 +37,9 @@ def test_replay_repeats_all_equally_where_there_are_too_few(make_expert):
 def test_replay_without_data_is_refused(make_expert):
     with pytest.raises(ExmlError, match="original training data"):
         Replay().generate(make_expert(), 2, keyed_generator())
+    for experience in (1, 3):  # one without images, one that the scenario does not have
+        with pytest.raises(ExmlError, match=f"none for expert {experience}"):
+            replay(make_expert(experience=experience), 2)
 
 
 def precomputed(n):
@@ -66,5 +69,6 @@ def test_precomputed_with_too_few_is_refused(make_expert):
 
 
 def test_settings_are_plain_values():
-    assert Replay().settings() == {"class": "Replay"}
-    assert precomputed(1).settings() == {"class": "Precomputed", "folder": None}
+    module = "exml_lightning.core.generators"
+    assert Replay().settings() == {"class": f"{module}.replay.Replay"}
+    assert precomputed(1).settings() == {"class": f"{module}.precomputed.Precomputed", "folder": None}

@@ -416,8 +416,10 @@ class Flat(torch.nn.Module):
         return self.linear(images.flatten(1))
 
 
-def test_the_ex_model_may_have_another_architecture(small_run, tmp_path):
-    main([*small_run(), "--model.architecture", '{"class_path": "tests.test_cli.Flat"}'])
+def test_the_ex_model_may_have_another_architecture(small_run, tmp_path, capsys):
+    flat = [*small_run(), "--model.architecture", '{"class_path": "tests.test_cli.Flat"}']
+    assert "set model.start to scratch" in refused(flat, capsys)
+    main([*flat, "--model.start", "scratch"])
     manifest = read_manifest(tmp_path / "run" / "ex_model")
     assert manifest.experts[0].architecture.class_path == "tests.test_cli.Flat"
     assert load_expert(tmp_path / "run" / "ex_model", manifest, 0).model(torch.zeros(1, 1, 32, 32)).shape == (

@@ -50,7 +50,7 @@ def test_expert_with_reset_is_a_copy_of_the_newest(start_of, digit_experts):
 
 def test_scratch_is_the_one_initial_model_of_a_run(start_of):
     initial = Architecture("exml_lightning.models.LeNet5", {"num_classes": 10}).build(1234, "ex-model").state_dict()
-    for name, tensor in start_of().state_dict().items():
+    for name, tensor in start_of("--model.start", "scratch").state_dict().items():
         assert torch.equal(tensor, initial[name])
 
 
@@ -64,7 +64,7 @@ def test_reset_goes_back_to_the_initial_model_at_each_experience(small_run, rese
         begun.append({name: tensor.clone() for name, tensor in module.network.state_dict().items()})
 
     monkeypatch.setattr(ExModelModule, "begin_experience", recorded)
-    main([*small_run(), "--model.reset_each_experience", str(reset).lower()])
+    main([*small_run(), "--model.start", "scratch", "--model.reset_each_experience", str(reset).lower()])
     first, second = begun
     assert all(torch.equal(first[name], second[name]) for name in first) == reset
 

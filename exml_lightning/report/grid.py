@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -30,18 +31,23 @@ def save_grid(
     """
     present = labels.unique().tolist()
     shown = present[:max_classes]
-    figure = Figure(figsize=(0.7 * per_class + 1.6, 0.75 * len(shown) + 0.6), dpi=110, layout="constrained")
-    axes = figure.subplots(len(shown), per_class, squeeze=False)
-    for row, label in zip(axes, shown, strict=True):
+    height, width = images.shape[2:]
+    gap = max(width // 8, 1)
+    canvas = torch.ones(len(shown) * (height + gap) - gap, per_class * (width + gap) - gap, 3)
+    names = []
+    for i, label in enumerate(shown):
         members = (labels == label).nonzero().flatten()
-        pixels = images[members[:per_class]].cpu().permute(0, 2, 3, 1).numpy()
-        for column, axis in enumerate(row):
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.spines[:].set_visible(False)
-            if column < len(pixels):
-                axis.imshow(pixels[column].squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        row[0].set_ylabel(f"{class_names[label]}\n({len(members)})", rotation=0, ha="right", va="center")
+        names.append(f"{class_names[label]}\n({len(members)})")
+        for j, image in enumerate(images[members[:per_class]].cpu()):
+            top, left = i * (height + gap), j * (width + gap)
+            canvas[top : top + height, left : left + width] = image.permute(1, 2, 0)  # one channel becomes three
+    figure = Figure(figsize=(0.7 * per_class + 1.6, 0.75 * len(shown) + 0.6), dpi=110, layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(canvas.numpy(), interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([i * (height + gap) + (height - 1) / 2 for i in range(len(shown))], names)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
     more = f", first {len(shown)} of {len(present)} classes" if len(shown) < len(present) else ""
     figure.suptitle(f"{path.stem}: {len(labels)} new images{more}", fontsize="medium")
     FigureCanvasAgg(figure)

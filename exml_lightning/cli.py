@@ -99,7 +99,12 @@ def _run(args: list[str]) -> None:
         print(f"exml: error: {cause}", file=sys.stderr)
         raise SystemExit(1) from None
     except MisconfigurationException as error:
-        print(f"exml: error: {' '.join(str(error).split())}", file=sys.stderr)
+        hint = (
+            "; choose a device with trainer.accelerator, or -c configs/trainer/cpu.yaml"
+            if "backend" in str(error)
+            else ""
+        )
+        print(f"exml: error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         raise SystemExit(1) from None
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning turns Ctrl-C into sys.exit(1) while it handles the interrupt.

@@ -156,7 +156,8 @@ def generate_files(
         if path.is_file():
             if read_buffer(path).about != json.loads(json.dumps(keys[k])):
                 raise ExmlError(
-                    f"{path} holds other samples: write elsewhere with --generate.folder DIR, or delete that file"
+                    f"{path} holds other samples: delete it and those beside it, or write elsewhere with "
+                    "--generate.folder DIR (which a fit finds with --buffer.generator.folder DIR)"
                 )
             there.add(k)
     for k in chosen:

@@ -298,5 +298,7 @@ class ExModelModule(LightningModule):
             "start": self.start,
             "reset_each_experience": self.reset_each_experience,
             "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}",
-            "lr_scheduler": None if schedule is None else f"{type(schedule).__name__} {schedule.state_dict()}",
+            "lr_scheduler": self.lr_scheduler
+            if schedule is None or self.lr_scheduler == "cosine"
+            else f"{type(schedule).__name__} {schedule.state_dict()}",
         }

@@ -66,8 +66,8 @@ class _Files:
         wanted = self._size // (expert.experience + 1)
         if len(content.samples) < wanted:
             raise ExmlError(
-                f"{path} has {len(content.samples)} samples, but {wanted} are asked for: generate more with "
-                f"--generate.num_samples {wanted}, or make buffer.size smaller"
+                f"{path} has {len(content.samples)} samples, but {wanted} are asked for: delete it and "
+                f"generate more with --generate.num_samples {wanted}, or make buffer.size smaller"
             )
         labels = _match_classes(path, content.samples.labels, content.class_names, self._manifest, expert)
         return Buffer(

@@ -64,7 +64,7 @@ class SyntheticBufferCallback(Callback):
         if self.size < trainer.fit_loop.max_epochs:
             raise ExmlError(
                 f"buffer.size is {self.size}, but the stream has {trainer.fit_loop.max_epochs} experts: "
-                "each needs a place in the buffer"
+                f"each needs a place in the buffer, so give {trainer.fit_loop.max_epochs} or more"
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -58,7 +58,10 @@ class AuxiliaryImages(ABC):
             if isinstance(image, Tensor):
                 return
             failure = failure or image
-        raise ExmlError(f"data.auxiliary: {self.describe()} has no image that can be read. {failure}")
+        raise ExmlError(
+            f"data.auxiliary: no image of {self.describe()} can be read; the first: {failure}. Replace them, or name "
+            "other images"
+        )
 
     @abstractmethod
     def __len__(self) -> int:

@@ -1,9 +1,11 @@
 """Which checkpoint a run goes on with."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
 
@@ -56,3 +58,23 @@ def _check_checkpoint(path: Path) -> None:
         ) from error
     if not isinstance(content, dict) or not {"pytorch-lightning_version", "ExpertStream"} <= content.keys():
         raise ExmlError(f"--ckpt_path: {path} is not a checkpoint of `exml fit`")
+
+
+def check_same_weights(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    """Compare the ex-model with that of a checkpoint.
+
+    Args:
+        ours: State dict of the ex-model.
+        theirs: State dict in the checkpoint.
+
+    Raises:
+        ExmlError: If names or shapes of the weights differ.
+    """
+    shapes = {name: list(tensor.shape) for name, tensor in ours.items()}
+    saved = {name: list(tensor.shape) for name, tensor in theirs.items()}
+    if shapes != saved:
+        differing = sorted(k for k in shapes.keys() | saved.keys() if shapes.get(k) != saved.get(k))
+        raise ExmlError(
+            f"the checkpoint is of another ex-model: {differing[:3]} differ; "
+            "give the configuration that it was trained with"
+        )

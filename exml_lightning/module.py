@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from exml_lightning.checkpoints import check_same_weights
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.losses import distillation_kl, distillation_mse, known_cross_entropy
@@ -275,14 +276,7 @@ class ExModelModule(LightningModule):
         Raises:
             ExmlError: If names or shapes of the weights differ.
         """
-        ours = {name: list(tensor.shape) for name, tensor in self.state_dict().items()}
-        theirs = {name: list(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
-        if ours != theirs:
-            differing = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
-            raise ExmlError(
-                f"the checkpoint is of another ex-model: {differing[:3]} differ; "
-                "give the configuration that it was trained with"
-            )
+        check_same_weights(self.state_dict(), checkpoint["state_dict"])
 
     def settings(self) -> dict[str, Any]:
         """Return what must stay the same for a run to continue, as plain values."""

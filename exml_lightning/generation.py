@@ -147,22 +147,10 @@ def generate_files(
     stream.prepare_data()
     stream.check_manifest()
     connect(generator, stream, size)
-    keys, there = {}, set()
-    for k in chosen:
-        expert = stream.load_expert(k, torch.device("cpu"))
-        generator.check(expert)
-        keys[k] = _describe(generator, stream, expert, amounts[k])
-        path = generated_file(folder, k)
+    paths = {k: generated_file(folder, k) for k in chosen}
+    keys = {k: _check(generator, stream, k, amounts[k], paths[k]) for k in chosen}
+    for k, path in paths.items():
         if path.is_file():
-            if read_buffer(path).about != json.loads(json.dumps(keys[k])):
-                raise ExmlError(
-                    f"{path} holds other samples: delete it and those beside it, or write elsewhere with "
-                    "--generate.folder DIR (which a fit finds with --buffer.generator.folder DIR)"
-                )
-            there.add(k)
-    for k in chosen:
-        path = generated_file(folder, k)
-        if k in there:
             print(f"expert {k + 1}/{count}: {path} is there already")
             samples = read_buffer(path).samples
         else:
@@ -170,6 +158,19 @@ def generate_files(
                 generator, stream, stream.load_expert(k, device), amounts[k], count, cache, show_progress
             )
             write_buffer(path, BufferFile(samples, manifest.class_names, manifest.input, keys[k]))
+            print(f"expert {k + 1}/{count}: {len(samples)} images in {path} and {path.with_suffix('.png').name}")
         pixels = manifest.input.denormalize(samples.images)
         save_grid(path.with_suffix(".png"), pixels, samples.labels, manifest.class_names)
-        print(f"expert {k + 1}/{count}: {len(samples)} images in {path} and {path.with_suffix('.png').name}")
+
+
+def _check(generator: Generator, stream: ExpertStream, index: int, num_samples: int, path: Path) -> dict[str, Any]:
+    """Say what an expert's samples depend on; refuse the expert, or a file of other samples in their place."""
+    expert = stream.load_expert(index, torch.device("cpu"))
+    generator.check(expert)
+    key = _describe(generator, stream, expert, num_samples)
+    if path.is_file() and read_buffer(path).about != json.loads(json.dumps(key)):
+        raise ExmlError(
+            f"{path} holds other samples: delete it and those beside it, or write elsewhere with "
+            "--generate.folder DIR (which a fit finds with --buffer.generator.folder DIR)"
+        )
+    return key

@@ -19,6 +19,9 @@ from exml_lightning.loaders import BufferLoader, ImageLoader
 from exml_lightning.scenarios import RUN_SEEDS, AuxiliaryImages, Scenario, TestPart
 
 
+NO_SCENARIO = "which scenario? Give data.scenario, for instance with -c configs/split_digits.yaml"
+
+
 class ExpertStream(LightningDataModule):
     """A stream of trained experts, one in memory at a time.
 
@@ -108,7 +111,7 @@ class ExpertStream(LightningDataModule):
             ExmlError: If none was given.
         """
         if self._scenario is None:
-            raise ExmlError("which scenario? Give data.scenario, for instance with -c configs/split_digits.yaml")
+            raise ExmlError(NO_SCENARIO)
         return self._scenario
 
     def _default_experts(self) -> Path:

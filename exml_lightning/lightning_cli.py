@@ -20,7 +20,7 @@ from exml_lightning.callbacks import (
 from exml_lightning.checkpoints import find_checkpoint
 from exml_lightning.cli import VERBS
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.data import ExpertStream
+from exml_lightning.data import NO_SCENARIO, ExpertStream
 from exml_lightning.experts.training import ExpertRecipe, train_experts
 from exml_lightning.files import check_folder, write_text
 from exml_lightning.generation import GenerateOptions, generate_files
@@ -115,7 +115,7 @@ class StreamCLI(LightningCLI):
         config = self._section()
         if config.data.scenario is None:
             if self.verb != "generate":
-                raise ExmlError("which scenario? Give data.scenario, for instance with -c configs/split_digits.yaml")
+                raise ExmlError(NO_SCENARIO)
             return
         if config.baseline is not None and self.subcommand is not None:
             _check_baseline(self.subcommand, config.ckpt_path)

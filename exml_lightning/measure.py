@@ -104,10 +104,9 @@ def _check(baseline: Baseline, stream: ExpertStream, manifest: Manifest, buffer:
         connect(buffer.generator, stream, buffer.size)
 
     def check(expert: Expert) -> None:
-        if expert.experience < num_experts:
-            baseline.check_expert(expert, num_classes)
-            if baseline.needs_samples:
-                buffer.generator.check(expert)
+        baseline.check_expert(expert, num_classes)
+        if baseline.needs_samples:
+            buffer.generator.check(expert)
 
     stream.check_experts(check)
 

@@ -32,33 +32,22 @@ def test_a_scenario_is_complete(scenario, verb, capsys):
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_strategy_stacks_on_every_scenario(scenario, strategy, capsys):
-    config = printed(
-        capsys,
-        "fit",
-        "-c",
-        str(CONFIGS / f"{scenario}.yaml"),
-        "-c",
-        str(CONFIGS / "strategies" / f"{strategy}.yaml"),
-    )
-    class_name = config["buffer"]["generator"]["class_path"].rpartition(".")[2]
-    assert class_name.lower() == strategy.replace("_", "")
+@pytest.mark.parametrize("overlay", [f"strategies/{name}" for name in STRATEGIES])
+def test_a_strategy_stacks_on_every_scenario(scenario, overlay, capsys):
+    assert_stacks("fit", scenario, overlay, lambda config: config["buffer"]["generator"], capsys)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("baseline", BASELINES)
-def test_a_baseline_stacks_on_every_scenario(scenario, baseline, capsys):
-    config = printed(
-        capsys,
-        "test",
-        "-c",
-        str(CONFIGS / f"{scenario}.yaml"),
-        "-c",
-        str(CONFIGS / "baselines" / f"{baseline}.yaml"),
-    )
-    class_name = config["baseline"]["class_path"].rpartition(".")[2]
-    assert class_name.lower() == baseline.replace("_", "")
+@pytest.mark.parametrize("overlay", [f"baselines/{name}" for name in BASELINES])
+def test_a_baseline_stacks_on_every_scenario(scenario, overlay, capsys):
+    assert_stacks("test", scenario, overlay, lambda config: config["baseline"], capsys)
+
+
+def assert_stacks(verb, scenario, overlay, chosen, capsys):
+    """A file is named after the class that it chooses."""
+    config = printed(capsys, verb, "-c", str(CONFIGS / f"{scenario}.yaml"), "-c", str(CONFIGS / f"{overlay}.yaml"))
+    class_name = chosen(config)["class_path"].rpartition(".")[2]
+    assert class_name.lower() == Path(overlay).name.replace("_", "")
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)

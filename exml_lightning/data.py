@@ -18,7 +18,6 @@ from exml_lightning.experts.manifest import FILE_NAME
 from exml_lightning.loaders import BufferLoader, ImageLoader
 from exml_lightning.scenarios import RUN_SEEDS, AuxiliaryImages, Scenario, TestPart
 
-
 NO_SCENARIO = "which scenario? Give data.scenario, for instance with -c configs/split_digits.yaml"
 
 

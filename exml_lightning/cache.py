@@ -43,6 +43,7 @@ def describe_samples(
         "outputs": expert.outputs.tolist(),
         "classifier": expert.classifier,
         "input": asdict(expert.image_format),
+        "own_input": asdict(expert.own_format),
         "experience": expert.experience,
         "task": expert.task,
         "num_samples": num_samples,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from exml_lightning.core.conversion import InputConversion
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 
@@ -17,10 +18,14 @@ class Expert(nn.Module):
             its parameters stop asking for gradients.
         classes: Class indices in the stream that the expert knows, in the order of `outputs`.
         outputs: The unit of the network that stands for each of `classes`.
-        image_format: The input the network expects.
+        image_format: The images it is shown: those that the ex-model takes.
         experience: Place in the stream, from 0.
         task: Task label.
         classifier: Dotted name of the last linear layer within `model`; None if unknown.
+        own_format: The input the network expects, to which images are converted; None for `image_format`.
+
+    Raises:
+        ExmlError: If images cannot be converted to what the network expects.
     """
 
     classes: Tensor
@@ -35,9 +40,14 @@ class Expert(nn.Module):
         experience: int = 0,
         task: int = 0,
         classifier: str | None = None,
+        own_format: ImageFormat | None = None,
     ) -> None:
         super().__init__()
         self.model = model
+        self.own_format = own_format or image_format
+        self.convert = (
+            nn.Identity() if self.own_format == image_format else InputConversion(image_format, self.own_format)
+        )
         self.image_format = image_format
         self.experience = experience
         self.task = task
@@ -48,15 +58,15 @@ class Expert(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the logits of the classes the expert knows.
+        """Compute the logits of the classes the expert knows. Gradients flow to `images`.
 
         Args:
-            images: Normalised images, ``(n, channels, height, width)``.
+            images: Images normalised by `image_format`, ``(n, channels, height, width)``.
 
         Returns:
             Logits ``(n, len(classes))``, in the order of `classes`.
         """
-        logits: Tensor = self.model(images)
+        logits: Tensor = self.model(self.convert(images))
         return logits[:, self.outputs]
 
     def own_logits(self, images: Tensor, num_classes: int) -> Tensor:
@@ -84,7 +94,7 @@ class Expert(nn.Module):
         Returns:
             Logits ``(n, num_classes)``; minus infinity for the classes that a narrow head does not know.
         """
-        logits: Tensor = self.model(images)
+        logits: Tensor = self.model(self.convert(images))
         if self._aligned and logits.shape[1] == num_classes:
             return logits
         return self._in_columns(logits[:, self.outputs], num_classes)

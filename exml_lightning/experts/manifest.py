@@ -28,6 +28,7 @@ class ExpertEntry:
         classes: Names of the classes it knows.
         outputs: The output unit of each of `classes`.
         task: Task label.
+        input: The images it expects, where they are not those of the stream.
         classifier: Dotted name of its last linear layer within the network; None if unknown.
         accuracy: On its own classes, a fraction; None if unknown.
         training: How it was trained, for people and to tell whether to train it again.
@@ -39,6 +40,7 @@ class ExpertEntry:
     classes: tuple[str, ...]
     outputs: tuple[int, ...]
     task: int = 0
+    input: ImageFormat | None = None
     classifier: str | None = None
     accuracy: float | None = None
     training: dict[str, Any] = field(default_factory=dict)
@@ -52,7 +54,7 @@ class Manifest:
         scenario: Name of the scenario.
         run: The run, 0 to 4; None where it has no meaning.
         class_names: All classes of the stream; the place of a name is its class index.
-        input: The images that the experts expect.
+        input: The images of the stream: those that the ex-model takes, and every expert that names no others.
         experts: The experts, in the order of the stream.
     """
 
@@ -105,17 +107,11 @@ def _parse(raw: object) -> Manifest:
     if values.pop("format", None) != FORMAT:
         raise ExmlError(f"format must be {FORMAT}")
     _only(values, [f.name for f in fields(Manifest)], "the file")
-    image_format = _mapping(_need(values, "input"), "input")
-    _only(image_format, ["shape", "mean", "std"], "input")
     manifest = Manifest(
         scenario=str(_need(values, "scenario")),
         run=_optional(values, "run", int, "the file"),
         class_names=_names(_need(values, "class_names"), "class_names"),
-        input=ImageFormat(
-            _triple(_need(image_format, "shape")),
-            _numbers(_need(image_format, "mean"), "input.mean"),
-            _numbers(_need(image_format, "std"), "input.std"),
-        ),
+        input=_image_format(_need(values, "input"), "input"),
         experts=tuple(
             _parse_expert(entry, f"experts[{i}]") for i, entry in enumerate(_list(_need(values, "experts"), "experts"))
         ),
@@ -153,6 +149,7 @@ def _parse_expert(raw: object, where: str) -> ExpertEntry:
         classes=classes,
         outputs=outputs,
         task=int(values.get("task", 0)),
+        input=None if values.get("input") is None else _image_format(values["input"], f"{where}.input"),
         classifier=_optional(values, "classifier", str, where),
         accuracy=_optional(values, "accuracy", float, where),
         training=_mapping(values.get("training") or {}, f"{where}.training"),
@@ -201,11 +198,17 @@ def _numbers(value: object, where: str) -> tuple[float, ...]:
     return tuple(float(number) for number in _list(value, where))
 
 
-def _triple(value: object) -> tuple[int, int, int]:
-    sizes = [int(size) for size in _list(value, "input.shape")]
+def _image_format(value: object, where: str) -> ImageFormat:
+    values = _mapping(value, where)
+    _only(values, [f.name for f in fields(ImageFormat)], where)
+    sizes = [int(size) for size in _list(_need(values, "shape", where), f"{where}.shape")]
     if len(sizes) != 3:
-        raise ExmlError("input.shape must be [channels, height, width]")
-    return sizes[0], sizes[1], sizes[2]
+        raise ExmlError(f"{where}.shape must be [channels, height, width]")
+    return ImageFormat(
+        (sizes[0], sizes[1], sizes[2]),
+        _numbers(_need(values, "mean", where), f"{where}.mean"),
+        _numbers(_need(values, "std", where), f"{where}.std"),
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -106,7 +106,14 @@ def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
     load_weights(network, path)
     _check_forward(network, entry, manifest, path)
     return Expert(
-        network, manifest.classes_of(index), entry.outputs, manifest.input, index, entry.task, entry.classifier
+        network,
+        manifest.classes_of(index),
+        entry.outputs,
+        manifest.input,
+        index,
+        entry.task,
+        entry.classifier,
+        entry.input,
     )
 
 
@@ -115,7 +122,7 @@ def _check_forward(network: nn.Module, entry: ExpertEntry, manifest: Manifest, p
         raise ExmlError(
             f"{path}: the manifest's classifier {entry.classifier!r} is no layer of {type(network).__name__}"
         )
-    units = probe(network, manifest.input.shape, f"{path}: {type(network).__name__}")
+    units = probe(network, (entry.input or manifest.input).shape, f"{path}: {type(network).__name__}")
     layer = dict(network.named_modules())[entry.classifier] if entry.classifier else None
     if isinstance(layer, nn.Linear) and layer.out_features != units:
         raise ExmlError(

@@ -1,0 +1,92 @@
+"""Image files decoded once: a uint8 tensor, kept on disk beside them."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+from tqdm.auto import tqdm
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.files import write_whole
+
+log = logging.getLogger(__name__)
+
+
+def decode_images(files: Sequence[Path], shape: tuple[int, int, int], cache: Path) -> Tensor:
+    """Decode RGB image files, or take them from the cache if none of them has changed.
+
+    Args:
+        files: The files; each is decoded to RGB and must have the size of `shape`.
+        shape: Channels (3), height and width.
+        cache: The file of the cache, replaced where it belongs to other files. Where it cannot be written, a warning
+            says so and the images are decoded again the next time.
+
+    Returns:
+        uint8 ``(len(files), 3, height, width)``; from the cache it is mapped into memory, not read as a whole.
+
+    Raises:
+        ExmlError: If a file is missing, broken, or has another size; names it.
+    """
+    key = _fingerprint(files, shape)
+    found = _find(cache, key, (len(files), *shape))
+    if found is not None:
+        return found
+    images = torch.empty(len(files), *shape, dtype=torch.uint8)
+
+    def decode(index: int) -> None:
+        images[index] = _decode(files[index], shape)
+
+    with ThreadPoolExecutor() as threads:
+        work = threads.map(decode, range(len(files)))
+        for _ in tqdm(work, total=len(files), desc=f"Decoding {cache.stem}", dynamic_ncols=True):
+            pass
+    try:
+        write_whole(cache, lambda part: save_file({"images": images}, part, {"key": key}))
+    except (OSError, SafetensorError) as error:  # a folder that may only be read must not cost the run
+        log.warning("%s cannot be written (%s): the images will be decoded again the next time", cache, error)
+    return images
+
+
+def _fingerprint(files: Sequence[Path], shape: tuple[int, int, int]) -> str:
+    """Hash names, sizes and times of the files."""
+    digest = hashlib.sha256(repr(shape).encode())
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise ExmlError(f"{file} cannot be read ({error.strerror}): fetch it again") from error
+        digest.update(f"{file.parent.name}/{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _find(cache: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:
+    if not cache.is_file():
+        return None
+    try:
+        with safe_open(cache, framework="pt") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            images: Tensor = file.get_tensor("images")
+    except (SafetensorError, OSError) as error:
+        log.warning("%s is broken (%s): decoding the images again", cache, error)
+        return None
+    return images if images.shape == shape and images.dtype == torch.uint8 else None
+
+
+def _decode(file: Path, shape: tuple[int, int, int]) -> Tensor:
+    try:
+        with Image.open(file) as image:
+            pixels: Tensor = transforms.pil_to_tensor(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ExmlError(f"{file} is no whole image ({error}): fetch it again") from error
+    if pixels.shape != shape:
+        raise ExmlError(f"{file} has {pixels.shape[2]}x{pixels.shape[1]} pixels: it must have {shape[2]}x{shape[1]}")
+    return pixels

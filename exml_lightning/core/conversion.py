@@ -25,6 +25,12 @@ class InputConversion(nn.Module):
         ExmlError: If the channels differ and are not 1 and 3.
     """
 
+    source_mean: Tensor
+    source_std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+    luma: Tensor
+
     def __init__(self, source: ImageFormat, target: ImageFormat) -> None:
         super().__init__()
         self.source, self.target = source, target

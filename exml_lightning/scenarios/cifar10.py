@@ -79,7 +79,7 @@ class CIFAR10(ImageDataset):
             ) from error
 
 
-class _Split(torchvision.datasets.CIFAR10):
+class _Split(torchvision.datasets.CIFAR10):  # type: ignore[misc]  # torchvision has no types
     """Checks and opens the files of one split only: a fit must not depend on training images."""
 
     def _check_integrity(self) -> bool:

@@ -5,6 +5,7 @@ import logging
 import sys
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 
 VERBS = {
     "experts": "train the stream of experts of a scenario and write them with a manifest",
@@ -12,6 +13,8 @@ VERBS = {
     "validate": "print the accuracy of a checkpoint, or of a baseline, on the test stream",
     "generate": "write images made from experts of a folder: buffer files and pictures",
     "test": "measure the accuracy of a checkpoint, or of a baseline, on the test stream and write test.json",
+    "manifest": "describe trained classifiers of your own, so that they can be learned",
+    "predict": "label a folder of images by an ex-model",
 }
 
 HELP = """\
@@ -29,6 +32,9 @@ examples:
   exml generate --data.experts checkpoints/split_digits/run0 --generate.num_samples 50
   exml test -c configs/split_mnist.yaml --data.root data --ckpt_path last
   exml test -c configs/split_mnist.yaml -c configs/baselines/min_entropy.yaml --data.root data
+  exml manifest DIR --architecture torchvision.models.resnet18 --classes cat dog bird --size 224
+  exml fit -c configs/from_folder.yaml --data.experts DIR
+  exml predict runs/split_digits/model_inversion/run0/ex_model photos --output predictions.csv
 
 `exml VERB --help` lists the options of a verb; `exml VERB -c FILE --print_config` shows the whole configuration.
 """
@@ -55,6 +61,12 @@ def main(args: list[str] | None = None) -> None:
         hint = f"did you mean `exml {close[0]}`?" if close else f"verbs: {', '.join(VERBS)}"
         print(f"exml: error: no verb {args[0]!r}; {hint}", file=sys.stderr)
         raise SystemExit(2)
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # for networks of the user's own, as `python -m exml_lightning` does
+    if args[0] in ("manifest", "predict"):
+        _run_alone(args)
+        return
     if not any(word.startswith(("-c", "--config", "--data", "--help", "-h")) for word in args[1:]):
         what, option = (
             ("experts", "--data.experts checkpoints/split_digits/run0")
@@ -66,6 +78,20 @@ def main(args: list[str] | None = None) -> None:
     _run(args)
 
 
+def _run_alone(args: list[str]) -> None:
+    from exml_lightning.commands import run_manifest, run_predict
+    from exml_lightning.core.errors import ExmlError
+
+    try:
+        (run_manifest if args[0] == "manifest" else run_predict)(args[1:])
+    except ExmlError as error:
+        print(f"exml: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("\nexml: stopped; nothing was written", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
 def _run(args: list[str]) -> None:
     # Lightning takes seconds to import: not for --help. These say what is not so here, or what is on purpose.
     for message in (
@@ -73,6 +99,7 @@ def _run(args: list[str]) -> None:
         ".*in eval mode at the start of training.*",
         ".*does not have many workers.*",
         ".*args parameter is intended to run from within Python.*",
+        ".*Total length of .list. across ranks is zero.*",
         ".*isinstance.treespec, LeafSpec.. is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message=message)

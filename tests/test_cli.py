@@ -18,6 +18,8 @@ from exml_lightning.experts import load_expert, read_manifest, write_manifest
 from exml_lightning.scenarios import MNIST, Digits
 from tests.scenarios.test_datasets import write_idx
 
+CONFIGURED = [verb for verb in VERBS if verb not in ("manifest", "predict")]
+
 
 def refused(args: list[str], capsys, code: int = 1) -> str:
     """Run, and return the one line that says what is wrong."""
@@ -188,7 +190,7 @@ def test_help_and_version(capsys):
     assert "0.1.0" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", CONFIGURED)
 def test_help_of_a_verb_explains_every_option_of_ours(verb, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([verb, "--help"])
@@ -205,6 +207,36 @@ def test_help_of_a_verb_explains_every_option_of_ours(verb, capsys):
     assert "Folder of the experts" in out
 
 
+@pytest.mark.parametrize("verb", ["manifest", "predict"])
+def test_help_of_the_verbs_without_a_configuration_is_quick(verb):
+    """No torch, no Lightning."""
+    code = f"""
+import sys
+from exml_lightning.cli import main
+try:
+    main(["{verb}", "--help"])
+except SystemExit:
+    print("torch" in sys.modules or "lightning" in sys.modules)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "positional arguments" in out
+    assert out.endswith("False\n")
+
+
+def test_networks_in_the_working_directory_are_found(tmp_path):
+    """By the console script, too, whose folder is another."""
+    (tmp_path / "my_networks.py").write_text(
+        "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(16, 2))\n"
+    )
+    (tmp_path / "own").mkdir()
+    torch.save({"1.weight": torch.ones(2, 16), "1.bias": torch.ones(2)}, tmp_path / "own" / "a.pt")
+    code = "import sys; sys.path.remove(''); from exml_lightning.cli import main; main()"
+    options = ["--architecture", "my_networks.Net", "--classes", "a", "b", "--size", "4", "--channels", "1"]
+    subprocess.run([sys.executable, "-c", code, "manifest", "own", *options], cwd=tmp_path, check=True)
+    assert read_manifest(tmp_path / "own").experts[0].classifier == "1"
+
+
 def test_exml_is_a_command():
     out = subprocess.run(
         [sys.executable, "-m", "exml_lightning", "--version"], capture_output=True, text=True, check=True
@@ -217,7 +249,7 @@ def test_a_misspelt_verb_gets_a_suggestion(capsys):
     assert "verbs:" in refused(["xyzzy"], capsys, code=2)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", CONFIGURED)
 def test_a_verb_alone_asks_for_what_it_needs(verb, capsys):
     example = "--data.experts checkpoints" if verb == "generate" else "-c configs/split_digits.yaml"
     assert f"exml {verb} {example}" in refused([verb], capsys, code=2)

@@ -6,3 +6,8 @@ class ExmlError(ValueError):
 
     The command line prints the message in one line and exits with status 1; no traceback.
     """
+
+
+def one_line(error: Exception) -> str:
+    """Put what an error says on one line; its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

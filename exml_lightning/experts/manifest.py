@@ -1,5 +1,6 @@
 """`manifest.yaml`: what a folder of experts says about each of them (docs/manifest.md)."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -122,7 +123,51 @@ def _parse(raw: object) -> Manifest:
         unknown = [name for name in expert.classes if name not in manifest.class_names]
         if unknown:
             raise ExmlError(f"experts[{i}].classes: {unknown} is not in class_names {list(manifest.class_names)}")
+    check_experts(manifest.experts)
     return manifest
+
+
+def check_experts(experts: Sequence[ExpertEntry]) -> None:
+    """Refuse experts that give one class two names, or that say two things of the same weights.
+
+    Names that differ only in case, spaces, ``-`` or ``_`` are one class, unless an expert knows both of them.
+
+    Args:
+        experts: The experts of a stream.
+
+    Raises:
+        ExmlError: Names the classes, the files and the remedy.
+    """
+    known: dict[str, str] = {}
+    for name in dict.fromkeys(name for expert in experts for name in expert.classes):
+        other = known.setdefault(_bare(name), name)
+        if other != name and not any({name, other} <= set(expert.classes) for expert in experts):
+            raise ExmlError(
+                f"one class has two names: {other!r} in {_files(experts, other)}, {name!r} in {_files(experts, name)}; "
+                "give it one name (or, if they are two classes, names that differ in more than case, spaces, - and _)"
+            )
+    for i, expert in enumerate(experts):
+        for other_expert in experts[:i]:
+            if (expert.sha256, expert.task) != (other_expert.sha256, other_expert.task):
+                continue
+            if dict(zip(expert.outputs, expert.classes, strict=True)) != dict(
+                zip(other_expert.outputs, other_expert.classes, strict=True)
+            ):
+                raise ExmlError(
+                    f"{other_expert.file} and {expert.file} hold the same weights (sha256) but are said to know "
+                    f"{list(other_expert.classes)} and {list(expert.classes)}: correct one of them, or give them "
+                    "different tasks if each is a head of a multi-task model"
+                )
+
+
+def _bare(name: str) -> str:
+    """What is left of a class name without case and separators; between digits, and before a number, they count."""
+    name = re.sub(r"(?<=[^\W\d_])[\s_-]+|[\s_-]+(?=[^\W\d_])", "", name.strip().casefold())
+    return re.sub(r"(?<=\d)[\s_-]+(?=\d)", " ", name)
+
+
+def _files(experts: Sequence[ExpertEntry], name: str) -> str:
+    return ", ".join(dict.fromkeys(expert.file for expert in experts if name in expert.classes))
 
 
 def _parse_expert(raw: object, where: str) -> ExpertEntry:

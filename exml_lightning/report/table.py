@@ -1,34 +1,35 @@
-"""The accuracy matrix as a table in the terminal."""
+"""Tables in the terminal."""
 
 from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
-def print_accuracy_matrix(
-    matrix: Sequence[Sequence[float]], parts: Sequence[str], streams: Sequence[float], seen: Sequence[float]
+def print_matrix(
+    title: str, matrix: Sequence[Sequence[float]], columns: Sequence[str], totals: dict[str, Sequence[float]]
 ) -> None:
-    """Print accuracies in per cent, one row for each experience learned.
+    """Print fractions in per cent, one row for each experience learned.
 
     Args:
-        matrix: Accuracy on each part of the test stream, fractions.
-        parts: What each part tests.
-        streams: Stream accuracy of each row.
-        seen: Stream accuracy of each row over the parts met so far.
+        title: Heading.
+        matrix: A row for each experience; shorter rows leave the rest empty.
+        columns: Name of each column of the matrix.
+        totals: More columns, by name.
     """
     table = Table(box=box.SIMPLE)
     table.add_column("learned")
-    for part in parts:
-        table.add_column(part, justify="right")
-    table.add_column("seen so far", justify="right", style="bold")
-    table.add_column("whole stream", justify="right", style="bold")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name in totals:
+        table.add_column(name, justify="right", style="bold")
     for i, row in enumerate(matrix):
-        values = [*row, seen[i], streams[i]]
-        table.add_row(f"expert {i + 1}", *(f"{100 * value:.1f}" for value in values))
+        cells = [f"{100 * value:.1f}" for value in row] + [""] * (len(columns) - len(row))
+        table.add_row(f"expert {i + 1}", *cells, *(f"{100 * values[i]:.1f}" for values in totals.values()))
     console = Console()
-    console.print("accuracy in % after each experience")
+    console.print(title)
     console.print(table)
 
 
@@ -44,4 +45,22 @@ def print_values(title: str, values: dict[str, str]) -> None:
         table.add_row(name, value)
     console = Console()
     console.print(title, soft_wrap=True, highlight=False)
+    console.print(table)
+
+
+def print_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of words.
+
+    Args:
+        title: Heading.
+        headings: Of the columns.
+        rows: The cells of each row.
+    """
+    table = Table(box=box.SIMPLE)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    console.print(title, soft_wrap=True, highlight=False, markup=False)
     console.print(table)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import ExmlError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -152,8 +152,3 @@ class AuxiliaryImages(ABC):
             image = transforms.rgb_to_grayscale(image) if channels == 1 else image.expand(3, -1, -1)
         resized: Tensor = transforms.resize(image, size, antialias=True)
         return resized
-
-
-def one_line(error: Exception) -> str:
-    """Put what an error says on one line; its class where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -3,7 +3,6 @@
 import difflib
 import inspect
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from torchvision import datasets
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as transforms
 
-from exml_lightning.core.errors import ExmlError
-from exml_lightning.scenarios.auxiliary import AuxiliaryImages, one_line
+from exml_lightning.core.errors import ExmlError, one_line
+from exml_lightning.image_files import image_files, image_pixels
+from exml_lightning.scenarios.auxiliary import AuxiliaryImages
 
 
 @dataclass
@@ -59,7 +59,7 @@ class FolderImages(AuxiliaryImages):
         folder = Path(self.folder).expanduser()
         places = list(dict.fromkeys([root / folder, folder]))  # one where the folder is absolute
         for place in places:
-            self._files = _image_files(place)
+            self._files = image_files(place)
             if self._files:
                 return
         said = ", ".join(f"{place} {'has no images' if place.is_dir() else 'is not a folder'}" for place in places)
@@ -73,7 +73,7 @@ class FolderImages(AuxiliaryImages):
             # A JPEG may be decoded at half its size and less, many times faster: the smallest crop stays large enough.
             needed = 2 * math.ceil(max(self._shape[1:]) / self.min_crop)
             image.draft(None, (needed, needed))
-            return to_pixels(image)
+            return image_pixels(image)
 
     def _name(self, index: int) -> str:
         return self._files[index]
@@ -149,7 +149,7 @@ class TorchvisionImages(AuxiliaryImages):
         image = item[0] if isinstance(item, tuple) else item
         if not isinstance(image, (Image.Image, Tensor)):
             raise ExmlError(f"data.auxiliary: {self.name} has no images: its items are {type(image).__name__}")
-        return to_pixels(image)
+        return _tensor_pixels(image) if isinstance(image, Tensor) else image_pixels(image)
 
     def _name(self, index: int) -> str:
         files = getattr(self._images, "samples", None)  # ImageFolder and what inherits from it
@@ -174,46 +174,11 @@ class TorchvisionImages(AuxiliaryImages):
             ) from error
 
 
-def to_pixels(image: Image.Image | Tensor) -> Tensor:
-    """Turn an image into pixel values: one channel where it is grey, else RGB.
-
-    Args:
-        image: PIL image (transparency is dropped, 16 bits become 8); or tensor ``(height, width)`` or
-            ``(1 or 3, height, width)``, uint8 in ``[0, 255]`` or float in ``[0, 1]``.
-
-    Returns:
-        uint8 ``(1 or 3, height, width)``.
-
-    Raises:
-        ExmlError: If it is a tensor of another kind.
-        ValueError: If it is a PIL image whose range of values is not known, or its file is broken.
-        OSError: If its file is broken.
-    """
-    if isinstance(image, Tensor):
-        image = image[None] if image.ndim == 2 else image
-        fits = image.ndim == 3 and len(image) in (1, 3) and (image.dtype == torch.uint8 or image.is_floating_point())
-        if not fits:
-            raise ExmlError(f"data.auxiliary: {image.dtype} tensors of shape {list(image.shape)} are no images")
-        pixels: Tensor = transforms.to_dtype(image, torch.uint8, scale=True)
-    elif image.mode.startswith("I;16"):  # PIL would clip these at 255
-        pixels = (transforms.pil_to_tensor(image.convert("I")) >> 8).to(torch.uint8)
-    elif image.mode in ("I", "F"):
-        raise ValueError(f"the range of its values is not known, PIL mode {image.mode}")
-    else:
-        pixels = transforms.pil_to_tensor(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+def _tensor_pixels(image: Tensor) -> Tensor:
+    """Turn a tensor, uint8 in ``[0, 255]`` or float in ``[0, 1]``, into uint8 ``(1 or 3, height, width)``."""
+    image = image[None] if image.ndim == 2 else image
+    fits = image.ndim == 3 and len(image) in (1, 3) and (image.dtype == torch.uint8 or image.is_floating_point())
+    if not fits:
+        raise ExmlError(f"data.auxiliary: {image.dtype} tensors of shape {list(image.shape)} are no images")
+    pixels: Tensor = transforms.to_dtype(image, torch.uint8, scale=True)
     return pixels
-
-
-def _image_files(folder: Path) -> list[str]:
-    """List image files below a folder, links to folders followed, sorted; none where there is no folder."""
-    found: list[str] = []
-    seen: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        real = os.path.realpath(parent)
-        if real in seen:  # a link back
-            folders.clear()
-            continue
-        seen.add(real)
-        found += [str(Path(parent) / name) for name in names if Path(name).suffix.lower() in IMG_EXTENSIONS]
-    return sorted(found)

@@ -86,6 +86,61 @@ def test_a_folder_without_experts_says_so(tmp_path):
         read_manifest(tmp_path)
 
 
+def second(classes, **changes):
+    """A manifest whose second expert knows other classes."""
+    other = replace(ENTRY, file="b.pt", sha256="01", classes=classes, outputs=tuple(range(len(classes))))
+    names = tuple(dict.fromkeys((*MANIFEST.class_names, *classes)))
+    return replace(MANIFEST, class_names=names, experts=(ENTRY, replace(other, **changes)))
+
+
+@pytest.mark.parametrize("name", ["Cat", "CAT", " cat", "cat_", "c-a t"])
+def test_one_class_under_two_names_is_refused(tmp_path, name):
+    write_manifest(second((name, "dog")), tmp_path)
+    with pytest.raises(ExmlError) as error:
+        read_manifest(tmp_path)
+    said = f"one class has two names: 'cat' in expert_0.safetensors, {name!r} in b.pt; give it one name"
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(("one", "other"), [("traffic light", "Traffic_Light"), ("class 1", "class-1"), ("1-2", "1 2")])
+def test_separators_make_no_other_class(tmp_path, one, other):
+    manifest = second((other,))
+    first = replace(ENTRY, classes=(one,), outputs=(0,))
+    write_manifest(replace(manifest, class_names=(one, other), experts=(first, manifest.experts[1])), tmp_path)
+    with pytest.raises(ExmlError, match="one class has two names"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "classes", [("cats", "cat"), ("CAT", "cat"), ("1", "-1"), ("1-2", "12"), ("class 1", "class 11"), ("été", "ete")]
+)
+def test_names_of_two_classes_are_left_alone(tmp_path, classes):
+    """Among them upper and lower case in one expert, which tells the two apart."""
+    manifest = second(classes)
+    write_manifest(manifest, tmp_path)
+    assert read_manifest(tmp_path) == manifest
+
+
+def test_numbers_of_two_experts_are_left_alone(tmp_path):
+    manifest = second(("1-2", "-1"))
+    first = replace(ENTRY, classes=("12", "1"), outputs=(0, 1))
+    manifest = replace(manifest, class_names=("12", "1", "1-2", "-1"), experts=(first, manifest.experts[1]))
+    write_manifest(manifest, tmp_path)
+    assert read_manifest(tmp_path) == manifest
+
+
+def test_the_same_weights_know_the_same_classes_unless_tasks_differ(tmp_path):
+    write_manifest(second(("ant", "bee"), sha256="00"), tmp_path)
+    with pytest.raises(ExmlError, match=r"expert_0\.safetensors and b\.pt hold the same weights .*'cat', 'ant'.*'bee'"):
+        read_manifest(tmp_path)
+    for same in (
+        second(("ant", "bee"), sha256="00", task=1),
+        second(("ant", "cat"), sha256="00", outputs=(0, 2)),
+    ):
+        write_manifest(same, tmp_path)
+        assert read_manifest(tmp_path) == same
+
+
 def test_an_interrupted_write_leaves_the_old_one(tmp_path, monkeypatch):
     write_manifest(MANIFEST, tmp_path)
     monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError("disk full")))

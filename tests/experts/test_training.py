@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import yaml
 from exml_lightning.cli import main
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.experts import load_expert, read_manifest
-from exml_lightning.experts.training import ExpertRecipe
+from exml_lightning.experts.recipe import ExpertRecipe
 from exml_lightning.models import LeNet5
 from exml_lightning.scenarios import Digits
 
@@ -118,16 +119,16 @@ def test_a_damaged_expert_is_not_overwritten(arguments, tmp_path, capsys):
 
 def train_and_die(args: list[str], step: int, expert: int) -> None:
     """Run in this process and kill it at a step."""
-    from exml_lightning.experts import training
+    from exml_lightning.experts import recipe
 
-    original = training._ExpertModule.training_step
+    original = recipe.ExpertModule.training_step
 
     def patched(self, batch, batch_idx):
         if self.key[-1] == expert and self.global_step == step:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, batch, batch_idx)
 
-    training._ExpertModule.training_step = patched
+    recipe.ExpertModule.training_step = patched
     main(args)
 
 
@@ -204,3 +205,128 @@ def test_half_epochs_are_refused(arguments, tmp_path, capsys, option):
 def test_impossible_recipes_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ExpertRecipe(**wrong)
+
+
+def test_only_the_first_experts_are_trained(arguments, tmp_path, capsys):
+    main(arguments("--trainer.max_epochs", "2"))
+    folder = tmp_path / "experts"
+    assert len(read_manifest(folder).experts) == 2
+    first = weights(folder)
+    main(arguments())
+    assert len(read_manifest(folder).experts) == 5
+    (folder / "expert_0.safetensors").unlink()
+    (folder / "expert_4.safetensors").unlink()
+    capsys.readouterr()
+    main(arguments("--trainer.max_epochs", "2"))
+    out = capsys.readouterr().out
+    assert (out.count("is done"), out.count("knows its own classes")) == (1, 1)
+    assert len(read_manifest(folder).experts) == 5  # those beyond the limit stay
+    assert weights(folder)[:2] == first[:2]
+    main(arguments())
+    assert len(weights(folder)) == 6
+
+
+def test_no_experts_at_all_are_refused(arguments, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments("--trainer.max_epochs", "0"))
+    assert "trainer.max_epochs is 0" in capsys.readouterr().err
+    assert not (tmp_path / "experts").exists()
+
+
+class Fetched(LeNet5):
+    """Its weights are fetched, unless there is no network."""
+
+    network = True
+
+    def __init__(self, num_classes: int = 10, weights: str | None = None) -> None:
+        super().__init__(num_classes)
+        if weights is not None:
+            if not self.network:
+                raise OSError("no network")
+            torch.nn.init.constant_(self.features[0].weight, 0.125)
+
+
+def fetched(tmp_path: Path, **init_args: object) -> list[str]:
+    """Write a configuration of experts that start with fetched weights."""
+    path = tmp_path / "fetched.yaml"
+    architecture = {"class_path": f"{__name__}.Fetched", "init_args": {"weights": "V1", **init_args}}
+    path.write_text(yaml.safe_dump({"experts": {"architecture": architecture, "lr": 0}}))
+    return ["-c", str(path), "--trainer.max_epochs", "1"]
+
+
+def test_experts_start_with_pretrained_weights_and_need_them_no_more(arguments, tmp_path, monkeypatch):
+    main(arguments(*fetched(tmp_path)))
+    folder = tmp_path / "experts"
+    entry = read_manifest(folder).experts[0]
+    assert entry.architecture.init_args == {"weights": None, "num_classes": 10}
+    assert entry.training["weights"] == "V1"
+    monkeypatch.setattr(Fetched, "network", False)
+    expert = load_expert(folder, read_manifest(folder), 0)
+    assert expert.model.features[0].weight.unique().tolist() == [0.125]
+    main(arguments(*fetched(tmp_path)))  # all done
+    main(arguments(*fetched(tmp_path), "--trainer.max_epochs", "2"))  # the second starts from the saved initial model
+
+
+def test_experts_of_other_pretrained_weights_are_others(arguments, tmp_path, capsys):
+    main(arguments(*fetched(tmp_path)))
+    with pytest.raises(SystemExit):
+        main(arguments(*fetched(tmp_path, weights=None)))
+    assert "expert 0 has training" in capsys.readouterr().err
+
+
+def test_pretrained_weights_that_cannot_be_fetched_are_told_before_data_are_read(
+    arguments, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(Fetched, "network", False)
+
+    def unread(self, root, train):
+        raise AssertionError("data were read")
+
+    monkeypatch.setattr(Digits, "load", unread)
+    with pytest.raises(SystemExit):
+        main(arguments(*fetched(tmp_path)))
+    assert "cannot fetch its pretrained weights (without them: weights: null): no network" in capsys.readouterr().err
+
+
+class FixedHead(LeNet5):
+    """Gives as many logits as it likes."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__(7)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ({"class_path": "exml_lightning.models.LeNet5", "init_args": {"in_channels": 3}}, "refuses images of shape"),
+        ({"class_path": f"{__name__}.FixedHead"}, "has 7 output units: split_digits needs 10"),
+        ({"class_path": "os.system"}, "neither an nn.Module class nor a function"),
+        ({"class_path": "torchvision.models.vit_b_16"}, r"refuses images of shape \[1, 32, 32\]"),
+    ],
+)
+def test_networks_that_do_not_suit_are_refused_before_work(arguments, tmp_path, capsys, architecture, message):
+    path = tmp_path / "network.yaml"
+    path.write_text(yaml.safe_dump({"experts": {"architecture": architecture}}))
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments("-c", str(path)))
+    assert exit_.value.code == 1
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "experts").exists()
+
+
+def test_an_expert_without_training_or_test_images(arguments, tmp_path, capsys, monkeypatch):
+    original = Digits.load
+
+    def lacking(self, root, train):  # the second expert has classes 8 and 2, the third 6 and 9
+        split = original(self, root, train)
+        gone = (6, 9) if train else (8, 2)
+        return split[(~torch.isin(split.labels, torch.tensor(gone))).nonzero().flatten()]
+
+    monkeypatch.setattr(Digits, "load", lacking)
+    main(arguments("--trainer.max_epochs", "2"))
+    assert "expert 2/5 has no test images of its classes: accuracy null" in capsys.readouterr().out
+    assert read_manifest(tmp_path / "experts").experts[1].accuracy is None
+    with pytest.raises(SystemExit):
+        main(arguments())
+    assert "split_digits has no training images for expert 2, of 6, 9" in capsys.readouterr().err
+    assert len(read_manifest(tmp_path / "experts").experts) == 2

@@ -68,6 +68,69 @@ def test_state_dicts_of_torch_are_read_too(folder):
     assert torch.equal(network.classifier.weight, other.classifier.weight)
 
 
+def prefixed(prefix, state):
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "epoch": 3, "hyper_parameters": {"lr": 0.1}, "callbacks": {}},
+        lambda state: {"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {"state": {}}},
+        lambda state: {"model": state, "args": None},
+        lambda state: prefixed("module.", state),
+        lambda state: {"state_dict": prefixed("net.", state)},
+        lambda state: {"state_dict": prefixed("model.module.", state)},
+        lambda state: prefixed("_orig_mod.", state),
+    ],
+)
+def test_the_usual_wrappings_are_taken_off(tmp_path, wrap):
+    network, other = LeNet5(), LeNet5()
+    torch.save(wrap(network.state_dict()), tmp_path / "weights.pt")
+    load_weights(other, tmp_path / "weights.pt")
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor)
+
+
+def test_a_first_part_that_is_the_networks_own_stays(tmp_path):
+    """All names of this network begin alike, as those of a wrapped one do."""
+
+    def make():
+        return torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)))
+
+    network, other = make(), make()
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    load_weights(other, tmp_path / "weights.pt")
+    assert torch.equal(other[0][1].weight, network[0][1].weight)
+
+
+def test_files_without_the_batches_that_batch_norm_counts_are_read(tmp_path):
+    network, other = torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(3)
+    network.running_mean += 2
+    state = network.state_dict()
+    del state["num_batches_tracked"]
+    torch.save(state, tmp_path / "weights.pt")
+    load_weights(other, tmp_path / "weights.pt")
+    assert other.running_mean.tolist() == [2, 2, 2]
+
+
+def test_all_that_differs_is_named_in_the_order_of_the_network(tmp_path):
+    state = LeNet5().state_dict()
+    names = list(state)
+    assert names[:4] == ["features.0.weight", "features.0.bias", "features.3.weight", "features.3.bias"]
+    for name in names[:4]:
+        del state[name]
+    state |= {"zebra": torch.zeros(1), "ape": torch.zeros(1), "classifier.weight": torch.zeros(7, 84)}
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(ExmlError) as error:
+        load_weights(LeNet5(), tmp_path / "weights.pt")
+    assert str(error.value) == (
+        f"{tmp_path / 'weights.pt'} belongs to another network than LeNet5 as the manifest describes it: "
+        "4 missing (features.0.weight, features.0.bias, features.3.weight, ...); 2 unexpected (zebra, ape); "
+        "1 of another shape (classifier.weight [7, 84] where the network has [10, 84])"
+    )
+
+
 def test_a_missing_file_is_named(folder):
     (folder / "expert_0.safetensors").unlink()
     with pytest.raises(ExmlError, match=r"expert_0\.safetensors is missing"):
@@ -92,7 +155,9 @@ def test_weights_that_are_no_numbers_are_named(folder, value):
 
 def test_weights_of_another_shape_are_named(folder):
     change_weights(folder, lambda network: LeNet5(num_classes=7))
-    with pytest.raises(ExmlError, match=r"expert_0\.safetensors: classifier\.\w+ has shape \[7"):
+    with pytest.raises(
+        ExmlError, match=r"expert_0\.safetensors belongs .*: 2 of another shape \(classifier\.weight \[7, 84\] where"
+    ):
         load(folder)
 
 
@@ -111,7 +176,7 @@ def test_weights_of_another_network_are_named(folder):
         ({"architecture": Architecture("exml_lightning.models.ResNet99")}, "ResNet99.*cannot be imported"),
         ({"architecture": Architecture("nowhere.Net")}, "cannot be imported"),
         ({"architecture": Architecture("Net")}, "cannot be imported"),
-        ({"architecture": Architecture("os.system")}, "is not an nn.Module class"),
+        ({"architecture": Architecture("os.system")}, "is neither an nn.Module class nor a function"),
         ({"architecture": Architecture("exml_lightning.models.LeNet5", {"width": 3})}, "refuses init_args"),
     ],
 )
@@ -144,6 +209,15 @@ def test_a_pickle_is_not_executed(tmp_path, capsys, content):
     with pytest.raises(ExmlError, match=r"expert\.pt"):
         load_weights(LeNet5(), path)
     assert "code of the file" not in capsys.readouterr().out
+
+
+def test_a_whole_pickled_network_is_refused_with_the_remedy(tmp_path):
+    torch.save(LeNet5(), tmp_path / "whole.pt")
+    with pytest.raises(
+        ExmlError, match=r"whole\.pt holds exml_lightning\S*LeNet5, which .* save its state dict"
+    ) as error:
+        load_weights(LeNet5(), tmp_path / "whole.pt")
+    assert "weights_only" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pt"])

@@ -1,0 +1,273 @@
+"""Writing the manifest of a folder from weight files and a few words about them; `exml manifest`."""
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.images import ImageFormat
+from exml_lightning.experts.manifest import (
+    FILE_NAME,
+    ExpertEntry,
+    Manifest,
+    check_experts,
+    read_manifest,
+    write_manifest,
+)
+from exml_lightning.experts.weights import load_expert, sha256
+from exml_lightning.models import Architecture, last_linear, probe
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+"""Of the files that are taken for weights where none are named."""
+NO_CLASS = "-"
+"""Stands for an output unit that is no class."""
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet's pixels, which most RGB networks are trained with."""
+
+
+@dataclass(frozen=True)
+class NewExperts:
+    """What files do not say of the experts in them; the same for all experts of one call.
+
+    Args:
+        architecture: Dotted path of an `nn.Module` class, or of a function annotated to return one.
+        init_args: Its keyword arguments; ``num_classes`` is filled in where it takes one.
+        classes: A name for each output unit, ``-`` for a unit that is no class; None to read ``<stem>.txt`` beside each
+            file, one name a line.
+        size: Height and width of the images, or one number for both; None for those of the stream.
+        channels: Of the images; None for those of the network's first convolution.
+        mean: Of each channel, or one value for all; with `std`. None for the stream's where the stream has as many
+            channels, else ImageNet's for three channels and 0.5 for others.
+        std: See `mean`.
+        files: Files of the folder; None for all weight files that the manifest does not list, in natural order.
+        classifier: Dotted name of the last linear layer; None to look for it.
+        task: Task label.
+        accuracy: On its own classes, 0 to 1; None if unknown.
+        scenario: Name of a new stream; None for that of the folder.
+    """
+
+    architecture: str
+    init_args: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    size: tuple[int, ...] | None = None
+    channels: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    files: tuple[str, ...] | None = None
+    classifier: str | None = None
+    task: int = 0
+    accuracy: float | None = None
+    scenario: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None and len(self.size) not in (1, 2):
+            raise ExmlError(f"--size {' '.join(map(str, self.size))}: give one number, or height and width")
+        if (self.mean is None) != (self.std is None):
+            raise ExmlError("give --mean and --std, or neither")
+        if self.accuracy is not None and not 0 <= self.accuracy <= 1:
+            raise ExmlError(f"--accuracy is {self.accuracy}: give a fraction, 0 to 1")
+
+
+class Described(NamedTuple):
+    """What `add_experts` did.
+
+    Args:
+        manifest: The manifest as it is now.
+        added: How many experts were added.
+        skipped: Files left alone since they are listed already.
+    """
+
+    manifest: Manifest
+    added: int
+    skipped: tuple[str, ...]
+
+
+def add_experts(folder: Path, new: NewExperts) -> Described:
+    """Write or extend ``manifest.yaml``: experts and classes that are listed keep their places, new ones come after.
+
+    Every new expert is loaded and asked for its logits before anything is written.
+
+    Args:
+        folder: Where the weight files are.
+        new: What the files do not say.
+
+    Returns:
+        The manifest and what was added to it.
+
+    Raises:
+        ExmlError: If there is nothing to add to an empty folder, a file is missing, changed or not in the folder, an
+            expert is not as described, or a class would have two names; the manifest stays as it was.
+    """
+    if not folder.is_dir():
+        raise ExmlError(f"{folder} is not a folder: make it and put the weight files there")
+    old = read_manifest(folder) if (folder / FILE_NAME).is_file() else None
+    if old is not None and new.scenario not in (None, old.scenario):
+        raise ExmlError(f"{folder / FILE_NAME} is of scenario {old.scenario}: leave out --scenario {new.scenario}")
+    entries = list(old.experts) if old else []
+    stream, skipped = old.input if old else None, []
+    for file in _weight_files(folder, new, entries):
+        path = folder / file
+        digest = sha256(path)
+        listed = [entry for entry in entries if entry.file == file]
+        if any(entry.sha256 != digest for entry in listed):
+            raise ExmlError(
+                f"{path} was changed since {FILE_NAME} listed it (sha256): bring the original back and give the new "
+                f"weights another file name, or take its entry out of {FILE_NAME} to list it anew"
+            )
+        if listed and (new.files is None or new.task in [entry.task for entry in listed]):
+            _check_said(path, new, listed)
+            skipped.append(file)
+            continue
+        try:
+            entry, own = _describe(path, digest, new, stream)
+        except ExmlError as error:
+            raise _naming(path, error) from error
+        stream = stream or own
+        entries.append(replace(entry, input=None if own == stream else own))
+    if stream is None:
+        raise ExmlError(f"{folder} has no weight files ({' '.join(SUFFIXES)}): put them there, or name them by --files")
+    names = dict.fromkeys([*(old.class_names if old else ()), *(name for entry in entries for name in entry.classes)])
+    scenario = old.scenario if old else new.scenario or folder.resolve().name
+    manifest = Manifest(scenario, old.run if old else None, tuple(names), stream, tuple(entries))
+    before = len(old.experts) if old else 0
+    check_experts(entries)
+    for index in range(before, len(entries)):
+        _check_loads(folder, manifest, index, new)
+    if len(entries) > before:
+        write_manifest(manifest, folder)
+    return Described(manifest, len(entries) - before, tuple(skipped))
+
+
+def natural_order(name: str) -> list[str | int]:
+    """Key that sorts ``expert_2`` before ``expert_10``."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def _weight_files(folder: Path, new: NewExperts, listed: list[ExpertEntry]) -> list[str]:
+    if new.files is None:
+        initial = {entry.training.get("initial") for entry in listed}  # `exml experts` leaves it; it is no expert
+        found = [
+            path.name
+            for path in folder.iterdir()
+            if path.suffix in SUFFIXES and path.is_file() and path.name[0] != "." and path.name not in initial
+        ]
+        return sorted(found, key=natural_order)
+    for file in new.files:
+        path = Path(file)
+        inside = path.name == file or path.parent.resolve() == folder.resolve()
+        if not inside:
+            raise ExmlError(f"{file} is not in {folder}: put it there (a manifest names files of its own folder)")
+        if not (folder / path.name).is_file():
+            raise ExmlError(f"{folder / path.name} is missing, though --files names it")
+    return list(dict.fromkeys(Path(file).name for file in new.files))
+
+
+def _check_said(path: Path, new: NewExperts, listed: list[ExpertEntry]) -> None:
+    """Refuse to skip a file that is named once more, with other classes."""
+    said = None if new.classes is None or new.files is None else {name for name in new.classes if name != NO_CLASS}
+    for entry in listed:
+        if said is not None and entry.task == new.task and set(entry.classes) != said:
+            raise ExmlError(
+                f"{path} is listed already, with the classes {list(entry.classes)}: give another --task if it is "
+                f"another head of a multi-task model, or take its entry out of {FILE_NAME} to list it anew"
+            )
+
+
+def _describe(path: Path, digest: str, new: NewExperts, stream: ImageFormat | None) -> tuple[ExpertEntry, ImageFormat]:
+    names = _unit_names(path, new)
+    architecture, network = _network(new, len(names))
+    own = _image_format(new, stream, network)
+    units = probe(network, own.shape, f"{path}: {type(network).__name__}")
+    if units != len(names):
+        raise ExmlError(
+            f"{path}: {type(network).__name__} has {units} output units, but {len(names)} names are given: name each "
+            f"of them, in their order, {NO_CLASS!r} for one that is no class"
+        )
+    layer = last_linear(network)
+    if layer is not None and getattr(network.get_submodule(layer), "out_features", None) != units:
+        layer = None
+    known = [unit for unit, name in enumerate(names) if name != NO_CLASS]
+    entry = ExpertEntry(
+        file=path.name,
+        sha256=digest,
+        architecture=architecture,
+        classes=tuple(names[unit] for unit in known),
+        outputs=tuple(known),
+        task=new.task,
+        classifier=new.classifier or layer,
+        accuracy=new.accuracy,
+    )
+    return entry, own
+
+
+def _unit_names(path: Path, new: NewExperts) -> tuple[str, ...]:
+    beside = path.with_suffix(".txt")
+    if new.classes is not None:
+        where, names = "--classes", tuple(name.strip() for name in new.classes)
+    elif beside.is_file():
+        try:
+            text = beside.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ExmlError(f"{beside}, the class names of {path.name}, is not UTF-8 text ({error})") from error
+        where, names = str(beside), tuple(line.strip() for line in text.rstrip().splitlines())
+    else:
+        raise ExmlError(
+            f"{path}: which classes does it know? Give --classes, or {beside.name} beside it with one name a line, in "
+            f"the order of its output units ({NO_CLASS!r} for one that is no class)"
+        )
+    known = [name for name in names if name != NO_CLASS]
+    if not known or not all(known):
+        raise ExmlError(f"{path}: {where} leaves a name empty: {NO_CLASS!r} stands for a unit that is no class")
+    twice = sorted({name for name in known if known.count(name) > 1})
+    if twice:
+        raise ExmlError(f"{path}: {where} names {', '.join(twice)} twice: a class is one output unit")
+    return names
+
+
+def _network(new: NewExperts, num_classes: int) -> tuple[Architecture, nn.Module]:
+    """Build the network, with ``num_classes`` filled in where it takes one and none is given."""
+    given = Architecture(new.architecture, dict(new.init_args)).skeleton()
+    if "num_classes" not in new.init_args:
+        filled = given.with_classes(num_classes)
+        try:
+            return filled, filled.build()
+        except ExmlError as error:
+            if "num_classes" not in str(error.__cause__):
+                raise
+    return given, given.build()
+
+
+def _image_format(new: NewExperts, stream: ImageFormat | None, network: nn.Module) -> ImageFormat:
+    convolution = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
+    channels = new.channels or (convolution.in_channels if convolution else stream.shape[0] if stream else 3)
+    if new.size is None and stream is None:
+        raise ExmlError("which images does it take? Give --size, their height and width, for instance --size 32")
+    height, width = (new.size[0], new.size[-1]) if new.size else stream.shape[1:] if stream else (0, 0)
+    if new.mean is not None and new.std is not None:
+        mean, std = (values * channels if len(values) == 1 else values for values in (new.mean, new.std))
+    elif stream is not None and stream.shape[0] == channels:
+        mean, std = stream.mean, stream.std
+    else:
+        mean, std = IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
+    return ImageFormat((channels, height, width), mean, std)
+
+
+def _check_loads(folder: Path, manifest: Manifest, index: int, new: NewExperts) -> None:
+    entry = manifest.experts[index]
+    try:
+        load_expert(folder, manifest, index)
+    except ExmlError as error:
+        filled = "num_classes" in entry.architecture.init_args and "num_classes" not in new.init_args
+        if filled and "of another shape" in str(error):
+            raise ExmlError(
+                f"{error}; num_classes is {entry.architecture.init_args['num_classes']}, the number of names given: "
+                f"name every output unit, {NO_CLASS!r} for one that is no class"
+            ) from error
+        raise _naming(folder / entry.file, error) from error
+
+
+def _naming(path: Path, error: ExmlError) -> ExmlError:
+    return error if path.name in str(error) else ExmlError(f"{path}: {error}")

@@ -164,7 +164,7 @@ class ParameterAverage(Baseline):
         """Refuse experts whose weights do not stand for the same things; see `Baseline.check`."""
         first = manifest.experts[0].architecture
         for i, entry in enumerate(manifest.experts):
-            if entry.architecture != first:
+            if entry.architecture.skeleton() != first.skeleton():
                 raise ExmlError(
                     "weights of different architectures have no mean: "
                     f"expert 0 is {first.class_path} {first.init_args}, expert {i} is "
@@ -188,7 +188,7 @@ class ParameterAverage(Baseline):
             known.update(manifest.classes_of(index))
             device = expert.classes.device
             del expert
-        network = manifest.experts[0].architecture.build()
+        network = manifest.experts[0].architecture.skeleton().build()
         network.load_state_dict(mean)
         classes = sorted(known)
         yield Expert(network, classes, classes, manifest.input).to(device)
@@ -210,7 +210,7 @@ class ParameterAverageBatchNorm(ParameterAverage):
         """Refuse also a network without batch-norm layers; see `Baseline.check`."""
         super().check(manifest)
         architecture = manifest.experts[0].architecture
-        if not len(BatchNormStatistics(architecture.build())):
+        if not len(BatchNormStatistics(architecture.skeleton().build())):
             raise ExmlError(
                 f"{architecture.class_path} has no batch-norm layer, so there is nothing to measure anew: "
                 "use plain parameter_average"

@@ -1,6 +1,6 @@
 """Which checkpoint a run goes on with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -60,21 +60,44 @@ def _check_checkpoint(path: Path) -> None:
         raise ExmlError(f"--ckpt_path: {path} is not a checkpoint of `exml fit`")
 
 
-def check_same_weights(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
-    """Compare the ex-model with that of a checkpoint.
+def grow_weights(
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], learned: Sequence[str], class_names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Fit the weights of a checkpoint to an ex-model that may have more classes.
 
     Args:
         ours: State dict of the ex-model.
         theirs: State dict in the checkpoint.
+        learned: The classes of the stream when the checkpoint was written.
+        class_names: Those of the stream now.
+
+    Returns:
+        The checkpoint's weights; tensors with a row a class get the rows that they lack from `ours`.
 
     Raises:
-        ExmlError: If names or shapes of the weights differ.
+        ExmlError: If the classes of then are not the first ones of now, or names or shapes of other weights differ.
     """
-    shapes = {name: list(tensor.shape) for name, tensor in ours.items()}
-    saved = {name: list(tensor.shape) for name, tensor in theirs.items()}
-    if shapes != saved:
-        differing = sorted(k for k in shapes.keys() | saved.keys() if shapes.get(k) != saved.get(k))
+    before, now = len(learned), len(class_names)
+    if list(class_names[:before]) != list(learned):
+        raise ExmlError(
+            f"the checkpoint knows the classes {list(learned)}, but class_names of the experts' manifest begins with "
+            f"{list(class_names[:before])}: classes keep their places, new ones come after them"
+        )
+    differing = []
+    grown = {}
+    for name in [*ours, *(name for name in theirs if name not in ours)]:
+        own, saved = ours.get(name), theirs.get(name)
+        if own is None or saved is None:
+            differing.append(name)
+        elif own.shape == saved.shape:
+            grown[name] = saved
+        elif own.shape[1:] == saved.shape[1:] and (len(saved), len(own)) == (before, now):
+            grown[name] = torch.cat([saved, own[before:].to(saved.device)])
+        else:
+            differing.append(name)
+    if differing:
         raise ExmlError(
             f"the checkpoint is of another ex-model: {differing[:3]} differ; "
             "give the configuration that it was trained with"
         )
+    return grown

@@ -1,6 +1,7 @@
 """`ExpertStream`: supplies experts one by one, the buffer's mini-batches and the test stream."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from exml_lightning.core.expert import Expert
 from exml_lightning.experts import Manifest, load_expert, read_manifest
 from exml_lightning.experts.manifest import FILE_NAME
 from exml_lightning.loaders import BufferLoader, ImageLoader
-from exml_lightning.scenarios import RUN_SEEDS, AuxiliaryImages, Scenario, TestPart
+from exml_lightning.matching import check_same_stream, heads_of, stream_labels, with_tasks
+from exml_lightning.scenarios import RUN_SEEDS, AuxiliaryImages, LabelledImages, Scenario, TestPart
 
-NO_SCENARIO = "which scenario? Give data.scenario, for instance with -c configs/split_digits.yaml"
+NO_SCENARIO = (
+    "without a scenario there is no data set, so no accuracy: give data.scenario, for instance with "
+    "-c configs/split_digits.yaml"
+)
 
 
 class ExpertStream(LightningDataModule):
@@ -28,10 +33,12 @@ class ExpertStream(LightningDataModule):
     `SyntheticBufferCallback` fills. The training split of the scenario is never read.
 
     Args:
-        scenario: The data set and how its classes are dealt to experiences; `exml generate` needs none.
+        scenario: The data set and how its classes are dealt to experiences; null learns from a folder of experts alone,
+            and reports agreement with them in place of accuracy.
         root: Folder of all data sets.
         run_id: Which of the five runs, 0 to 4; each deals the classes in another order.
-        experts: Folder of the experts; default ``checkpoints/<scenario>/run<run_id>``.
+        experts: Folder of the experts, needed where there is no scenario; default
+            ``checkpoints/<scenario>/run<run_id>``.
         n_iter: Optimiser steps an expert.
         batch_size: Samples an optimiser step takes from the buffer (on each device).
         augmentation: Random changes of the buffer's images during distillation.
@@ -63,8 +70,15 @@ class ExpertStream(LightningDataModule):
         }.items():
             if value < 1:
                 raise ExmlError(f"data.{name} is {value}: give 1 or more")
+        if not 0 <= run_id < len(RUN_SEEDS):
+            raise ExmlError(f"data.run_id is {run_id}: give 0 to {len(RUN_SEEDS) - 1}")
+        if scenario is None and experts is None:
+            raise ExmlError(
+                "which experts? Give a folder of them with --data.experts DIR (`exml manifest` makes one), or a "
+                "scenario, for instance with -c configs/split_digits.yaml"
+            )
         self._scenario = scenario
-        self.experiences = [] if scenario is None else scenario.experiences(run_id)
+        self.experiences = [] if scenario is None else scenario.experiences(run_id, Path(root))
         self.root = Path(root)
         self.run_id = run_id
         self.experts = Path(experts) if experts else self._default_experts()
@@ -93,14 +107,27 @@ class ExpertStream(LightningDataModule):
         """
         if self._manifest is None:
             if self._scenario is None and not (self.experts / FILE_NAME).is_file():
-                raise ExmlError(f"no experts in {self.experts}: {FILE_NAME} is missing (--data.experts DIR)")
+                raise ExmlError(
+                    f"no experts in {self.experts}: {FILE_NAME} is missing; write it with `exml manifest "
+                    f"{self.experts}`, or name another folder with --data.experts DIR"
+                )
             if not (self.experts / FILE_NAME).is_file():
                 raise ExmlError(
-                    f"no experts in {self.experts}: train them there with `{self._experts_command()}`, "
+                    f"no experts in {self.experts}: train them there with `{self.experts_command()}`, "
                     "or name another folder with --data.experts DIR"
                 )
-            self._manifest = read_manifest(self.experts)
+            self._manifest = with_tasks(read_manifest(self.experts), self.experiences)
         return self._manifest
+
+    @property
+    def heads(self) -> list[int] | None:
+        """The task of each class of the stream, for a multi-head ex-model; None where all experts have one task."""
+        return heads_of(self.manifest, self.experts / FILE_NAME)
+
+    @property
+    def stream_name(self) -> str:
+        """Name of the scenario, the experts' where there is none."""
+        return self.manifest.scenario if self._scenario is None else self._scenario.name
 
     @property
     def scenario(self) -> Scenario:
@@ -114,22 +141,24 @@ class ExpertStream(LightningDataModule):
         return self._scenario
 
     def _default_experts(self) -> Path:
-        return Path("checkpoints") / self.scenario.name / f"run{self.run_id}"
+        return Path("checkpoints") / (self.scenario.experts_of or self.scenario.name) / f"run{self.run_id}"
 
-    def _experts_command(self) -> str:
+    def experts_command(self) -> str:
+        """Return the command that trains the experts of the scenario."""
+        config = f"configs/{self.scenario.experts_of or self.scenario.name}.yaml"
         options = [
             f"--data.run_id {self.run_id}" if self.run_id else "",
             f"--data.root {self.root}" if self.root != Path("data") else "",
             f"--data.experts {self.experts}" if self.experts != self._default_experts() else "",
         ]
-        return " ".join(filter(None, ["exml experts -c", f"configs/{self.scenario.name}.yaml", *options]))
+        return " ".join(filter(None, ["exml experts -c", config, *options]))
 
     def prepare_data(self) -> None:
         """Fetch data sets, if `download`. Lightning calls this once a machine."""
         if self.download and self._scenario is not None:
-            self.scenario.dataset.download(self.root)
-            if self.auxiliary is not None:
-                self.auxiliary.download(self.root)
+            self._scenario.dataset.download(self.root)
+        if self.download and self.auxiliary is not None:
+            self.auxiliary.download(self.root)
 
     def setup(self, stage: str) -> None:
         """Read the manifest and the test stream. Lightning calls this first.
@@ -141,8 +170,8 @@ class ExpertStream(LightningDataModule):
             ExmlError: If the manifest or the data set is missing or broken, or they do not fit together.
         """
         self.check_manifest()
-        if not self.test_parts:
-            self.test_parts = self.scenario.test_stream(self.root, self.run_id)
+        if self._scenario is not None and not self.test_parts:
+            self.test_parts = self.scenario.test_stream(self.root, self.experiences)
 
     def check_manifest(self) -> None:
         """Compare the manifest with the scenario, if there is one.
@@ -150,46 +179,42 @@ class ExpertStream(LightningDataModule):
         Raises:
             ExmlError: If they do not fit together.
         """
-        manifest = self.manifest
+        if self._scenario is not None:
+            check_same_stream(self.manifest, self.experts / FILE_NAME, self._scenario, self.experiences)
+
+    @property
+    def num_experts(self) -> int:
+        """The experts to learn or to ask: ``trainer.max_epochs``, or all of the stream.
+
+        Raises:
+            ExmlError: If there are too few.
+        """
+        there, trainer = len(self.manifest.experts), self.trainer
+        limit = -1 if trainer is None or trainer.max_epochs is None else trainer.max_epochs
         if self._scenario is None:
-            return
-        known = [i for i in range(len(manifest.experts)) if i < len(self.experiences)]
-        names = self.scenario.dataset.class_names
-        for i in known:
-            expected = {names[c] for c in self.experiences[i].classes}
-            if set(manifest.experts[i].classes) != expected:
-                raise ExmlError(
-                    f"{self.experts / FILE_NAME}: expert {i} knows {sorted(manifest.experts[i].classes)}, but "
-                    f"experience {i} of {self.scenario.name} run {self.run_id} has {sorted(expected)}: "
-                    f"these experts belong to {manifest.scenario} run {manifest.run} (--data.run_id, --data.experts)"
-                )
-        if manifest.input.shape != self.scenario.dataset.image_format.shape:
+            return there if limit < 0 else min(limit, there)
+        wanted = len(self.experiences) if limit < 0 else min(limit, len(self.experiences))
+        if there < wanted:
             raise ExmlError(
-                f"{self.experts / FILE_NAME}: the experts take images of shape {list(manifest.input.shape)}, but "
-                f"{self.scenario.name} has {list(self.scenario.dataset.image_format.shape)}"
+                f"{self.experts / FILE_NAME} lists {there} of {wanted} experts: train the rest with "
+                f"`{self.experts_command()}`, or learn these alone with --trainer.max_epochs {there}"
             )
+        return there if limit < 0 else min(limit, there)
 
     def check_experts(self, check: Callable[[Expert], None]) -> None:
-        """Read every expert once, one at a time, before any of them is learned.
+        """Read every expert that is still to be learned once, one at a time, before any of them is.
+
+        Those learned before are not needed any more, nor their files.
 
         Args:
-            check: Called with each expert that this run is to learn; raises if it will not do.
+            check: Called with each of them; raises if it will not do.
 
         Raises:
             ExmlError: If there are too few experts, or one is missing or broken.
         """
-        manifest, trainer = self.manifest, self.trainer
-        limit = -1 if trainer is None or trainer.max_epochs is None else trainer.max_epochs
-        wanted = len(self.experiences) if limit < 0 else min(limit, len(self.experiences))
-        if len(manifest.experts) < wanted:
-            raise ExmlError(
-                f"{self.experts / FILE_NAME} lists {len(manifest.experts)} of {wanted} experts: train the rest with "
-                f"`{self._experts_command()}`, or learn these alone with --trainer.max_epochs {len(manifest.experts)}"
-            )
-        for index in range(len(manifest.experts)):
-            expert = load_expert(self.experts, manifest, index)
-            if limit < 0 or index < limit:
-                check(expert)
+        for index in range(self.completed, self.num_experts):
+            expert = load_expert(self.experts, self.manifest, index)
+            check(expert)
             del expert  # else it would stay in memory while the next one is read
 
     def load_expert(self, index: int, device: torch.device) -> Expert:
@@ -204,17 +229,23 @@ class ExpertStream(LightningDataModule):
         """
         return load_expert(self.experts, self.manifest, index).to(device)
 
-    def original_images(self) -> list[tuple[Tensor, Tensor]]:
-        """Read the original training images: for Replay ED only, which is not data-free.
+    def original_images(self) -> Callable[[int], LabelledImages]:
+        """Open the original training images: for Replay ED only, which is not data-free.
 
         Returns:
-            For each experience, uint8 images ``(n, channels, height, width)`` and their class indices in the stream.
+            The images of an experience, with class indices in the stream for labels, one experience at a time; it
+            raises `ExmlError` for one that has none.
 
         Raises:
             ExmlError: If there is no scenario, or its training data are missing.
         """
-        parts = self.scenario.train_images(self.root, self.experiences)
-        return [(part.images, self._stream_labels(part.labels)) for part in parts]
+        originals = self.scenario.train_images(self.root, self.experiences)
+
+        def read(experience: int) -> LabelledImages:
+            part = originals[experience]
+            return replace(part, labels=self._stream_labels(part.labels))
+
+        return read
 
     def train_dataloader(self) -> BufferLoader:
         """Return the mini-batches of an experience; the buffer is read when the first is asked for."""
@@ -242,34 +273,25 @@ class ExpertStream(LightningDataModule):
         return self.val_dataloader()
 
     def _stream_labels(self, labels: Tensor) -> Tensor:
-        """Turn indices into the data set's class names into class indices of the stream, matching the names."""
-        names = self.scenario.dataset.class_names
-        present = labels.unique().tolist()
-        missing = [names[c] for c in present if names[c] not in self.manifest.class_names]
-        if missing:
-            raise ExmlError(
-                f"{self.experts / FILE_NAME}: class_names lacks {missing}, which {self.scenario.name} tests"
-            )
-        table = torch.full((len(names),), -1)
-        for c in present:
-            table[c] = self.manifest.class_names.index(names[c])
-        return table[labels]
+        return stream_labels(labels, self.manifest, self.experts / FILE_NAME, self.scenario)
 
     def settings(self) -> dict[str, Any]:
         """Return what must stay the same for a run to continue."""
         return {
-            "scenario": self.scenario.name,
+            "scenario": self.stream_name,
             "run_id": self.run_id,
             "seed": self.seed,
             "n_iter": self.n_iter,
             "batch_size": self.batch_size,
+            "input": repr(self.manifest.input),
             "augmentation": vars(self.augmentation),
             "auxiliary": None if self.auxiliary is None else self.auxiliary.describe(),
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the buffer, its experience, and which experts were learned."""
+        """Return the buffer, its experience, which experts were learned and the classes of the stream so far."""
         return {
+            "class_names": list(self.manifest.class_names),
             "experience": self.experience,
             "completed": self.completed,
             "buffer": None if self.buffer is None else self.buffer.state_dict(),

@@ -11,8 +11,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from exml_lightning.baselines import Baseline
 from exml_lightning.callbacks import (
+    AccuracyCallback,
+    AgreementCallback,
     ExModelWriter,
-    ResultsCallback,
     StageProgressBar,
     StreamCheckpoint,
     SyntheticBufferCallback,
@@ -21,7 +22,8 @@ from exml_lightning.checkpoints import find_checkpoint
 from exml_lightning.cli import VERBS
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.data import NO_SCENARIO, ExpertStream
-from exml_lightning.experts.training import ExpertRecipe, train_experts
+from exml_lightning.experts.recipe import ExpertRecipe
+from exml_lightning.experts.training import train_experts
 from exml_lightning.files import check_folder, write_text
 from exml_lightning.generation import GenerateOptions, generate_files
 from exml_lightning.logger import RunLogger
@@ -110,18 +112,30 @@ class StreamCLI(LightningCLI):
             help="What `exml test` and `exml validate` measure in place of a checkpoint (docs/baselines.md).",
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line, and say what jsonargparse cannot do: it fails on a dict that has `init_args`."""
+        try:
+            super().parse_arguments(parser, args)
+        except AttributeError as error:
+            if "init_args" not in str(error):
+                raise
+            raise ExmlError(
+                "an architecture with init_args cannot be changed by an option: write it into a file, and give that "
+                "as the last -c FILE (docs/scenarios.md)"
+            ) from error
+
     def before_instantiate_classes(self) -> None:
         """Name the run folder, and find what ``last`` means in it."""
         config = self._section()
-        if config.data.scenario is None:
-            if self.verb != "generate":
-                raise ExmlError(NO_SCENARIO)
+        if config.data.scenario is None and self.verb not in ("fit", "generate"):
+            raise ExmlError(NO_SCENARIO)
+        if self.verb == "generate":
             return
         if config.baseline is not None and self.subcommand is not None:
             _check_baseline(self.subcommand, config.ckpt_path)
         if config.trainer.default_root_dir is None:
             config.trainer.default_root_dir = str(
-                Path("runs") / config.data.scenario.name / _strategy(config) / f"run{config.data.run_id}"
+                Path("runs") / _stream_name(config.data) / _strategy(config) / f"run{config.data.run_id}"
             )
         run_folder = Path(config.trainer.default_root_dir)
         if run_folder.exists() and not run_folder.is_dir():
@@ -137,7 +151,8 @@ class StreamCLI(LightningCLI):
             defaults.logger = RunLogger(config.trainer.default_root_dir) if self.subcommand == "fit" else False
         # Lightning appends these to the callbacks of the configuration and of the groups, so they come after them.
         bar = [] if defaults.enable_progress_bar is False else [StageProgressBar(_what_is_distilled)]
-        self.trainer_defaults["callbacks"] = [*bar, ResultsCallback(), ExModelWriter(_strategy(config))]
+        results = AgreementCallback() if config.data.scenario is None else AccuracyCallback()
+        self.trainer_defaults["callbacks"] = [*bar, results, ExModelWriter(_strategy(config))]
         return super().instantiate_trainer(**kwargs)
 
     def validate(self, **kwargs: Any) -> None:
@@ -224,7 +239,10 @@ def run_experts(args: list[str]) -> None:
                 f"trainer.{key} is {trainer_config[key]}: experts are trained by whole epochs (experts.epochs)"
             )
 
-    train_experts(cli.datamodule, cli.config_init.experts, make_trainer)
+    limit = trainer_config["max_epochs"]
+    if limit == 0:
+        raise ExmlError("trainer.max_epochs is 0: give the number of experts to train, or -1 for all")
+    train_experts(cli.datamodule, cli.config_init.experts, make_trainer, None if limit in (None, -1) else limit)
 
 
 def run_generate(args: list[str]) -> None:
@@ -258,6 +276,13 @@ def _check_baseline(verb: str, ckpt_path: str | None) -> None:
         raise ExmlError("a baseline is not trained: measure it with `exml test` and the same options")
     if ckpt_path is not None:
         raise ExmlError("a baseline has no checkpoint: leave out --ckpt_path, or the baseline")
+
+
+def _stream_name(data: Namespace) -> str:
+    """Name the stream after its scenario, or after the folder of its experts."""
+    if data.scenario is not None:
+        return str(data.scenario.name)
+    return "experts" if data.experts is None else Path(data.experts).resolve().name
 
 
 def _strategy(config: Namespace) -> str:

@@ -75,10 +75,10 @@ class BufferLoader:
 
 
 class ImageLoader:
-    """Every image of a set once, in order, or shuffled anew each time it is iterated.
+    """Every image of a set once, in order.
 
     Args:
-        images: The images, uint8; kept where they are.
+        images: The images, uint8; kept where they are, and read a mini-batch at a time.
         labels: Class indices to serve with them, int64 ``(n,)``.
         task: Task label of all.
         image_format: How to normalise.
@@ -97,8 +97,9 @@ class ImageLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self._images = images.images[rank::world_size]
-        self._labels = labels[rank::world_size]
+        self._images = images
+        self._rows = torch.arange(rank, len(images), world_size)
+        self._labels = labels[self._rows]
         self._task = task
         self._format = image_format
         self._batch_size = batch_size
@@ -107,7 +108,6 @@ class ImageLoader:
         return -(-len(self._labels) // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for images, labels in zip(
-            self._images.split(self._batch_size), self._labels.split(self._batch_size), strict=True
-        ):
-            yield Batch(self._format.normalize(images), labels, torch.full_like(labels, self._task))
+        for rows, labels in zip(self._rows.split(self._batch_size), self._labels.split(self._batch_size), strict=True):
+            images = self._format.normalize(self._images.read(rows))
+            yield Batch(images, labels, torch.full_like(labels, self._task))

@@ -56,8 +56,9 @@ def measure(
     manifest = _experts_asked(stream)
     num_experts, num_classes = len(manifest.experts), len(manifest.class_names)
     _check(baseline, stream, manifest, buffer)
+    heads = None if stream.heads is None else torch.tensor(stream.heads)
     parts = [
-        _Part(loader, part.first_seen, baseline.combine)
+        _Part(loader, part.first_seen, baseline.combine, None if heads is None else heads == part.task)
         for loader, part in zip(stream.test_dataloader(), stream.test_parts, strict=True)
     ]
     # Generating has bars of its own.
@@ -114,8 +115,11 @@ def _check(baseline: Baseline, stream: ExpertStream, manifest: Manifest, buffer:
 class _Part:
     """A part of the test stream and the running scores of its samples."""
 
-    def __init__(self, loader: ImageLoader, first_seen: int, combine: Literal["mean", "max"]) -> None:
+    def __init__(
+        self, loader: ImageLoader, first_seen: int, combine: Literal["mean", "max"], head: Tensor | None
+    ) -> None:
         self._loader = loader
+        self._head = head
         self._first_seen = first_seen
         self._combine = combine
         self._scores: Tensor | None = None
@@ -148,6 +152,8 @@ class _Part:
         assert self._answers is not None
         scores = self._scores / self._answers.clamp_min(1) if self._combine == "mean" else self._scores
         scores = scores.masked_fill(self._answers == 0, -torch.inf)
+        if self._head is not None:  # a task label: only the classes of its head are answers
+            scores = scores.masked_fill(~self._head.to(scores.device), -torch.inf)
         best, guesses = scores.max(dim=1)
         right = (guesses == self._labels.to(guesses.device)) & (best > -torch.inf)
         return int(right.sum()) / len(right)

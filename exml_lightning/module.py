@@ -1,18 +1,16 @@
 """`ExModelModule`: target merging and the Ex-Model Distillation loss (Section 3)."""
 
-from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, LRSchedulerTypeUnion, OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from exml_lightning.checkpoints import check_same_weights
+from exml_lightning.checkpoints import grow_weights
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.losses import distillation_kl, distillation_mse, known_cross_entropy
@@ -21,12 +19,8 @@ from exml_lightning.core.targets import Merge, Normalize, Unknown, merge_targets
 from exml_lightning.data import ExpertStream
 from exml_lightning.loaders import Batch
 from exml_lightning.models import Architecture, ArchitectureConfig, probe
+from exml_lightning.optimizers import default_optimizer, make_optimizer
 from exml_lightning.starts import Start, check_start, starting_weights
-
-
-def default_optimizer(parameters: Iterable[Any]) -> torch.optim.Optimizer:
-    """Make the default optimiser: Adam with learning rate 0.001."""
-    return torch.optim.Adam(parameters, lr=1e-3)
 
 
 class ExModelModule(LightningModule):
@@ -54,6 +48,7 @@ class ExModelModule(LightningModule):
 
     known: Tensor
     previous_known: Tensor
+    heads: Tensor | None
 
     def __init__(
         self,
@@ -110,10 +105,14 @@ class ExModelModule(LightningModule):
         num_classes = len(manifest.class_names)
         architecture = self.architecture or manifest.experts[0].architecture
         self.architecture = architecture.with_classes(num_classes)
-        self.network = self._initial_model()
-        self.previous = self._initial_model().requires_grad_(False).eval()
+        # Weights come at the first experience or from a checkpoint: none are downloaded for nothing.
+        self.network = self.architecture.skeleton().build(self.stream.seed, "ex-model")
+        self.previous = self.architecture.skeleton().build().requires_grad_(False).eval()
         self.register_buffer("known", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("previous_known", torch.zeros(num_classes, dtype=torch.bool))
+        heads = self.stream.heads
+        self.register_buffer("heads", None if heads is None else torch.tensor(heads), persistent=False)
+        self._tasks = sorted(set(heads or []))
         self._metrics = nn.ModuleList(MulticlassAccuracy(num_classes, average="micro") for _ in self.stream.test_parts)
         units = probe(self.network, manifest.input.shape, f"model.architecture {self.architecture.class_path}")
         if units != num_classes:
@@ -121,9 +120,24 @@ class ExModelModule(LightningModule):
                 f"model.architecture {self.architecture.class_path} has {units} output units: "
                 f"it must have {num_classes}, one a class of the stream"
             )
-        if self.start != "scratch" and self.trainer.state.fn == TrainerFn.FITTING:
-            learned = replace(manifest, experts=manifest.experts[: self.trainer.max_epochs])
-            check_start(self.start, learned, self.architecture, every_expert=self.reset_each_experience)
+
+    def check_start(self) -> None:
+        """Make sure that the weights to start with can be had, once a checkpoint is restored.
+
+        Raises:
+            ExmlError: If the experts to learn are not built as `start` needs, or pretrained weights cannot be fetched.
+        """
+        assert self.architecture is not None
+        stream = self.stream
+        check_start(
+            self.start,
+            stream.manifest,
+            self.architecture,
+            range(stream.completed, self.trainer.max_epochs or 0),
+            self.reset_each_experience,
+        )
+        if self.start == "scratch" and (stream.completed == 0 or self.reset_each_experience):
+            self._initial_model()
 
     def _initial_model(self) -> nn.Module:
         assert self.architecture is not None
@@ -163,17 +177,25 @@ class ExModelModule(LightningModule):
         """The experience of the expert at hand, None without one."""
         return self._expert[0].experience if self._expert else None
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute logits; those of classes not yet learned are minus infinity.
+    def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
+        """Compute logits; minus infinity for classes that are no answer.
 
         Args:
             images: Normalised images, ``(n, channels, height, width)``.
+            tasks: Task labels, int64 ``(n,)``, which a multi-head ex-model chooses heads by; without them all classes
+                compete.
 
         Returns:
-            Logits ``(n, num_classes)``.
+            Logits ``(n, num_classes)``; minus infinity for classes not yet learned and those of other tasks' heads.
         """
         logits: Tensor = self.network(images)
-        return logits.masked_fill(~self.known, -torch.inf)
+        return logits.masked_fill(~self._answers(tasks), -torch.inf)
+
+    def _answers(self, tasks: Tensor | None) -> Tensor:
+        """The classes that are an answer: those known; with heads, for each sample those known of its task's head."""
+        if self.heads is None or tasks is None:
+            return self.known
+        return self.known & (self.heads == tasks[:, None])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed torch for layers that draw from the global state (dropout), by this step's key alone."""
@@ -201,15 +223,17 @@ class ExModelModule(LightningModule):
                 normalize=self.normalize,
                 merge=self.merge,
                 unknown=self.unknown,
+                heads=self.heads,
             )
         logits = self.network(batch.images).float()
         if self.loss == "mse":
             distillation = distillation_mse(logits, target)
         else:
-            distillation = distillation_kl(logits, target, self.temperature)
+            heads = [] if self.heads is None else [self.heads.eq(task) for task in self._tasks]
+            distillation = distillation_kl(logits, target, self.temperature, heads)
         loss = distillation
         if self.lambda_ce:
-            cross_entropy = known_cross_entropy(logits, batch.labels, self.known)
+            cross_entropy = known_cross_entropy(logits, batch.labels, self._answers(batch.tasks))
             loss = distillation + self.lambda_ce * cross_entropy
             self.log("train/cross_entropy", cross_entropy)
         self.log(f"train/{self.loss}", distillation)
@@ -235,7 +259,7 @@ class ExModelModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count right answers on one part of the test stream."""
-        self._metrics[dataloader_idx].update(self(batch.images), batch.labels)  # type: ignore[operator]
+        self._metrics[dataloader_idx].update(self(batch.images, batch.tasks), batch.labels)  # type: ignore[operator]
 
     def on_validation_epoch_end(self) -> None:
         """Read the accuracies off, over all processes."""
@@ -256,40 +280,38 @@ class ExModelModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimiser and the schedule. Lightning calls this at the start, and each experience does."""
-        optimizer, schedule = self._make_optimizer()
+        optimizer, schedule = make_optimizer(self.network, self.optimizer, self.lr_scheduler, self.stream.n_iter)
         if schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _make_optimizer(self) -> tuple[torch.optim.Optimizer, LRSchedulerTypeUnion | None]:
-        try:
-            optimizer = self.optimizer(self.network.parameters())
-            if self.lr_scheduler == "cosine":
-                return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.stream.n_iter)
-            return optimizer, None if self.lr_scheduler is None else self.lr_scheduler(optimizer)
-        except (ValueError, TypeError) as error:
-            raise ExmlError(f"model.optimizer or model.lr_scheduler: {error}") from error
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another ex-model before Lightning loads it.
+        """Give the weights of a checkpoint with fewer classes the rows it lacks, before Lightning loads them.
 
         Raises:
-            ExmlError: If names or shapes of the weights differ.
+            ExmlError: If the checkpoint is of another ex-model.
         """
-        check_same_weights(self.state_dict(), checkpoint["state_dict"])
+        learned = checkpoint["ExpertStream"]["class_names"]
+        checkpoint["state_dict"] = grow_weights(
+            self.state_dict(), checkpoint["state_dict"], learned, self.stream.manifest.class_names
+        )
 
     def settings(self) -> dict[str, Any]:
-        """Return what must stay the same for a run to continue, as plain values."""
-        optimizer, schedule = self._make_optimizer()
+        """Return what must stay the same for a run to continue, as plain values.
+
+        Not `start`, which says nothing any more once an experience has begun: a run may go on with experts that are not
+        built as the ex-model is. Not the number of classes, which grows.
+        """
+        assert self.architecture is not None
+        optimizer, schedule = make_optimizer(self.network, self.optimizer, self.lr_scheduler, self.stream.n_iter)
         return {
-            "architecture": repr(self.architecture),
+            "architecture": repr(self.architecture.skeleton().with_classes(0)),
             "lambda_ce": self.lambda_ce,
             "normalize": self.normalize,
             "merge": self.merge,
             "unknown": self.unknown,
             "loss": self.loss,
             "temperature": self.temperature if self.loss == "kl" else None,
-            "start": self.start,
             "reset_each_experience": self.reset_each_experience,
             "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}",
             "lr_scheduler": self.lr_scheduler

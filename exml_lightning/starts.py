@@ -36,27 +36,35 @@ def starting_weights(
     return running_mean(network.state_dict(), expert.model.state_dict(), expert.experience)
 
 
-def check_start(start: Start, manifest: Manifest, architecture: Architecture, every_expert: bool) -> None:
+def check_start(
+    start: Start, manifest: Manifest, architecture: Architecture, experiences: range, each_experience: bool
+) -> None:
     """Refuse to start with the weights of experts that are not built as the ex-model is.
 
     Args:
-        start: ``expert`` or ``average``.
+        start: See `starting_weights`.
         manifest: The experts.
         architecture: The ex-model's.
-        every_expert: Whether all experts' weights are used even with ``expert``, else the first one's.
+        experiences: The experts that are still to be learned.
+        each_experience: Whether the ex-model starts anew with each of them, else with the first of the stream only.
 
     Raises:
-        ExmlError: If an expert has another architecture, or another unit for one of its classes.
+        ExmlError: If an expert whose weights are needed has another architecture, another input, or another unit for
+            one of its classes.
     """
-    asked = manifest.experts if start == "average" or every_expert else manifest.experts[:1]
-    for k, entry in enumerate(asked):
-        if entry.architecture != architecture:
-            raise ExmlError(
-                f"model.start is {start}, but expert {k} is {entry.architecture} and the ex-model {architecture}: "
-                "they must be the same, or set model.start to scratch"
-            )
-        if tuple(manifest.classes_of(k)) != entry.outputs:
-            raise ExmlError(
-                f"model.start is {start}, but expert {k} has units {list(entry.outputs)} for the classes of the stream "
-                f"{manifest.classes_of(k)}: they must be the same, or set model.start to scratch"
-            )
+    if start == "scratch":
+        return
+    asked = experiences if start == "average" or each_experience else [k for k in experiences if k == 0]
+    for k in asked:
+        entry = manifest.experts[k]
+        if entry.architecture.skeleton() != architecture.skeleton():
+            reason = f"is {entry.architecture} and the ex-model {architecture}"
+        elif entry.input not in (None, manifest.input):
+            reason = f"takes {entry.input} and the ex-model {manifest.input}"
+        elif tuple(manifest.classes_of(k)) != entry.outputs:
+            reason = f"has units {list(entry.outputs)} for the classes of the stream {manifest.classes_of(k)}"
+        else:
+            continue
+        raise ExmlError(
+            f"model.start is {start}, but expert {k} {reason}: they must be the same, or set model.start to scratch"
+        )

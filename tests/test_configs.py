@@ -10,7 +10,7 @@ from exml_lightning.cli import main
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
-SCENARIOS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+SCENARIOS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "from_folder")
 STRATEGIES = sorted(path.stem for path in (CONFIGS / "strategies").glob("*.yaml"))
 BASELINES = sorted(path.stem for path in (CONFIGS / "baselines").glob("*.yaml"))
 TRAINERS = sorted(path.stem for path in (CONFIGS / "trainer").glob("*.yaml"))
@@ -31,16 +31,19 @@ def test_a_scenario_is_complete(scenario, verb, capsys):
     assert config["data"]["scenario"]["name"] == scenario
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("overlay", [f"strategies/{name}" for name in STRATEGIES])
-def test_a_strategy_stacks_on_every_scenario(scenario, overlay, capsys):
-    assert_stacks("fit", scenario, overlay, lambda config: config["buffer"]["generator"], capsys)
+def test_all_scenarios_are_there():
+    names = ["split_digits", "joint_mnist", "split_mnist", "joint_cifar10", "split_cifar10", "mt_cifar10"]
+    assert sorted([*names, "joint_core50", "core50_nc", "core50_ni", "core50_nic"]) == SCENARIOS
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("overlay", [f"baselines/{name}" for name in BASELINES])
-def test_a_baseline_stacks_on_every_scenario(scenario, overlay, capsys):
-    assert_stacks("test", scenario, overlay, lambda config: config["baseline"], capsys)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_strategy_stacks(strategy, capsys):
+    assert_stacks("fit", "split_digits", f"strategies/{strategy}", lambda config: config["buffer"]["generator"], capsys)
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_a_baseline_stacks(baseline, capsys):
+    assert_stacks("test", "split_digits", f"baselines/{baseline}", lambda config: config["baseline"], capsys)
 
 
 def assert_stacks(verb, scenario, overlay, chosen, capsys):
@@ -107,3 +110,69 @@ def test_mnist_runs_from_experts_to_test(scenario, strategy, tmp_path, mnist_exp
     test = json.loads((tmp_path / "test.json").read_text())
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert test["stream_accuracy"] == summary["stream_accuracy"]
+
+
+# What makes a run of a scenario quick: one epoch an expert, a step an image; no network for ImageNet weights.
+BARE = {"class_path": "exml_lightning.models.MobileNetV2"}
+QUICK = {
+    "trainer": {"enable_progress_bar": False},
+    "data": {"root": str(ROOT / "data"), "n_iter": 1, "batch_size": 2},
+    "buffer": {"size": 4, "cache": None, "generator": {"class_path": "ModelInversion", "init_args": {"steps": 1}}},
+}
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (ROOT / "data" / "core50").is_dir(), reason="data/core50 is not there")
+@pytest.mark.parametrize("scenario", ["joint_core50", "core50_nc", "core50_ni", "core50_nic"])
+def test_core50_runs_from_experts_to_ex_model(scenario, tmp_path):
+    changes = {**QUICK, "experts": {"architecture": BARE}}
+    if scenario == "joint_core50":
+        changes["model"] = {"architecture": BARE}
+    assert_runs(scenario, scenario, changes, tmp_path)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (ROOT / "data" / "cifar10").is_dir(), reason="data/cifar10 is not there")
+@pytest.mark.parametrize("scenario", ["joint_cifar10", "split_cifar10", "mt_cifar10"])
+def test_cifar10_runs_from_experts_to_ex_model(scenario, tmp_path):
+    """On the first real images of each class, with the smallest of networks."""
+    for folder in (ROOT / "data" / "cifar10").glob("*/*"):
+        few = tmp_path / "data" / folder.relative_to(ROOT / "data")
+        few.mkdir(parents=True)
+        for k in range(10):
+            (few / f"{k:04d}.jpg").symlink_to(folder / f"{k:04d}.jpg")
+    small = {"class_path": "exml_lightning.models.SlimResNet18", "init_args": {"width": 2}}
+    changes = {**QUICK, "experts": {"architecture": small}, "data": {**QUICK["data"], "root": str(tmp_path / "data")}}
+    assert_runs(scenario, "split_cifar10" if scenario == "mt_cifar10" else scenario, changes, tmp_path)
+
+
+def assert_runs(scenario: str, experts_of: str, changes: dict, folder: Path) -> None:
+    """Train the first two experts of a scenario and learn them."""
+    quick = folder / "quick.yaml"
+    quick.write_text(yaml.safe_dump({**changes, "data": {**changes["data"], "experts": str(folder / "experts")}}))
+    stacked = ["-c", SMOKE, "-c", str(quick)]
+    main(["experts", "-c", str(CONFIGS / f"{experts_of}.yaml"), *stacked])
+    main(["fit", "-c", str(CONFIGS / f"{scenario}.yaml"), *stacked, "--trainer.default_root_dir", str(folder / "run")])
+    learned = json.loads((folder / "run" / "summary.json").read_text())["experiences_learned"]
+    assert learned == (1 if scenario.startswith("joint") else 2)
+    manifest = yaml.safe_load((folder / "experts" / "manifest.yaml").read_text())
+    assert len(manifest["experts"]) == learned
+
+
+def test_experts_of_another_scenario_are_trained_by_its_own_config(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        main(["experts", "-c", str(CONFIGS / "mt_cifar10.yaml"), "--data.run_id", "2"])
+    error = capsys.readouterr().err
+    assert "mt_cifar10 learns the experts of split_cifar10" in error
+    assert "`exml experts -c configs/split_cifar10.yaml --data.run_id 2`" in error
+
+
+def test_an_architecture_with_arguments_is_changed_by_a_file(capsys, tmp_path):
+    args = ["experts", "-c", str(CONFIGS / "core50_nc.yaml")]
+    with pytest.raises(SystemExit) as exit_:
+        main([*args, "--experts.architecture", json.dumps(BARE)])
+    assert exit_.value.code == 1
+    assert "as the last -c FILE" in capsys.readouterr().err
+    path = tmp_path / "bare.yaml"
+    path.write_text(yaml.safe_dump({"experts": {"architecture": BARE}}))
+    assert printed(capsys, *args, "-c", str(path))["experts"]["architecture"] == BARE

@@ -51,7 +51,7 @@ def test_a_broken_manifest_or_expert_number_is_refused(digit_experts, tmp_path, 
         generate(digit_experts, tmp_path, "--generate.num_samples", "0"), capsys
     )
     assert "no experts in" in refused(generate(tmp_path, tmp_path), capsys)
-    assert "which scenario" in refused(["generate", "--data.run_id", "0"], capsys)
+    assert "which experts" in refused(["generate", "--data.run_id", "0"], capsys)
     assert not (tmp_path / "out").exists()
 
 

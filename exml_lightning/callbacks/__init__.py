@@ -1,14 +1,16 @@
 """Lightning callbacks: the buffer, checkpoints, results, the finished ex-model, progress."""
 
+from exml_lightning.callbacks.accuracy import AccuracyCallback
+from exml_lightning.callbacks.agreement import AgreementCallback
 from exml_lightning.callbacks.ex_model import ExModelWriter
 from exml_lightning.callbacks.progress import StageProgressBar
-from exml_lightning.callbacks.results import ResultsCallback
 from exml_lightning.callbacks.stream_checkpoint import StreamCheckpoint
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 
 __all__ = [
+    "AccuracyCallback",
+    "AgreementCallback",
     "ExModelWriter",
-    "ResultsCallback",
     "StageProgressBar",
     "StreamCheckpoint",
     "SyntheticBufferCallback",

@@ -1,11 +1,13 @@
 """`ExModelWriter`: writes the finished ex-model as a folder of experts with one expert in it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from exml_lightning.callbacks.results import ResultsCallback, find_callback
+from exml_lightning.callbacks.accuracy import AccuracyCallback
+from exml_lightning.callbacks.results import find_callback
 from exml_lightning.core import metrics
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts import ExpertEntry, Manifest, save_weights, write_manifest
@@ -33,32 +35,42 @@ class ExModelWriter(Callback):
         stream, architecture = pl_module.stream, pl_module.architecture
         if architecture is None:
             raise ExmlError("the ex-model was never built")
-        first = stream.manifest.experts[0]
-        names = stream.manifest.class_names
+        first, names = stream.manifest.experts[0], stream.manifest.class_names
         known = pl_module.known.nonzero().flatten().tolist()
-        entry = ExpertEntry(
+        whole = ExpertEntry(
             file=FILE,
             sha256=save_weights(pl_module.network, folder / FILE),
-            architecture=architecture,
+            architecture=architecture.skeleton(),
             classes=tuple(names[c] for c in known),
             outputs=tuple(known),
             classifier=first.classifier if architecture.class_path == first.architecture.class_path else None,
             accuracy=_final_accuracy(trainer, pl_module),
             training={
                 "strategy": self.strategy,
-                "scenario": stream.scenario.name,
+                "scenario": stream.stream_name,
                 "experts": trainer.max_epochs,
             },
         )
+        entries = [whole] if pl_module.heads is None else _heads(whole, pl_module.heads.tolist())
         write_manifest(
-            Manifest(stream.manifest.scenario, stream.run_id, names, stream.manifest.input, (entry,)), folder
+            Manifest(stream.manifest.scenario, stream.run_id, names, stream.manifest.input, tuple(entries)), folder
         )
         print(f"ex-model: {folder}")
 
 
+def _heads(whole: ExpertEntry, heads: list[int]) -> list[ExpertEntry]:
+    """Describe a multi-head ex-model: one entry a task, all with the same weights."""
+    entries = []
+    for task in sorted({heads[unit] for unit in whole.outputs}):
+        own = [i for i, unit in enumerate(whole.outputs) if heads[unit] == task]
+        classes, outputs = tuple(whole.classes[i] for i in own), tuple(whole.outputs[i] for i in own)
+        entries.append(replace(whole, classes=classes, outputs=outputs, task=task, accuracy=None))
+    return entries
+
+
 def _final_accuracy(trainer: Trainer, module: ExModelModule) -> float | None:
     """Accuracy on the parts of the test stream whose classes the ex-model knows."""
-    results, parts = find_callback(trainer, ResultsCallback), module.stream.test_parts
+    results, parts = find_callback(trainer, AccuracyCallback), module.stream.test_parts
     if results is None or not results.matrix:
         return None
     last = max(results.matrix)

@@ -1,12 +1,14 @@
 """`SyntheticBufferCallback`: regenerates and subsamples the buffer at each new expert (Section 3, Algorithm 1)."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from exml_lightning.core.agreement import ask_expert
 from exml_lightning.core.buffer import Buffer, update_buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
@@ -43,8 +45,8 @@ class SyntheticBufferCallback(Callback):
         """Check what can be checked before any work, and set the number of epochs: one for each expert.
 
         Raises:
-            ExmlError: If an expert is missing or broken or the generator cannot work with it, if the buffer is too
-                small, or if the images that a generator draws from are missing or do not fit.
+            ExmlError: If there are too few experts, if the buffer is too small, or if the images that a generator draws
+                from are missing or do not fit.
         """
         if stage != "fit":
             return
@@ -57,10 +59,7 @@ class SyntheticBufferCallback(Callback):
                 "others: set model.lambda_ce to 0 and model.merge to unit"
             )
         connect(self.generator, stream, self.size)
-        stream.check_experts(self.generator.check)
-        num_experts = len(stream.manifest.experts)
-        limit = trainer.max_epochs
-        trainer.fit_loop.max_epochs = num_experts if limit is None or limit < 0 else min(limit, num_experts)
+        trainer.fit_loop.max_epochs = stream.num_experts
         if self.size < trainer.fit_loop.max_epochs:
             raise ExmlError(
                 f"buffer.size is {self.size}, but the stream has {trainer.fit_loop.max_epochs} experts: "
@@ -68,10 +67,11 @@ class SyntheticBufferCallback(Callback):
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse to continue a run under other settings. Lightning calls this after it has restored callbacks.
+        """Check the rest: settings and experts. Lightning calls this after it has restored a checkpoint.
 
         Raises:
-            ExmlError: If the checkpoint was written under other settings; names them.
+            ExmlError: If the checkpoint was written under other settings (names them), or an expert that is still to be
+                learned is missing or broken, or neither the ex-model nor the generator can work with it.
         """
         assert isinstance(pl_module, ExModelModule)
         settings = {
@@ -96,6 +96,8 @@ class SyntheticBufferCallback(Callback):
                 "give the same ones, or start another run with --trainer.default_root_dir DIR"
             )
         self._settings = settings
+        pl_module.check_start()
+        _stream(trainer).check_experts(self.generator.check)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an experience: a run that is resumed in the middle of one gets no `on_train_epoch_start`."""
@@ -114,6 +116,8 @@ class SyntheticBufferCallback(Callback):
         expert = stream.load_expert(experience, pl_module.device)
         if stream.experience != experience:
             new = self._generate(trainer, expert, self.size // (experience + 1))
+            if not stream.test_parts:
+                new = replace(new, answers=ask_expert(new, expert))
             if trainer.is_global_zero:
                 path = Path(trainer.default_root_dir) / "buffer" / f"experience={experience}.png"
                 save_grid(path, expert.image_format.denormalize(new.images), new.labels, stream.manifest.class_names)

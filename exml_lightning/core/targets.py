@@ -24,7 +24,7 @@ class Target:
     mask: Tensor
 
 
-def normalize_logits(logits: Tensor, known: Tensor, how: Normalize) -> Tensor:
+def normalize_logits(logits: Tensor, known: Tensor, how: Normalize, heads: Tensor | None = None) -> Tensor:
     """Put the logits of a model on a common scale (Eq. 6 and 7).
 
     Args:
@@ -32,6 +32,8 @@ def normalize_logits(logits: Tensor, known: Tensor, how: Normalize) -> Tensor:
         known: The classes that the model knows, bool ``(num_classes,)``.
         how: ``center`` subtracts the mean over the known classes; ``standardize`` also divides by the standard
             deviation over them (population); ``center_batch`` subtracts each class's mean over the batch; ``none``.
+        heads: The task of each class, int64 ``(num_classes,)``, for a multi-head model: each head is normalised by
+            itself. None for a single head.
 
     Returns:
         Logits of the same shape, 0 for classes that are not known.
@@ -41,11 +43,18 @@ def normalize_logits(logits: Tensor, known: Tensor, how: Normalize) -> Tensor:
         return logits
     if how == "center_batch":
         return logits - logits.mean(dim=0, keepdim=True)
-    count = known.sum().clamp_min(1)
-    centred = (logits - logits.sum(dim=1, keepdim=True) / count) * known
+    centred = (logits - _head_mean(logits, known, heads)) * known
     if how == "center":
         return centred
-    return centred / (centred.square().sum(dim=1, keepdim=True) / count).sqrt().clamp_min(1e-6)
+    return centred / _head_mean(centred.square(), known, heads).sqrt().clamp_min(1e-6)
+
+
+def _head_mean(values: Tensor, known: Tensor, heads: Tensor | None) -> Tensor:
+    """Mean over the known classes of each class's head; `values` are 0 for the others."""
+    if heads is None:
+        return values.sum(dim=1, keepdim=True) / known.sum().clamp_min(1)
+    members = ((heads[:, None] == heads) & known[:, None]).to(values.dtype)
+    return values @ members / members.sum(dim=0).clamp_min(1)
 
 
 def merge_targets(
@@ -58,6 +67,7 @@ def merge_targets(
     normalize: Normalize = "center",
     merge: Merge = "unit",
     unknown: Unknown = "skip",
+    heads: Tensor | None = None,
 ) -> Target:
     """Merge the answers of the expert and of the previous ex-model (Eq. 8 and 9).
 
@@ -74,6 +84,8 @@ def merge_targets(
             of the previous ex-model, or their mean.
         unknown: What happens to classes that nobody asked knows: ``skip`` leaves them out of the loss, ``zero`` sets
             their target to 0 (the authors' code).
+        heads: The task of each class, int64 ``(num_classes,)``, for a multi-head ex-model; see `normalize_logits`. Unit
+            by unit, the new head's target is then the expert and that of the old heads the previous ex-model.
 
     Returns:
         The merged target.
@@ -81,8 +93,8 @@ def merge_targets(
     n, num_classes = previous_logits.shape
     expert_known = torch.zeros_like(previous_known).index_fill(0, expert_classes, True)
     all_units = torch.zeros_like(previous_logits).index_copy(1, expert_classes, expert_logits)
-    expert = normalize_logits(all_units, expert_known, normalize)
-    previous = normalize_logits(previous_logits, previous_known, normalize)
+    expert = normalize_logits(all_units, expert_known, normalize, heads)
+    previous = normalize_logits(previous_logits, previous_known, normalize, heads)
     if merge == "unit":
         from_expert = expert_known.expand(n, num_classes)
         from_previous = previous_known.expand(n, num_classes)

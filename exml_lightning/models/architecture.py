@@ -1,8 +1,10 @@
 """An architecture by name: what a manifest or a configuration says of a network."""
 
 import importlib
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, get_type_hints
 
 import torch
 from torch import nn
@@ -18,12 +20,17 @@ class ArchitectureConfig(TypedDict):
     init_args: NotRequired[dict[str, Any]]
 
 
+PRETRAINED = {"weights": None, "pretrained": False}
+"""The arguments that ask for pretrained weights (torchvision, timm), and what asks for none."""
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A network class and the arguments to make one.
 
     Args:
-        class_path: Dotted path of an `nn.Module` class, for instance ``exml_lightning.models.LeNet5``.
+        class_path: Dotted path of an `nn.Module` class, for instance ``exml_lightning.models.LeNet5``, or of a function
+            annotated to return one, for instance ``torchvision.models.resnet18``.
         init_args: Its keyword arguments; ``num_classes`` is filled in from the stream where it is left out.
     """
 
@@ -39,6 +46,11 @@ class Architecture:
         """Return the same architecture for another number of classes."""
         return replace(self, init_args={**self.init_args, "num_classes": num_classes})
 
+    def skeleton(self) -> "Architecture":
+        """Return the same network without pretrained weights, to be filled with weights from a file."""
+        nothing = {name: value for name, value in PRETRAINED.items() if name in self.init_args}
+        return replace(self, init_args={**self.init_args, **nothing})
+
     def build(self, *seed: int | str) -> nn.Module:
         """Make the network.
 
@@ -50,31 +62,64 @@ class Architecture:
             The network, on the CPU, in train mode.
 
         Raises:
-            ExmlError: If the class cannot be imported, is no `nn.Module`, or refuses its arguments.
+            ExmlError: If it cannot be imported, makes no `nn.Module` (a function must say so before it is called),
+                refuses its arguments, or cannot fetch its pretrained weights.
         """
-        network_class = self._import()
+        make = self._import()
         # On the CPU even where Lightning builds on another device: its generator would draw other weights.
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed("weights", *seed))
             try:
-                return network_class(**self.init_args)
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise ExmlError(
-                    f"architecture {self.class_path} refuses init_args {self.init_args}: {error}"
-                ) from error
+                network = make(**self.init_args)
+            except ExmlError:
+                raise
+            except Exception as error:  # anyone's code
+                said = " ".join(str(error).split()) or type(error).__name__
+                raise ExmlError(f"architecture {self.class_path} {self._refusal(error)}: {said[:300]}") from error
+        if not isinstance(network, nn.Module):
+            raise ExmlError(f"architecture {self.class_path} makes {type(network).__name__}, which is no nn.Module")
+        return network.train()
 
-    def _import(self) -> type[nn.Module]:
-        module_name, _, class_name = self.class_path.rpartition(".")
+    def _refusal(self, error: Exception) -> str:
+        if isinstance(error, OSError) and self != self.skeleton():
+            asked = [f"{name}: {PRETRAINED[name] or 'null'}" for name in PRETRAINED if name in self.init_args]
+            return f"cannot fetch its pretrained weights (without them: {', '.join(asked)})"
+        return f"refuses init_args {self.init_args}"
+
+    def _import(self) -> Callable[..., nn.Module]:
+        module_name, _, name = self.class_path.rpartition(".")
         try:
-            network_class = getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError, ValueError, TypeError) as error:
+            found = getattr(importlib.import_module(module_name), name)
+        except Exception as error:  # anyone's module
+            said = " ".join(str(error).split()) or type(error).__name__
             raise ExmlError(
-                f"architecture class_path {self.class_path!r} cannot be imported ({error}): "
+                f"architecture class_path {self.class_path!r} cannot be imported ({said}): "
                 "give the dotted path of an nn.Module class"
             ) from error
-        if not (isinstance(network_class, type) and issubclass(network_class, nn.Module)):
-            raise ExmlError(f"architecture class_path {self.class_path!r} is not an nn.Module class")
-        return network_class
+        if not _makes_networks(found):
+            raise ExmlError(
+                f"architecture class_path {self.class_path!r} is neither an nn.Module class nor a function annotated "
+                "to return one"
+            )
+        make: Callable[..., nn.Module] = found
+        return make
+
+
+def _makes_networks(found: object) -> bool:
+    """Whether it may be called: any other function may do anything."""
+    made = found
+    if inspect.isfunction(found):
+        try:
+            made = get_type_hints(found).get("return")
+        except Exception:  # annotations are code
+            return False
+    return isinstance(made, type) and issubclass(made, nn.Module)
+
+
+def last_linear(network: nn.Module) -> str | None:
+    """Name the last linear layer of a network, which is its classifier; None if it has none."""
+    names = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    return names[-1] if names else None
 
 
 def probe(network: nn.Module, shape: tuple[int, int, int], name: str) -> int:
@@ -96,7 +141,7 @@ def probe(network: nn.Module, shape: tuple[int, int, int], name: str) -> int:
     try:
         with torch.device("cpu"), torch.no_grad():
             logits = network(torch.zeros(1, *shape))
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except Exception as error:  # anyone's code
         raise ExmlError(
             f"{name} refuses images of shape {list(shape)} ({' '.join(str(error).split())[:200]})"
         ) from error

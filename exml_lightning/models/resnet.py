@@ -1,5 +1,7 @@
 """Slim ResNet18 for small images, the paper's model for CIFAR10 (Section 5; Lopez-Paz and Ranzato 2017)."""
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ class SlimResNet18(nn.Module):
         self.stages = nn.Sequential(
             *(
                 nn.Sequential(_Block(before, after, 1 if i == 0 else 2), _Block(after, after, 1))
-                for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False))
+                for i, (before, after) in enumerate(pairwise(widths))
             )
         )
         self.classifier = nn.Linear(8 * width, num_classes)

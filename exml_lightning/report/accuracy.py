@@ -29,21 +29,19 @@ def part_names(stream: ExpertStream) -> list[str]:
     return names
 
 
-def accuracies(stream: ExpertStream, row: Sequence[float], device: torch.device) -> dict[str, Any]:
+def accuracies(stream: ExpertStream, row: Sequence[float]) -> dict[str, Any]:
     """Return what `summary.json` and `test.json` have in common.
 
     Args:
         stream: The stream, set up.
         row: Accuracy on each part of its test stream, fractions.
-        device: The device that was worked on.
 
     Returns:
-        Stream accuracy, accuracy per experience and peak memory, by their names in the files.
+        Stream accuracy and accuracy per experience, by their names in the files.
     """
     return {
         "stream_accuracy": metrics.stream_accuracy(row, parts_of(stream)[0]),
         "accuracy_per_experience": list(row),
-        "peak_memory_mb": peak_memory_mb(device),
     }
 
 
@@ -65,7 +63,7 @@ def write_test(
         seconds: How long it took.
         baseline: Name of the baseline, if one was measured.
     """
-    content = {**accuracies(stream, row, device), "seconds_testing": seconds}
+    content = {**accuracies(stream, row), "peak_memory_mb": peak_memory_mb(device), "seconds_testing": seconds}
     if baseline is not None:
         content["baseline"] = baseline
     write_text(path, json.dumps(content, indent=2) + "\n")

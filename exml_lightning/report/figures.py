@@ -1,5 +1,6 @@
 """Pictures of a run: its accuracy over time and its accuracy matrix."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,22 +48,26 @@ def save_accuracy_over_time(path: Path, streams: Sequence[float], seen: Sequence
     _save(figure, path)
 
 
-def save_accuracy_matrix(path: Path, matrix: Sequence[Sequence[float]], parts: Sequence[str], title: str) -> None:
-    """Save a heat map: accuracy on each part of the test stream after each experience.
+def save_matrix(
+    path: Path, matrix: Sequence[Sequence[float]], parts: Sequence[str], title: str, axis_label: str = "tested on"
+) -> None:
+    """Save a heat map of fractions, for instance accuracy on each part of the test stream after each experience.
 
     Args:
         path: The PNG file.
-        matrix: A row an experience learned, a column a part of the test stream; fractions.
-        parts: What each part tests.
+        matrix: A row an experience learned, a column a part; shorter rows leave the rest empty.
+        parts: Name of each column.
         title: Heading.
+        axis_label: What the columns are.
     """
     rows, columns = len(matrix), len(parts)
+    whole = [[*row, *[math.nan] * (columns - len(row))] for row in matrix]
     figure = Figure(figsize=(0.75 * columns + 2.2, 0.5 * rows + 1.6), dpi=110, layout="constrained")
     axis = figure.subplots()
-    picture = axis.imshow(matrix, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    picture = axis.imshow(whole, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axis.set_xticks(range(columns), parts, rotation=0 if max(map(len, parts)) <= 5 else 45)
     axis.set_yticks(range(rows), [f"expert {i + 1}" for i in range(rows)])
-    axis.set_xlabel("tested on")
+    axis.set_xlabel(axis_label)
     axis.set_ylabel("after learning")
     if rows * columns <= 200:  # numbers in more cells than these cannot be read
         for i, row in enumerate(matrix):

@@ -3,14 +3,17 @@
 from exml_lightning.scenarios.auxiliary import AuxiliaryImages
 from exml_lightning.scenarios.auxiliary_sources import FolderImages, Photographs, TorchvisionImages
 from exml_lightning.scenarios.cifar10 import CIFAR10
+from exml_lightning.scenarios.core50 import CORe50
 from exml_lightning.scenarios.datasets import MNIST, Digits, ImageDataset, LabelledImages
-from exml_lightning.scenarios.scenario import RUN_SEEDS, Experience, Scenario, TestPart
+from exml_lightning.scenarios.runs import RUN_SEEDS
+from exml_lightning.scenarios.scenario import Experience, Scenario, TestPart, TrainImages
 
 __all__ = [
     "CIFAR10",
     "MNIST",
     "RUN_SEEDS",
     "AuxiliaryImages",
+    "CORe50",
     "Digits",
     "Experience",
     "FolderImages",
@@ -20,4 +23,5 @@ __all__ = [
     "Scenario",
     "TestPart",
     "TorchvisionImages",
+    "TrainImages",
 ]

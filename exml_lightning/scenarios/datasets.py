@@ -17,23 +17,44 @@ from exml_lightning.core.images import ImageFormat
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images of a data set.
+    """Images of a data set: a whole split, or a part of one that is read when it is asked for.
 
     Args:
-        images: uint8 ``(n, channels, height, width)``.
+        split: uint8 ``(m, channels, height, width)``; may be mapped from a file, so that it takes no memory.
         labels: Index into the data set's class names, int64 ``(n,)``.
         groups: The recording session each image comes from, int64 ``(n,)``; all 0 where a data set has none.
+        rows: The row of `split` that each image is, int64 ``(n,)``; None if they are all of it, in its order.
     """
 
-    images: Tensor
+    split: Tensor
     labels: Tensor
     groups: Tensor
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, rows: Tensor) -> "LabelledImages":
-        return LabelledImages(self.images[rows], self.labels[rows], self.groups[rows])
+        if len(rows) == len(self) and torch.equal(rows, torch.arange(len(self))):
+            return self
+        chosen = rows if self.rows is None else self.rows[rows]
+        return LabelledImages(self.split, self.labels[rows], self.groups[rows], chosen)
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Read some images.
+
+        Args:
+            rows: Which, int64 ``(k,)``.
+
+        Returns:
+            uint8 ``(k, channels, height, width)``.
+        """
+        return self.split[rows if self.rows is None else self.rows[rows]]
+
+    @property
+    def images(self) -> Tensor:
+        """All images, uint8 ``(n, channels, height, width)``: of a part, read anew each time."""
+        return self.split if self.rows is None else self.split[self.rows]
 
 
 class ImageDataset(ABC):
@@ -56,6 +77,25 @@ class ImageDataset(ABC):
         Raises:
             ExmlError: If files are missing or broken; names them and the remedy.
         """
+
+    def protocol(self, name: str, run_id: int, root: Path) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Make the experiences of a protocol of this data set's own; most have none.
+
+        Args:
+            name: Its name.
+            run_id: The run, 0 to 4.
+            root: Folder of all data sets.
+
+        Returns:
+            Of each experience, the class indices and the recording sessions.
+
+        Raises:
+            ExmlError: If there is no such protocol.
+        """
+        raise ExmlError(
+            f"data.scenario.protocol is {name}, but {type(self).__name__} has no protocols of its own: "
+            "give classes_per_experience, classes or groups"
+        )
 
     def download(self, root: Path) -> None:  # noqa: B027 - most data sets have nothing to fetch
         """Fetch the files into `root` where they are missing.

@@ -1,15 +1,15 @@
-"""Image files decoded once: a uint8 tensor, kept on disk beside them."""
+"""Image files decoded once: a uint8 tensor in one file, mapped into memory."""
 
 import hashlib
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 from tqdm.auto import tqdm
@@ -18,6 +18,8 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import write_whole
 
 log = logging.getLogger(__name__)
+CHUNK = 256
+"""Images that are decoded before they are written."""
 
 
 def decode_images(files: Sequence[Path], shape: tuple[int, int, int], cache: Path) -> Tensor:
@@ -27,10 +29,10 @@ def decode_images(files: Sequence[Path], shape: tuple[int, int, int], cache: Pat
         files: The files; each is decoded to RGB and must have the size of `shape`.
         shape: Channels (3), height and width.
         cache: The file of the cache, replaced where it belongs to other files. Where it cannot be written, a warning
-            says so and the images are decoded again the next time.
+            says so, and the images are decoded into memory, now and the next time.
 
     Returns:
-        uint8 ``(len(files), 3, height, width)``; from the cache it is mapped into memory, not read as a whole.
+        uint8 ``(len(files), 3, height, width)``, mapped from the cache: only what is used takes memory.
 
     Raises:
         ExmlError: If a file is missing, broken, or has another size; names it.
@@ -39,20 +41,34 @@ def decode_images(files: Sequence[Path], shape: tuple[int, int, int], cache: Pat
     found = _find(cache, key, (len(files), *shape))
     if found is not None:
         return found
-    images = torch.empty(len(files), *shape, dtype=torch.uint8)
-
-    def decode(index: int) -> None:
-        images[index] = _decode(files[index], shape)
-
-    with ThreadPoolExecutor() as threads:
-        work = threads.map(decode, range(len(files)))
-        for _ in tqdm(work, total=len(files), desc=f"Decoding {cache.stem}", dynamic_ncols=True):
-            pass
     try:
-        write_whole(cache, lambda part: save_file({"images": images}, part, {"key": key}))
-    except (OSError, SafetensorError) as error:  # a folder that may only be read must not cost the run
+        write_whole(cache, lambda part: _write(part, files, shape, key, cache.stem))
+    except OSError as error:  # a folder that may only be read, or a full disk, must not cost the run
         log.warning("%s cannot be written (%s): the images will be decoded again the next time", cache, error)
-    return images
+    else:
+        found = _find(cache, key, (len(files), *shape))
+    return torch.cat(list(_decoded(files, shape, cache.stem))) if found is None else found
+
+
+def _write(path: Path, files: Sequence[Path], shape: tuple[int, int, int], key: str, title: str) -> None:
+    """Write a safetensors file piece by piece: the library's writer wants all images in memory."""
+    size = len(files) * shape[0] * shape[1] * shape[2]
+    images = {"dtype": "U8", "shape": [len(files), *shape], "data_offsets": [0, size]}
+    header = json.dumps({"__metadata__": {"key": key}, "images": images}).encode()
+    header += b" " * (-len(header) % 8)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for chunk in _decoded(files, shape, title):
+            file.write(chunk.numpy().tobytes())
+
+
+def _decoded(files: Sequence[Path], shape: tuple[int, int, int], title: str) -> Iterator[Tensor]:
+    bar = tqdm(total=len(files), desc=f"Decoding {title}", dynamic_ncols=True)
+    with bar, ThreadPoolExecutor() as threads:
+        for start in range(0, len(files), CHUNK):
+            chunk = files[start : start + CHUNK]
+            yield torch.stack(list(threads.map(lambda file: _decode(file, shape), chunk)))
+            bar.update(len(chunk))
 
 
 def _fingerprint(files: Sequence[Path], shape: tuple[int, int, int]) -> str:

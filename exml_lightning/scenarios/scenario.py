@@ -1,5 +1,6 @@
 """A scenario: how one data set becomes a stream of experiences and a test stream (Section 5)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +9,7 @@ from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.scenarios.datasets import ImageDataset, LabelledImages
-
-RUN_SEEDS = (1234, 2345, 3456, 5678, 6789)
-"""Seed of each run: decides the class order, and every other draw where no seed is given."""
+from exml_lightning.scenarios.runs import RUN_SEEDS, class_order
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,41 @@ class TestPart:
     task: int
 
 
+class TrainImages:
+    """The original training images of a scenario, one experience at a time.
+
+    Args:
+        scenario: Name of the scenario.
+        split: The training split.
+        experiences: The experiences.
+        class_names: The data set's.
+    """
+
+    def __init__(
+        self, scenario: str, split: LabelledImages, experiences: list[Experience], class_names: tuple[str, ...]
+    ) -> None:
+        self._scenario, self._split, self._experiences, self._names = scenario, split, experiences, class_names
+
+    def __getitem__(self, index: int) -> LabelledImages:
+        """Return the images of one experience, which are read when they are asked for.
+
+        Raises:
+            ExmlError: If there are none; names the experience and its classes.
+        """
+        if index >= len(self._experiences):
+            raise ExmlError(f"{self._scenario} has {len(self._experiences)} experiences: none for expert {index}")
+        experience = self._experiences[index]
+        part = self._split[_rows(self._split, experience.classes, experience.groups)]
+        if not len(part):
+            sessions = "" if experience.groups is None else f" in session {_listed(map(str, experience.groups))}"
+            raise ExmlError(
+                f"{self._scenario} has no training images for expert {index}, of "
+                f"{_listed(self._names[c] for c in experience.classes)}{sessions}: put them into data.root, or take "
+                "fewer experts (trainer.max_epochs) or another run (data.run_id)"
+            )
+        return part
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A stream of experiences over one data set.
@@ -61,6 +95,9 @@ class Scenario:
         groups: Recording sessions of each experience; None gives every experience all.
         shuffle_classes: Deal the classes in an order drawn from the run's seed, else in the data set's order.
         task_labels: Give each experience its own task label, else 0.
+        protocol: The data set's own way to make experiences, in place of `classes_per_experience`, `classes` and
+            `groups`: CORe50 has nc, ni and nic.
+        experts_of: Name of the scenario whose experts are learned; default its own.
     """
 
     name: str
@@ -70,12 +107,15 @@ class Scenario:
     groups: list[list[int]] | None = None
     shuffle_classes: bool = True
     task_labels: bool = False
+    protocol: str | None = None
+    experts_of: str | None = None
 
-    def experiences(self, run_id: int) -> list[Experience]:
+    def experiences(self, run_id: int, root: Path) -> list[Experience]:
         """Deal classes and sessions out.
 
         Args:
             run_id: The run, 0 to 4.
+            root: Folder of all data sets, where a protocol may have its files.
 
         Returns:
             The experiences, in order.
@@ -83,6 +123,21 @@ class Scenario:
         Raises:
             ExmlError: If the run or the partition is not possible; names the key.
         """
+        if not 0 <= run_id < len(RUN_SEEDS):
+            raise ExmlError(f"data.run_id is {run_id}: give 0 to {len(RUN_SEEDS) - 1}")
+        parts = self._deal_classes_and_groups(run_id) if self.protocol is None else self._follow(run_id, root)
+        return [Experience(c, i if self.task_labels else 0, g) for i, (c, g) in enumerate(parts)]
+
+    def _follow(self, run_id: int, root: Path) -> list[tuple[tuple[int, ...], tuple[int, ...] | None]]:
+        assert self.protocol is not None
+        others = ("classes_per_experience", "classes", "groups")
+        given = [name for name in others if getattr(self, name) is not None]
+        given += [] if self.shuffle_classes else ["shuffle_classes"]
+        if given:
+            raise ExmlError(f"data.scenario.protocol {self.protocol} deals everything itself: leave out {given[0]}")
+        return [*self.dataset.protocol(self.protocol, run_id, root)]
+
+    def _deal_classes_and_groups(self, run_id: int) -> list[tuple[tuple[int, ...], tuple[int, ...] | None]]:
         classes = self._deal(run_id)
         groups = [None] * len(classes) if self.groups is None else [tuple(g) for g in self.groups]
         if len(classes) == 1 and len(groups) > 1:  # NI: all classes in every experience
@@ -92,13 +147,9 @@ class Scenario:
                 f"data.scenario has classes for {len(classes)} experiences but groups for {len(groups)}: "
                 "give as many of each"
             )
-        return [
-            Experience(c, i if self.task_labels else 0, g) for i, (c, g) in enumerate(zip(classes, groups, strict=True))
-        ]
+        return list(zip(classes, groups, strict=True))
 
     def _deal(self, run_id: int) -> list[tuple[int, ...]]:
-        if not 0 <= run_id < len(RUN_SEEDS):
-            raise ExmlError(f"data.run_id is {run_id}: give 0 to {len(RUN_SEEDS) - 1}")
         names = self.dataset.class_names
         if self.classes is not None:
             if self.classes_per_experience is not None:
@@ -114,8 +165,7 @@ class Scenario:
             return [tuple(names.index(name) for name in part) for part in self.classes]
         order = list(range(len(names)))
         if self.shuffle_classes:
-            # The class order of Avalanche's benchmarks with the same seed.
-            order = torch.randperm(len(names), generator=torch.Generator().manual_seed(RUN_SEEDS[run_id])).tolist()
+            order = class_order(len(names), run_id)
         if self.classes_per_experience is None:
             return [tuple(order)]
         sizes = self.classes_per_experience
@@ -129,46 +179,59 @@ class Scenario:
         ends = torch.tensor(sizes).cumsum(0).tolist()
         return [tuple(order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
 
-    def train_images(self, root: Path, experiences: list[Experience]) -> list[LabelledImages]:
-        """Read the original training images of some experiences. Fitting an ex-model never calls this.
+    def train_images(self, root: Path, experiences: list[Experience]) -> TrainImages:
+        """Open the original training images. Fitting an ex-model never calls this.
 
         Args:
             root: Folder of all data sets.
-            experiences: Which.
+            experiences: What to divide them by.
 
         Returns:
-            The images of each; labels are indices into the data set's class names.
+            The images of each, one at a time; labels are indices into the data set's class names.
         """
         split = self.dataset.load(root, train=True)
-        parts = []
-        for experience in experiences:
-            chosen = torch.isin(split.labels, torch.tensor(experience.classes))
-            if experience.groups is not None:
-                chosen &= torch.isin(split.groups, torch.tensor(experience.groups))
-            parts.append(split[_rows(chosen)])
-        return parts
+        return TrainImages(self.name, split, experiences, self.dataset.class_names)
 
-    def test_stream(self, root: Path, run_id: int) -> list[TestPart]:
-        """Read the test stream: each test image once, in the part of the experience that first brought its class.
+    def test_stream(self, root: Path, experiences: list[Experience]) -> list[TestPart]:
+        """Open the test stream: each test image once, in the part of the experience that first brought its class.
 
         Args:
             root: Folder of all data sets.
-            run_id: The run, 0 to 4.
+            experiences: Those of the run.
 
         Returns:
-            The parts, in the order of the stream; experiences without new classes have none.
+            The parts, in the order of the stream; experiences without new classes, or without test images of them,
+            have none.
+
+        Raises:
+            ExmlError: If the first experience has no test images: nothing could be measured after it.
         """
         split = self.dataset.load(root, train=False)
         parts: list[TestPart] = []
         seen: set[int] = set()
-        for i, experience in enumerate(self.experiences(run_id)):
+        for i, experience in enumerate(experiences):
             new = set(experience.classes) - seen
             seen |= new
-            if new:
-                chosen = torch.isin(split.labels, torch.tensor(sorted(new)))
-                parts.append(TestPart(split[_rows(chosen)], i, experience.task))
+            images = split[_rows(split, tuple(new), None)]
+            if len(images):
+                parts.append(TestPart(images, i, experience.task))
+        if not parts or parts[0].first_seen != 0:
+            names = (self.dataset.class_names[c] for c in experiences[0].classes)
+            raise ExmlError(
+                f"{self.name} has no test images of its first experience, {_listed(names)}: put them into data.root"
+            )
         return parts
 
 
-def _rows(chosen: Tensor) -> Tensor:
+def _rows(split: LabelledImages, classes: tuple[int, ...], groups: tuple[int, ...] | None) -> Tensor:
+    """Find the rows of images of some classes and sessions (None: all)."""
+    chosen = torch.isin(split.labels, torch.tensor(classes, dtype=torch.long))
+    if groups is not None:
+        chosen &= torch.isin(split.groups, torch.tensor(groups))
     return chosen.nonzero().flatten()
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Name the first few."""
+    several = list(names)
+    return ", ".join(several[:5]) + (f" and {len(several) - 5} more" if len(several) > 5 else "")

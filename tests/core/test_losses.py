@@ -58,3 +58,22 @@ def test_kl_of_equal_probabilities_is_zero_and_classes_left_out_get_no_gradient(
     assert logits.grad.isfinite().all()
     assert logits.grad[:, 2].tolist() == [0, 0]
     assert logits.grad[:, :2].abs().min() > 0
+
+
+def test_kl_with_heads_is_the_mean_over_the_heads_that_take_part():
+    logits = torch.tensor([[1.0, 2.0, 5.0, 3.0, 9.0]])
+    mask = torch.tensor([[True, True, True, True, False]])
+    target = Target(torch.tensor([[0.0, 4.0, 3.0, 1.0, 0.0]]), mask)
+    tasks = torch.tensor([0, 0, 1, 1, 2])
+    heads = [tasks == task for task in range(3)]
+    expected = 0.0
+    for wanted, given in (([0, 4], [1, 2]), ([3, 1], [5, 3])):
+        q, p = softmax([v / 2 for v in wanted]), softmax([v / 2 for v in given])
+        expected += sum(a * math.log(a / b) for a, b in zip(q, p, strict=True)) * 2**2 / 2
+    assert distillation_kl(logits, target, 2.0, heads).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_cross_entropy_with_a_head_for_each_sample():
+    answers = torch.tensor([[True, True, False], [False, True, True]])
+    expected = (math.log(math.e + math.e**2) - 1 + math.log(math.e**4 + math.e**5) - 5) / 2
+    assert known_cross_entropy(LOGITS, torch.tensor([0, 2]), answers).item() == pytest.approx(expected, rel=1e-6)

@@ -79,3 +79,27 @@ def test_equal_class_sets_take_the_mean_everywhere():
     expert, previous = torch.tensor([[0.0, 2.0]]), torch.tensor([[6.0, 2.0]])
     target = merge_targets(expert, torch.tensor([0, 1]), previous, known, torch.tensor([0]))
     assert target.logits.tolist() == [[(-1 + 2) / 2, (1 - 2) / 2]]
+
+
+HEADS = torch.tensor([5, 5, 7, 7, 7])
+
+
+def test_each_head_is_normalised_by_itself():
+    logits = torch.tensor([[1.0, 3.0, 9.0, 2.0, 4.0]])
+    known = torch.tensor([True, True, False, True, True])
+    # head 5: mean 2; head 7 over its two known classes: mean 3
+    assert normalize_logits(logits, known, "center", HEADS).tolist() == [[-1, 1, 0, -1, 1]]
+    spread = torch.tensor([[1.0, 3.0, 9.0, 0.0, 8.0]])
+    assert normalize_logits(spread, known, "standardize", HEADS).tolist() == [[-1, 1, 0, -1, 1]]
+    assert normalize_logits(logits, known, "none", HEADS).tolist() == [[1, 3, 0, 2, 4]]
+
+
+def test_with_heads_the_new_one_asks_the_expert_and_the_old_ones_the_previous_ex_model():
+    # the previous ex-model's untrained units 2 to 4, and the expert's silence on task 5, must leave no trace
+    expert = torch.tensor([[4.0, 2.0, 9.0], [0.0, 6.0, 3.0]])  # classes 3, 2, 4: task 7
+    previous = torch.tensor([[1.0, 3.0, 50.0, 60.0, 70.0], [2.0, 8.0, 50.0, 60.0, 70.0]])
+    known = torch.tensor([True, True, False, False, False])
+    for labels in (torch.tensor([0, 1]), torch.tensor([3, 4])):
+        target = merge_targets(expert, torch.tensor([3, 2, 4]), previous, known, labels, heads=HEADS)
+        assert target.logits.tolist() == [[-1, 1, -3, -1, 4], [-3, 3, 3, -3, 0]]
+        assert target.mask.all()

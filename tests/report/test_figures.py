@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from exml_lightning.report.figures import save_accuracy_matrix, save_accuracy_over_time
+from exml_lightning.report.figures import save_accuracy_over_time, save_matrix
 
 
 def pixels(path):
@@ -21,13 +21,13 @@ def test_accuracy_over_time_is_a_picture_of_its_numbers(tmp_path):
 def test_the_matrix_is_darker_where_accuracy_is_higher(tmp_path):
     names = [f"part {i}" for i in range(20)]
     low, high = [[0.0] * 20] * 11, [[1.0] * 20] * 11  # more cells than are written out
-    save_accuracy_matrix(tmp_path / "low.png", low, names, "low")
-    save_accuracy_matrix(tmp_path / "high.png", high, names, "high")
+    save_matrix(tmp_path / "low.png", low, names, "low")
+    save_matrix(tmp_path / "high.png", high, names, "high")
     middle = [pixels(tmp_path / name)[250:260, 300:310].mean() for name in ("low.png", "high.png")]
     assert middle[0] > 230
     assert middle[1] < 100
 
 
 def test_a_single_cell(tmp_path):
-    save_accuracy_matrix(tmp_path / "one.png", [[0.5]], ["0 1"], "joint")
+    save_matrix(tmp_path / "one.png", [[0.5]], ["0 1"], "joint")
     assert pixels(tmp_path / "one.png").std() > 0

@@ -22,7 +22,7 @@ class Tiny(ImageDataset):
 
 
 def dealt(run_id=0, **options):
-    return Scenario("tiny", Tiny(), **options).experiences(run_id)
+    return Scenario("tiny", Tiny(), **options).experiences(run_id, Path())
 
 
 @pytest.mark.parametrize("run_id", range(5))
@@ -52,13 +52,14 @@ def test_mt_labels_the_tasks():
 
 def test_ni_deals_sessions_of_all_classes():
     scenario = Scenario("tiny", Tiny(), groups=[[0], [1]], shuffle_classes=False)
-    experiences = scenario.experiences(0)
+    experiences = scenario.experiences(0, Path())
     assert [e.classes for e in experiences] == [(0, 1, 2, 3, 4, 5)] * 2
-    parts = scenario.train_images(Path(), experiences)
+    train = scenario.train_images(Path(), experiences)
+    parts = [train[0], train[1]]
     assert [set(p.groups.tolist()) for p in parts] == [{0}, {1}]
     assert [len(p) for p in parts] == [12, 12]
     # one test stream that cannot be split: every test image once, from the first experience on
-    (test,) = scenario.test_stream(Path(), 0)
+    (test,) = scenario.test_stream(Path(), experiences)
     assert (len(test.images), test.first_seen) == (12, 0)
 
 
@@ -69,9 +70,9 @@ def test_nic_with_overlapping_classes_tests_each_image_once():
         classes=[["ant", "bee"], ["bee", "cat"], ["ant"], ["fox"]],
         groups=[[0], [1], [1], [0, 1]],
     )
-    experiences = scenario.experiences(3)
+    experiences = scenario.experiences(3, Path())
     assert [e.classes for e in experiences] == [(0, 1), (1, 2), (0,), (5,)]
-    parts = scenario.test_stream(Path(), 3)
+    parts = scenario.test_stream(Path(), experiences)
     assert [(p.first_seen, sorted(set(p.images.labels.tolist()))) for p in parts] == [
         (0, [0, 1]),
         (1, [2]),
@@ -83,10 +84,10 @@ def test_nic_with_overlapping_classes_tests_each_image_once():
 
 def test_train_and_test_images_belong_to_the_classes_of_their_experience():
     scenario = Scenario("tiny", Tiny(), classes_per_experience=3)
-    experiences = scenario.experiences(1)
-    for part, test, e in zip(
-        scenario.train_images(Path(), experiences), scenario.test_stream(Path(), 1), experiences, strict=True
-    ):
+    experiences = scenario.experiences(1, Path())
+    train = scenario.train_images(Path(), experiences)
+    for k, (test, e) in enumerate(zip(scenario.test_stream(Path(), experiences), experiences, strict=True)):
+        part = train[k]
         assert set(part.labels.tolist()) == set(test.images.labels.tolist()) == set(e.classes)
         assert torch.equal(part.images[:, 0, 0, 0].long() // 10, part.labels)
 
@@ -103,6 +104,11 @@ def test_train_and_test_images_belong_to_the_classes_of_their_experience():
         ({"classes": [["ant", "ant"]]}, "each of them once"),
         ({"classes": [["ant"]], "classes_per_experience": 2}, "both"),
         ({"classes": [["ant"], ["bee"]], "groups": [[0], [1], [0]]}, "groups"),
+        ({"protocol": "nc"}, "Tiny has no protocols"),
+        ({"protocol": "nc", "groups": [[0]]}, "leave out groups"),
+        ({"protocol": "nc", "classes": [["ant"]]}, "leave out classes"),
+        ({"protocol": "nc", "classes_per_experience": 2}, "leave out classes_per_experience"),
+        ({"protocol": "nc", "shuffle_classes": False}, "leave out shuffle_classes"),
     ],
 )
 def test_impossible_partitions_are_refused(options, message):
@@ -114,3 +120,54 @@ def test_impossible_partitions_are_refused(options, message):
 def test_there_are_five_runs(run_id):
     with pytest.raises(ExmlError, match="run_id"):
         dealt(run_id, classes_per_experience=2)
+
+
+class Own(Tiny):
+    """Has a protocol, and in its second session no ant; no cats and dogs to test with."""
+
+    def load(self, root: Path, train: bool) -> LabelledImages:
+        split = super().load(root, train)
+        gone = (split.labels == 0) & (split.groups == 1) if train else (split.labels == 2) | (split.labels == 3)
+        return split[(~gone).nonzero().flatten()]
+
+    def protocol(self, name, run_id, root):
+        return [((0, 1), (0,)), ((2, 3), (0, 1)), ((0,), (1,)), ((4, 5), (run_id,))]
+
+
+def test_a_protocol_makes_the_experiences_of_a_run():
+    experiences = Scenario("own", Own(), protocol="any", task_labels=True).experiences(1, Path())
+    assert [(e.classes, e.groups, e.task) for e in experiences] == [
+        ((0, 1), (0,), 0),
+        ((2, 3), (0, 1), 1),
+        ((0,), (1,), 2),
+        ((4, 5), (1,), 3),
+    ]
+
+
+def test_a_train_experience_without_images_is_named_when_it_is_asked_for():
+    scenario = Scenario("own", Own(), protocol="any")
+    train = scenario.train_images(Path(), scenario.experiences(0, Path()))
+    assert [len(train[k]) for k in (0, 1, 3)] == [4, 8, 4]
+    with pytest.raises(ExmlError, match=r"own has no training images for expert 2, of ant in session 1: .*data\.root"):
+        train[2]
+    with pytest.raises(ExmlError, match="own has 4 experiences: none for expert 4"):
+        train[4]
+
+
+def test_parts_of_the_test_stream_without_images_are_left_out():
+    scenario = Scenario("own", Own(), protocol="any")
+    parts = scenario.test_stream(Path(), scenario.experiences(0, Path()))
+    assert [(p.first_seen, p.images.labels.unique().tolist()) for p in parts] == [(0, [0, 1]), (3, [4, 5])]
+    with pytest.raises(ExmlError, match="own has no test images of its first experience, cat, dog"):
+        scenario.test_stream(Path(), scenario.experiences(0, Path())[1:])
+
+
+def test_a_part_is_read_when_it_is_asked_for_and_the_whole_is_never_copied():
+    split = Tiny().load(Path(), train=True)
+    whole = split[torch.arange(len(split))]
+    assert whole.images.data_ptr() == split.images.data_ptr()
+    part = split[torch.tensor([5, 20, 9])]
+    again = part[torch.tensor([2, 1])]
+    assert again.split.data_ptr() == split.images.data_ptr()
+    assert again.images[:, 0, 0, 0].tolist() == [21, 50]
+    assert part.read(torch.tensor([1]))[:, 0, 0, 0].tolist() == [50]

@@ -1,7 +1,8 @@
 """Replay: the original data (Section 5, Replay ED), the ideal that generated samples are measured against."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,7 +11,16 @@ from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators.generator import Generator, Progress, no_progress, require
 
-Originals = Sequence[tuple[Tensor, Tensor]]
+
+class OriginalImages(Protocol):
+    """Original training images of one experience, read when they are asked for."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Their class indices in the stream, int64 ``(n,)``."""
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Return those in `rows`, int64 ``(k,)``: uint8 ``(k, channels, height, width)``."""
 
 
 @dataclass
@@ -18,22 +28,20 @@ class Replay(Generator):
     """Original training images of each experience with their true labels.
 
     Attributes:
-        originals: For each experience its training images, uint8 ``(n, channels, height, width)``, and their class
-            indices in the stream, int64 ``(n,)``. Whoever owns the data sets it.
+        originals: Finds the original images of an experience, one at least, or raises `ExmlError`. Whoever owns the
+            data sets it.
     """
 
-    originals: Originals | None = field(default=None, init=False, repr=False)
+    originals: Callable[[int], OriginalImages] | None = field(default=None, init=False, repr=False)
 
     def check(self, expert: Expert) -> None:
         """Refuse an expert whose original data are not there; see `Generator.check`."""
+        self._of(expert)
+
+    def _of(self, expert: Expert) -> OriginalImages:
         require(self.originals is not None, "replay needs the original training data: give a scenario")
         assert self.originals is not None
-        known = expert.experience < len(self.originals) and len(self.originals[expert.experience][1]) > 0
-        require(
-            known,
-            f"replay needs the original training data, but the scenario has none for expert {expert.experience}: "
-            "use another strategy, or learn fewer experts (trainer.max_epochs)",
-        )
+        return self.originals(expert.experience)
 
     def generate(
         self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
@@ -45,16 +53,15 @@ class Replay(Generator):
         Raises:
             ExmlError: If there are no original data to draw from.
         """
-        self.check(expert)
-        assert self.originals is not None
-        images, labels = self.originals[expert.experience]
-        rounds = -(-num_samples // len(images))
-        rows = torch.cat([torch.randperm(len(images), generator=generator) for _ in range(rounds)])[:num_samples]
+        originals = self._of(expert)
+        count = len(originals.labels)
+        rounds = -(-num_samples // count)
+        rows = torch.cat([torch.randperm(count, generator=generator) for _ in range(rounds)])[:num_samples]
         device = expert.classes.device
-        labels = labels[rows].to(device)
+        labels = originals.labels[rows].to(device)
         progress(float(num_samples))
         return Buffer(
-            expert.image_format.normalize(images[rows].to(device)),
+            expert.image_format.normalize(originals.read(rows).to(device)),
             labels,
             torch.full_like(labels, expert.task),
             torch.full_like(labels, expert.experience),

@@ -6,12 +6,32 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.generators import Precomputed, Replay
 from exml_lightning.core.rng import keyed_generator
 
-ORIGINALS = (torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 8, 8) * 50, torch.tensor([1, 3, 3, 1, 3]))
+PIXELS = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 8, 8) * 50
+LABELS = torch.tensor([1, 3, 3, 1, 3])
 
 
-def replay(expert, n, key="replay"):
+class Originals:
+    """Keeps which rows were read."""
+
+    labels = LABELS
+
+    def __init__(self):
+        self.rows = []
+
+    def read(self, rows):
+        self.rows += rows.tolist()
+        return PIXELS[rows]
+
+
+def find(experience):
+    if experience != 2:
+        raise ExmlError(f"none for expert {experience}")
+    return Originals()
+
+
+def replay(expert, n, key="replay", originals=find):
     generator = Replay()
-    generator.originals = [(torch.zeros(0), torch.zeros(0)), (torch.zeros(0), torch.zeros(0)), ORIGINALS]
+    generator.originals = originals
     return generator.generate(expert, n, keyed_generator(key))
 
 
@@ -23,7 +43,7 @@ def test_replay_serves_originals_normalised_with_their_labels(make_expert):
     buffer = replay(make_expert(experience=2), 3)
     rows = values(buffer)
     assert len(set(rows)) == 3
-    assert buffer.labels.tolist() == [ORIGINALS[1][row] for row in rows]
+    assert buffer.labels.tolist() == [LABELS[row] for row in rows]
     assert buffer.experiences.tolist() == [2, 2, 2]
     assert rows != values(replay(make_expert(experience=2), 3, key="another"))
 
@@ -40,6 +60,18 @@ def test_replay_without_data_is_refused(make_expert):
     for experience in (1, 3):  # one without images, one that the scenario does not have
         with pytest.raises(ExmlError, match=f"none for expert {experience}"):
             replay(make_expert(experience=experience), 2)
+
+
+def test_replay_reads_no_more_images_than_it_gives(make_expert):
+    originals = Originals()
+    expert = make_expert(experience=2)
+    generator = Replay()
+    generator.originals = lambda experience: originals
+    generator.check(expert)
+    assert originals.rows == []
+    buffer = replay(expert, 2, originals=generator.originals)
+    assert [PIXELS[row, 0, 0, 0] // 50 for row in originals.rows] == values(buffer)
+    assert len(originals.rows) == 2
 
 
 def precomputed(n):

@@ -1,0 +1,82 @@
+"""`AccuracyCallback`: the accuracy matrix on the test stream of a scenario, and `test.json`."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+
+from exml_lightning.callbacks.results import ResultsCallback, write_matrix
+from exml_lightning.core import metrics
+from exml_lightning.module import ExModelModule
+from exml_lightning.report.accuracy import accuracies, part_names, parts_of, print_accuracies, write_test
+from exml_lightning.report.figures import save_accuracy_over_time, save_matrix
+from exml_lightning.report.table import print_matrix
+
+
+class AccuracyCallback(ResultsCallback):
+    """Writes ``accuracy_matrix.csv``, its pictures, ``summary.json`` and ``test.json``.
+
+    The matrix has a column for each part of the test stream.
+    """
+
+    def measure(self, module: ExModelModule) -> list[float]:
+        """Return the accuracies that validation has just measured; see `ResultsCallback.measure`."""
+        return list(module.accuracy)
+
+    def values_to_log(self, module: ExModelModule) -> dict[str, float]:
+        """Return the accuracies; see `ResultsCallback.values_to_log`."""
+        sizes, first_seen = parts_of(module.stream)
+        values = {f"test/accuracy_{j}": a for j, a in zip(first_seen, module.accuracy, strict=True)}
+        return {**values, "test/stream_accuracy": metrics.stream_accuracy(module.accuracy, sizes)}
+
+    def write(self, folder: Path, module: ExModelModule) -> dict[str, Any]:
+        """Write the matrix; see `ResultsCallback.write`."""
+        sizes, first_seen = parts_of(module.stream)
+        streams, seen = self._over_time(module)
+        write_matrix(folder / "accuracy_matrix.csv", first_seen, self.matrix, "stream", streams)
+        save_accuracy_over_time(folder / "accuracy_over_time.png", streams, seen, str(folder))
+        save_matrix(folder / "accuracy_matrix.png", self.rows, part_names(module.stream), str(folder))
+        return {
+            **accuracies(module.stream, self.rows[-1]),
+            "average_accuracy": metrics.average_accuracy(self.rows, sizes, first_seen),
+            "forgetting": metrics.forgetting(self.rows, first_seen),
+        }
+
+    def print_matrix(self, module: ExModelModule) -> None:
+        """Print the matrix; see `ResultsCallback.print_matrix`."""
+        streams, seen = self._over_time(module)
+        print_matrix(
+            "accuracy in % after each experience",
+            self.rows,
+            part_names(module.stream),
+            {"seen so far": seen, "whole stream": streams},
+        )
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of ``exml test``."""
+        self._since = time.monotonic()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``test.json`` and print the accuracies."""
+        assert isinstance(pl_module, ExModelModule)
+        assert self._since is not None
+        seconds = time.monotonic() - self._since
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "test.json"
+            write_test(path, pl_module.stream, pl_module.accuracy, pl_module.device, seconds)
+            print_accuracies(pl_module.stream, pl_module.accuracy, str(path))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the accuracies of ``exml validate``; a fit prints its own table."""
+        super().on_validation_end(trainer, pl_module)
+        assert isinstance(pl_module, ExModelModule)
+        if trainer.is_global_zero and trainer.state.fn == "validate":
+            print_accuracies(pl_module.stream, pl_module.accuracy, "accuracy on the test stream")
+
+    def _over_time(self, module: ExModelModule) -> tuple[list[float], list[float]]:
+        """Return the stream accuracy after each experience, over all parts and over those met so far."""
+        sizes, first_seen = parts_of(module.stream)
+        rows = sorted(self.matrix.items())
+        streams = [metrics.stream_accuracy(row, sizes) for _, row in rows]
+        return streams, [metrics.seen_accuracy(row, sizes, first_seen, k) for k, row in rows]

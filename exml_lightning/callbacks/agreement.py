@@ -1,0 +1,58 @@
+"""`AgreementCallback`: how far the ex-model agrees with its experts, where there is no data set to be right on."""
+
+from pathlib import Path
+from typing import Any
+
+from exml_lightning.callbacks.results import ResultsCallback, write_matrix
+from exml_lightning.core import metrics
+from exml_lightning.core.agreement import agreement
+from exml_lightning.module import ExModelModule
+from exml_lightning.report.figures import save_matrix
+from exml_lightning.report.table import print_matrix
+
+
+class AgreementCallback(ResultsCallback):
+    """Writes ``agreement_matrix.csv``, its picture and ``summary.json``.
+
+    The matrix has a column for each expert: the fraction of its part of the buffer for which the ex-model, asked about
+    all classes it knows, gives the class that the expert gave, asked about its own.
+    """
+
+    def measure(self, module: ExModelModule) -> list[float]:
+        """Compare the ex-model with the experts learned so far; see `ResultsCallback.measure`."""
+        assert module.stream.buffer is not None
+        module.eval()
+        row = agreement(module, module.stream.buffer)
+        module.train()
+        return row
+
+    def values_to_log(self, module: ExModelModule) -> dict[str, float]:
+        """Return the agreements; see `ResultsCallback.values_to_log`."""
+        row = self.rows[-1]
+        values = {f"agreement/expert_{j}": value for j, value in enumerate(row)}
+        return {**values, "agreement/mean": sum(row) / len(row)}
+
+    def write(self, folder: Path, module: ExModelModule) -> dict[str, Any]:
+        """Write the matrix; see `ResultsCallback.write`."""
+        means = self._means()
+        write_matrix(folder / "agreement_matrix.csv", range(len(self.rows)), self.matrix, "mean", means)
+        save_matrix(
+            folder / "agreement_matrix.png", self.rows, self._names(), f"agreement with each expert, {folder}", "asked"
+        )
+        return {
+            "agreement": means[-1],
+            "agreement_per_expert": self.rows[-1],
+            "forgetting": metrics.forgetting(self.rows, range(len(self.rows))),
+        }
+
+    def print_matrix(self, module: ExModelModule) -> None:
+        """Print the matrix; see `ResultsCallback.print_matrix`."""
+        print_matrix(
+            "agreement with each expert in % after each experience", self.rows, self._names(), {"mean": self._means()}
+        )
+
+    def _names(self) -> list[str]:
+        return [f"expert {k + 1}" for k in range(len(self.rows))]
+
+    def _means(self) -> list[float]:
+        return [sum(row) / len(row) for row in self.rows]

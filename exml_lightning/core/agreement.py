@@ -1,0 +1,45 @@
+"""How far an ex-model agrees with its experts, on the samples made from them: no data set is needed."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.expert import Expert
+
+BATCH = 1024
+
+
+def ask_expert(buffer: Buffer, expert: Expert) -> Tensor:
+    """Ask an expert for the class of each sample.
+
+    Args:
+        buffer: Samples, on the expert's device.
+        expert: The expert.
+
+    Returns:
+        Class indices in the stream, int64 ``(n,)``: the likeliest of its own classes.
+    """
+    with torch.no_grad():
+        return torch.cat([expert.classes[expert(images).argmax(dim=1)] for images in buffer.images.split(BATCH)])
+
+
+def agreement(predict: Callable[[Tensor, Tensor], Tensor], buffer: Buffer) -> list[float]:
+    """Compare an ex-model with each expert on that expert's part of the buffer.
+
+    Args:
+        predict: The ex-model: called with images and task labels, returns logits ``(n, num_classes)``, minus infinity
+            for classes that are no answer.
+        buffer: The samples, with the experts' `answers`, on the ex-model's device.
+
+    Returns:
+        For each experience in the buffer, in order, the fraction of its samples for which the ex-model gives the class
+        that the expert gave.
+    """
+    assert buffer.answers is not None
+    with torch.no_grad():
+        pairs = zip(buffer.images.split(BATCH), buffer.tasks.split(BATCH), strict=True)
+        guesses = torch.cat([predict(images, tasks).argmax(dim=1) for images, tasks in pairs])
+    right = (guesses == buffer.answers).double()
+    return [float(right[buffer.experiences == k].mean()) for k in buffer.experiences.unique().tolist()]

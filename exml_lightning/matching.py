@@ -1,0 +1,107 @@
+"""A folder of experts and a scenario put together: classes by their names, tasks and heads."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.experts import Manifest
+from exml_lightning.scenarios import Experience, Scenario
+
+
+def check_same_stream(manifest: Manifest, path: Path, scenario: Scenario, experiences: Sequence[Experience]) -> None:
+    """Compare experts with the experiences of a scenario.
+
+    Args:
+        manifest: The experts; there may be more or fewer than experiences.
+        path: Its file.
+        scenario: The scenario.
+        experiences: Its experiences in this run.
+
+    Raises:
+        ExmlError: If an expert knows other classes than its experience has, or the images have another shape.
+    """
+    names = scenario.dataset.class_names
+    for i, (entry, experience) in enumerate(zip(manifest.experts, experiences, strict=False)):
+        expected = {names[c] for c in experience.classes}
+        if set(entry.classes) != expected:
+            raise ExmlError(
+                f"{path}: expert {i} knows {sorted(entry.classes)}, but experience {i} of {scenario.name} in this run "
+                f"has {sorted(expected)}: these experts belong to {manifest.scenario} run {manifest.run} "
+                "(--data.run_id, --data.experts)"
+            )
+    if manifest.input.shape != scenario.dataset.image_format.shape:
+        raise ExmlError(
+            f"{path}: the experts take images of shape {list(manifest.input.shape)}, but "
+            f"{scenario.name} has {list(scenario.dataset.image_format.shape)}"
+        )
+
+
+def stream_labels(labels: Tensor, manifest: Manifest, path: Path, scenario: Scenario) -> Tensor:
+    """Turn indices into the data set's class names into class indices of the stream, matching the names.
+
+    Args:
+        labels: int64 ``(n,)``.
+        manifest: The experts.
+        path: Its file.
+        scenario: The scenario.
+
+    Returns:
+        int64 ``(n,)``.
+
+    Raises:
+        ExmlError: If the stream lacks a class that there are labels of.
+    """
+    names = scenario.dataset.class_names
+    present = labels.unique().tolist()
+    missing = [names[c] for c in present if names[c] not in manifest.class_names]
+    if missing:
+        raise ExmlError(f"{path}: class_names lacks {missing}, which {scenario.name} tests")
+    table = torch.full((len(names),), -1)
+    for c in present:
+        table[c] = manifest.class_names.index(names[c])
+    return table[labels]
+
+
+def with_tasks(manifest: Manifest, experiences: Sequence[Experience]) -> Manifest:
+    """Let the scenario say which task an expert is: the same experts serve with and without task labels.
+
+    Args:
+        manifest: The experts.
+        experiences: The experiences of the scenario; experts beyond them keep their task.
+
+    Returns:
+        The manifest with these tasks.
+    """
+    tasks = [experience.task for experience in experiences]
+    experts = [replace(entry, task=tasks[i]) if i < len(tasks) else entry for i, entry in enumerate(manifest.experts)]
+    return replace(manifest, experts=tuple(experts))
+
+
+def heads_of(manifest: Manifest, path: Path) -> list[int] | None:
+    """Return the task of each class of the stream: which head of a multi-head ex-model answers for it.
+
+    Args:
+        manifest: The experts.
+        path: Its file.
+
+    Returns:
+        One task a class, -1 for classes that no expert knows; None where all experts have the same task.
+
+    Raises:
+        ExmlError: If a class belongs to two tasks.
+    """
+    tasks: dict[str, int] = {}
+    for i, entry in enumerate(manifest.experts):
+        for name in entry.classes:
+            if tasks.setdefault(name, entry.task) != entry.task:
+                raise ExmlError(
+                    f"{path}: class {name!r} is of task {entry.task} in expert {i}, but of task {tasks[name]} in one "
+                    "before it: give one of them another name, or all experts the same task"
+                )
+    if len(set(tasks.values())) < 2:
+        return None
+    return [tasks.get(name, -1) for name in manifest.class_names]

@@ -1,0 +1,135 @@
+"""Which frames CORe50 has: by the official file lists, by a list of one's own, or rebuilt from the bounding boxes."""
+
+import re
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from exml_lightning.core.errors import ExmlError
+
+NUM_OBJECTS = 50
+FRAME = re.compile(r"s(\d+)/o(\d+)/C_(\d+)_(\d+)_(\d+)\.png")
+LISTS = ("NC_inc", "NI_inc", "NIC_inc")
+"""Folders of official file lists; the first run of any of them lists all frames."""
+
+
+class Frame(NamedTuple):
+    """A frame of a video.
+
+    Args:
+        session: 1 to 11.
+        object: 1 to 50.
+        number: Its place in the video.
+    """
+
+    session: int
+    object: int
+    number: int
+
+    @property
+    def path(self) -> str:
+        """Its file, within ``core50_128x128``."""
+        s, o, number = self
+        return f"s{s}/o{o}/C_{s:02d}_{o:02d}_{number:03d}.png"
+
+
+def list_frames(folder: Path) -> list[Frame]:
+    """List the frames that should be there, in order of session, object and number.
+
+    Args:
+        folder: The folder of CORe50, ``core50`` in ``data.root``.
+
+    Returns:
+        Those of the first run of official lists, else those of ``core50_128x128/filelist.txt``, else those of
+        ``meta/bbox.zip``.
+
+    Raises:
+        ExmlError: If there is no list, or one is broken.
+    """
+    for name in LISTS:
+        run = folder / "batches_filelists" / name / "run0"
+        if run.is_dir():
+            lists = [*sorted(run.glob("train_batch_*_filelist.txt")), run / "test_filelist.txt"]
+            return sorted(set(read_lists(lists)))
+    own = folder / "core50_128x128" / "filelist.txt"
+    if own.is_file():
+        return sorted(set(read_lists([own], label_is_object=True)))
+    boxes = folder / "meta" / "bbox.zip"
+    if boxes.is_file():
+        return _frames_with_boxes(boxes)
+    raise ExmlError(
+        f"{folder} lists no frames of CORe50: put the official batches_filelists there, or bbox.zip into "
+        f"{boxes.parent} (both from vlomonaco.github.io/core50), or name another folder with --data.root DIR"
+    )
+
+
+def read_lists(paths: Iterable[Path], label_is_object: bool = False) -> list[Frame]:
+    """Read file lists, with a line ``s11/o1/C_11_01_000.png 0`` for each frame.
+
+    The class of a frame is its object. The label is checked only: official lists of NC and NIC number the objects in
+    the order in which a run brings them, so each object must have one label, and each label one object.
+
+    Args:
+        paths: Lists of one run.
+        label_is_object: Refuse labels other than the number of the object less 1.
+
+    Returns:
+        The frames, in the order of the lists.
+
+    Raises:
+        ExmlError: If a list is missing or empty, or a line is not as it should be; names it.
+    """
+    frames = []
+    label_of: dict[int, int] = {o: o - 1 for o in range(1, NUM_OBJECTS + 1)} if label_is_object else {}
+    object_of = {label: o for o, label in label_of.items()}
+    for path in paths:
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ExmlError(f"{path} cannot be read ({error}): fetch CORe50's file lists again") from error
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            frame, label = _parse(line.split(), f"{path}, line {number}")
+            if label_of.setdefault(frame.object, label) != label or object_of.setdefault(label, frame.object) != (
+                frame.object
+            ):
+                raise ExmlError(
+                    f"{path}, line {number}: label {label} contradicts the path {frame.path}: object {frame.object} "
+                    f"has label {label_of[frame.object]}; fetch CORe50's file lists again"
+                )
+            frames.append(frame)
+    if not frames:
+        raise ExmlError(f"{', '.join(map(str, paths))}: no frames are listed; fetch CORe50's file lists again")
+    return frames
+
+
+def _parse(words: list[str], where: str) -> tuple[Frame, int]:
+    match = FRAME.fullmatch(words[0])
+    if match is None or len(words) != 2 or not words[1].isdecimal():
+        raise ExmlError(f"{where}: {' '.join(words)!r} must be like 's11/o1/C_11_01_000.png 0'")
+    session, object_, again, object_again, number = map(int, match.groups())
+    frame = Frame(session, object_, number)
+    if (again, object_again) != frame[:2] or not 1 <= session <= 11 or not 1 <= object_ <= NUM_OBJECTS:
+        raise ExmlError(f"{where}: {words[0]} is no frame of CORe50: session and object must be the same in all parts")
+    return frame, int(words[1])
+
+
+def _frames_with_boxes(path: Path) -> list[Frame]:
+    """List the frames that have a bounding box: those, and no others, are in the 128x128 set."""
+    frames = []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                match = re.fullmatch(r"bbox/s(\d+)/CropC_o(\d+)\.txt", name)
+                if match is None:
+                    continue
+                session, object_ = map(int, match.groups())
+                boxes = re.findall(r"^Color(\d+):(.*)$", archive.read(name).decode(), flags=re.MULTILINE)
+                frames += [Frame(session, object_, int(number)) for number, box in boxes if "-1" not in box.split()]
+    except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
+        raise ExmlError(f"{path} cannot be read ({error}): fetch CORe50's bbox.zip again") from error
+    if not frames:
+        raise ExmlError(f"{path} has no files bbox/s<S>/CropC_o<O>.txt: fetch CORe50's bbox.zip again")
+    return sorted(frames)

@@ -1,0 +1,127 @@
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.scenarios import decoded
+from exml_lightning.scenarios.decoded import decode_images
+
+SHAPE = (3, 4, 6)
+
+
+@pytest.fixture
+def files(tmp_path) -> list[Path]:
+    """Three images of random pixels, one of them grey."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for k, size in enumerate([(4, 6, 3), (4, 6, 3), (4, 6)]):
+        Image.fromarray(random.integers(0, 256, size, dtype=np.uint8)).save(folder / f"{k}.png")
+    return sorted(folder.iterdir())
+
+
+def pixels(files):
+    """Read the images by PIL alone."""
+    arrays = [np.array(Image.open(file).convert("RGB")) for file in files]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+
+
+def forbid_decoding(monkeypatch):
+    def forbidden(file, shape):
+        raise AssertionError(f"{file} was decoded")
+
+    monkeypatch.setattr(decoded, "_decode", forbidden)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 256])
+def test_images_are_decoded_in_their_order(files, tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(decoded, "CHUNK", chunk)
+    assert torch.equal(decode_images(files, SHAPE, tmp_path / "c.safetensors"), pixels(files))
+
+
+def test_the_cache_is_a_safetensors_file_and_spares_decoding(files, tmp_path, monkeypatch):
+    cache = tmp_path / "deep" / "c.safetensors"
+    decode_images(files, SHAPE, cache)
+    content = cache.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    assert header["images"] == {"dtype": "U8", "shape": [3, *SHAPE], "data_offsets": [0, 216]}
+    assert content[8 + length :] == pixels(files).numpy().tobytes()
+    forbid_decoding(monkeypatch)
+    assert torch.equal(decode_images(files, SHAPE, cache), pixels(files))
+
+
+def test_images_are_mapped_not_read(tmp_path):
+    maps = Path("/proc/self/maps")
+    if not maps.is_file():
+        pytest.skip("only Linux tells what is mapped")
+    file = tmp_path / "0.png"
+    Image.new("RGB", (6, 4)).save(file)
+    first = decode_images([file], SHAPE, tmp_path / "c.safetensors")
+    assert str(tmp_path / "c.safetensors") in maps.read_text()
+    del first
+
+
+@pytest.mark.parametrize("change", ["another time", "another size", "one more", "another shape"])
+def test_a_stale_cache_is_replaced(files, tmp_path, change):
+    cache, shape = tmp_path / "c.safetensors", SHAPE
+    decode_images(files, SHAPE, cache)
+    black = Image.new("RGB", (6, 4))
+    if change == "another time":
+        Image.fromarray(255 - np.array(Image.open(files[0]))).save(files[0])
+    elif change == "another size":
+        black.save(files[0])
+    elif change == "one more":
+        black.save(files[0].with_name("9.png"))
+        files.append(files[0].with_name("9.png"))
+    else:
+        shape = (3, 6, 4)
+        for file in files:
+            black.transpose(Image.Transpose.ROTATE_90).save(file)
+    assert torch.equal(decode_images(files, shape, cache), pixels(files))
+    assert torch.equal(decode_images(files, shape, cache), pixels(files))
+
+
+@pytest.mark.parametrize("damage", [b"", b"no tensors at all", "cut"])
+def test_a_broken_cache_is_warned_of_and_rebuilt(files, tmp_path, caplog, monkeypatch, damage):
+    cache = tmp_path / "c.safetensors"
+    decode_images(files, SHAPE, cache)
+    cache.write_bytes(cache.read_bytes()[:-9] if damage == "cut" else damage)
+    assert torch.equal(decode_images(files, SHAPE, cache), pixels(files))
+    assert "c.safetensors is broken" in caplog.text
+    forbid_decoding(monkeypatch)
+    decode_images(files, SHAPE, cache)
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning_only(files, tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    images = decode_images(files, SHAPE, tmp_path / "file" / "c.safetensors")
+    assert torch.equal(images, pixels(files))
+    assert "cannot be written" in caplog.text
+
+
+def test_a_disk_that_fills_up_costs_a_warning_only(files, tmp_path, caplog, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(decoded, "_write", full)
+    assert torch.equal(decode_images(files, SHAPE, tmp_path / "c.safetensors"), pixels(files))
+    assert "No space left" in caplog.text
+
+
+def test_images_that_will_not_do_are_named(files, tmp_path):
+    cache = tmp_path / "c.safetensors"
+    with pytest.raises(ExmlError, match=r"0\.png has 6x4 pixels: it must have 8x8"):
+        decode_images(files, (3, 8, 8), cache)
+    files[1].write_bytes(files[1].read_bytes()[:40])
+    with pytest.raises(ExmlError, match=r"1\.png is no whole image"):
+        decode_images(files, SHAPE, cache)
+    files[2].unlink()
+    with pytest.raises(ExmlError, match=r"2\.png cannot be read \(No such file or directory\): fetch it again"):
+        decode_images(files, SHAPE, cache)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]  # not even half a cache

@@ -1,0 +1,216 @@
+"""Anyone's own experts: different architectures, inputs and classes, no data set, a stream that grows."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from exml_lightning.cli import main
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.images import ImageFormat
+from exml_lightning.experts import ExpertEntry, Manifest, load_expert, read_manifest, save_weights, write_manifest
+from exml_lightning.models import Architecture
+from tests.conftest import ROOT
+from tests.test_cli import refused
+
+GREY = ImageFormat((1, 32, 32), (0.5,), (0.25,))
+SMALL = ImageFormat((3, 16, 16), (0.4, 0.5, 0.6), (0.3, 0.3, 0.3))
+LARGE = ImageFormat((3, 40, 40), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+STREAM = [
+    ("exml_lightning.models.LeNet5", {}, GREY, ["cat", "dog"]),
+    ("exml_lightning.models.SlimResNet18", {"width": 4}, SMALL, ["dog", "bird"]),
+    ("torchvision.models.shufflenet_v2_x0_5", {}, LARGE, ["frog", "cat", "bird"]),
+    ("exml_lightning.models.LeNet5", {}, GREY, ["newt", "dog"]),
+]
+
+
+def write_stream(folder: Path, count: int, tasks: tuple[int, ...] = (0, 0, 0, 0)) -> None:
+    """Write the first experts of STREAM, untrained, with a manifest as `exml manifest` writes it."""
+    names: list[str] = []
+    entries = []
+    folder.mkdir(exist_ok=True)
+    for k, (class_path, init_args, image_format, classes) in enumerate(STREAM[:count]):
+        names += [name for name in classes if name not in names]
+        architecture = Architecture(class_path, {**init_args, "num_classes": len(classes)})
+        file = f"expert_{k}.safetensors"
+        network = architecture.build("stream", k)
+        classifier = [module for module in network.modules() if isinstance(module, torch.nn.Linear)][-1]
+        classifier.weight.data.mul_(30)  # sure of itself, so that it can be inverted
+        classifier.bias.data.zero_()
+        digest = save_weights(network, folder / file)
+        own = None if image_format == GREY else image_format
+        entries.append(
+            ExpertEntry(file, digest, architecture, tuple(classes), tuple(range(len(classes))), tasks[k], own)
+        )
+    write_manifest(Manifest("pets", None, tuple(names), GREY, tuple(entries)), folder)
+
+
+@pytest.fixture
+def fit(tmp_path):
+    """Fits the stream in ``tmp_path/experts`` into ``tmp_path/run``."""
+
+    def run(*options: str, experts: Path = tmp_path / "experts") -> Path:
+        overlay = {
+            "trainer": {"default_root_dir": str(tmp_path / "run"), "enable_progress_bar": False, "accelerator": "cpu"},
+            "data": {"n_iter": 3, "batch_size": 4},
+            "buffer": {"size": 12, "cache": None, "generator": {"class_path": "Noise"}},
+        }
+        (tmp_path / "small.yaml").write_text(yaml.safe_dump(overlay))
+        files = ["-c", str(ROOT / "configs" / "from_folder.yaml"), "-c", str(tmp_path / "small.yaml")]
+        main(["fit", *files, "--data.experts", str(experts), *options])
+        return tmp_path / "run"
+
+    return run
+
+
+def state(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def test_three_architectures_overlapping_classes_no_data_set(tmp_path, fit, capsys):
+    write_stream(tmp_path / "experts", 3)
+    run = fit()
+    assert "agreement with each expert" in capsys.readouterr().out
+    summary = json.loads((run / "summary.json").read_text())
+    assert not [key for key in summary if "accuracy" in key]
+    assert not list(run.glob("accuracy*"))
+    manifest = read_manifest(run / "ex_model")
+    assert manifest.class_names == ("cat", "dog", "bird", "frog")
+    assert manifest.experts[0].classes == manifest.class_names
+    assert manifest.input == GREY
+
+    # the agreement, from the files alone
+    stream = state(run / "checkpoints" / "last.ckpt")["ExpertStream"]
+    buffer = Buffer(**stream["buffer"])
+    network = load_expert(run / "ex_model", manifest, 0).model
+    expected = []
+    for k, (_, _, own, classes) in enumerate(STREAM[:3]):
+        images = buffer.images[buffer.experiences == k]
+        pixels = images * 0.25 + 0.5
+        if own is not GREY:
+            size = own.shape[1:]
+            pixels = torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True).repeat(1, 3, 1, 1)
+        mean, std = torch.tensor(own.mean).view(-1, 1, 1), torch.tensor(own.std).view(-1, 1, 1)
+        expert = load_expert(tmp_path / "experts", read_manifest(tmp_path / "experts"), k).model
+        with torch.no_grad():
+            answers = [classes[i] for i in expert((pixels - mean) / std).argmax(dim=1)]
+            guesses = [manifest.class_names[i] for i in network(images).argmax(dim=1)]
+        expected.append(sum(a == g for a, g in zip(answers, guesses, strict=True)) / len(images))
+    assert summary["agreement_per_expert"] == pytest.approx(expected)
+    assert summary["agreement"] == pytest.approx(sum(expected) / 3)
+    rows = list(csv.reader((run / "agreement_matrix.csv").open()))
+    assert rows[0] == ["after_experience", "0", "1", "2", "mean"]
+    assert [cell == "" for cell in rows[1]] == [False, False, True, True, False]
+    assert [float(cell) for cell in rows[3][1:]] == pytest.approx([*expected, sum(expected) / 3])
+
+
+def test_inversion_reaches_through_the_conversion(tmp_path, fit):
+    write_stream(tmp_path / "experts", 2)
+    run = fit("--buffer.generator", "ModelInversion", "--buffer.generator.steps", "80", "--buffer.size", "24")
+    buffer = Buffer(**state(run / "checkpoints" / "last.ckpt")["ExpertStream"]["buffer"])
+    assert buffer.images.shape[1:] == GREY.shape
+    # optimised from noise, the second's through resizing and colour: both answer as they were asked to
+    assert (buffer.answers == buffer.labels).float().mean() > 0.9
+
+
+def test_a_finished_stream_grows_by_an_expert_and_a_class(tmp_path, fit):
+    write_stream(tmp_path / "experts", 3)
+    run = fit()
+    before = {path.name: path.stat().st_mtime_ns for path in (run / "checkpoints").glob("experience=*")}
+    old = state(run / "checkpoints" / "experience=2.ckpt")
+
+    write_stream(tmp_path / "experts", 4)
+    for k in range(3):  # experts that were learned are not needed any more
+        (tmp_path / "experts" / f"expert_{k}.safetensors").unlink()
+    fit("--ckpt_path", "last")
+    after = {path.name: path.stat().st_mtime_ns for path in (run / "checkpoints").glob("experience=*")}
+    assert after.keys() == before.keys() | {"experience=3.ckpt"}
+    assert all(after[name] == time for name, time in before.items())
+    new = state(run / "checkpoints" / "experience=3.ckpt")
+    # what the ex-model was is the previous ex-model of the new experience, with a row for the new class
+    for name, tensor in old["state_dict"].items():
+        if name.startswith("network."):
+            kept = new["state_dict"][name.replace("network.", "previous.")]
+            assert torch.equal(kept[: len(tensor)] if tensor.ndim else kept, tensor)
+    assert new["state_dict"]["network.classifier.weight"].shape == (5, 84)
+    assert new["state_dict"]["previous_known"].tolist() == [True, True, True, True, False]
+    assert json.loads((run / "summary.json").read_text())["experiences_learned"] == 4
+    assert read_manifest(run / "ex_model").experts[0].classes == ("cat", "dog", "bird", "frog", "newt")
+
+    # the old checkpoint still loads, into the larger ex-model
+    fit("--ckpt_path", str(run / "checkpoints" / "experience=2.ckpt"))
+
+
+def test_growing_needs_classes_to_keep_their_places(tmp_path, fit, capsys):
+    write_stream(tmp_path / "experts", 3)
+    fit()
+    write_stream(tmp_path / "experts", 4)
+    manifest = read_manifest(tmp_path / "experts")
+    shuffled = ("newt", *manifest.class_names[:-1])
+    write_manifest(replace(manifest, class_names=shuffled), tmp_path / "experts")
+    with pytest.raises(SystemExit):
+        fit("--ckpt_path", "last")
+    assert "classes keep their places" in capsys.readouterr().err
+
+
+def test_a_scenario_grows_too_and_may_start_from_another_architecture(small_run, tmp_path, digit_experts, capsys):
+    """split_digits starts from the average of experts built alike; the sixth expert is not."""
+    experts = tmp_path / "experts"
+    experts.mkdir()
+    for path in digit_experts.iterdir():
+        (experts / path.name).write_bytes(path.read_bytes())
+    common = ["--data.experts", str(experts), "--trainer.max_epochs", "-1"]
+    main([*small_run(), *common])
+    manifest = read_manifest(experts)
+    architecture = Architecture("exml_lightning.models.LeNet5", {"num_classes": 2})
+    digest = save_weights(architecture.build("sixth"), experts / "expert_5.safetensors")
+    sixth = ExpertEntry("expert_5.safetensors", digest, architecture, ("ten", "3"), (0, 1))
+    write_manifest(
+        replace(manifest, class_names=(*manifest.class_names, "ten"), experts=(*manifest.experts, sixth)), experts
+    )
+    again = [*small_run(), *common, "--ckpt_path", "last"]
+    assert "model.start to scratch" in refused(again, capsys)
+    main([*again, "--model.start", "scratch"])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["experiences_learned"] == 6
+    assert len(summary["accuracy_per_experience"]) == 5
+
+
+def test_a_multi_head_stream_without_a_scenario(tmp_path, fit):
+    write_stream(tmp_path / "experts", 2, tasks=(0, 1))
+    manifest = read_manifest(tmp_path / "experts")
+    second = replace(manifest.experts[1], classes=("wolf", "bird"))
+    write_manifest(
+        replace(manifest, class_names=("cat", "dog", "wolf", "bird"), experts=(manifest.experts[0], second)),
+        tmp_path / "experts",
+    )
+    run = fit()
+    heads = read_manifest(run / "ex_model").experts
+    assert [(entry.task, entry.classes, entry.outputs) for entry in heads] == [
+        (0, ("cat", "dog"), (0, 1)),
+        (1, ("wolf", "bird"), (2, 3)),
+    ]
+    assert heads[0].file == heads[1].file
+    assert heads[0].sha256 == heads[1].sha256
+
+
+def test_a_class_of_two_tasks_is_refused(tmp_path, fit, capsys):
+    write_stream(tmp_path / "experts", 2, tasks=(0, 1))
+    with pytest.raises(SystemExit):
+        fit()
+    assert "class 'dog' is of task 1 in expert 1" in capsys.readouterr().err
+
+
+def test_without_experts_or_scenario(capsys):
+    assert "--data.experts DIR" in refused(["fit", "-c", str(ROOT / "configs" / "from_folder.yaml")], capsys)
+
+
+def test_accuracy_needs_a_scenario(tmp_path, fit, capsys):
+    write_stream(tmp_path / "experts", 1)
+    fit()
+    args = ["test", "-c", str(ROOT / "configs" / "from_folder.yaml"), "--data.experts", str(tmp_path / "experts")]
+    assert "no accuracy" in refused([*args, "--ckpt_path", "last"], capsys)

@@ -7,6 +7,7 @@ import torch
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.scenarios.core50_frames import NUM_OBJECTS, read_lists
+from exml_lightning.scenarios.datasets import Groups
 from exml_lightning.scenarios.runs import RUN_SEEDS, class_order
 
 TRAIN_SESSIONS = (1, 2, 4, 5, 6, 8, 9, 11)
@@ -14,7 +15,7 @@ TEST_SESSIONS = (3, 7, 10)
 BATCHES = {"nc": 9, "ni": 8, "nic": 79}
 """The protocols, and the number of experiences of each."""
 
-Part = tuple[tuple[int, ...], tuple[int, ...]]
+Part = tuple[tuple[int, ...], Groups]
 
 
 def protocol_parts(name: str, run_id: int, folder: Path) -> list[Part]:
@@ -28,7 +29,7 @@ def protocol_parts(name: str, run_id: int, folder: Path) -> list[Part]:
             their run; else they are drawn from the run's seed.
 
     Returns:
-        Of each experience, class indices (object less 1) and sessions.
+        Of each experience, class indices (object less 1), and of each of these its sessions.
 
     Raises:
         ExmlError: If there is no such protocol, or an official list is missing or not of the protocol.
@@ -51,17 +52,13 @@ def _official(name: str, run: Path) -> list[Part]:
 
 
 def _part(path: Path) -> Part:
-    pairs = dict.fromkeys((frame.object - 1, frame.session) for frame in read_lists([path]))
-    classes, sessions = tuple(dict.fromkeys(c for c, _ in pairs)), tuple(sorted({s for _, s in pairs}))
-    if len(pairs) != len(classes) * len(sessions):
-        raise ExmlError(
-            f"{path} has {len(pairs)} of the {len(classes)} x {len(sessions)} pairs of its classes and sessions: an "
-            f"experience must have them all; fetch CORe50's file lists again, or move {path.parents[1]} away to have "
-            "the experiences drawn from the run's seed"
-        )
-    if not set(sessions) <= set(TRAIN_SESSIONS):
-        raise ExmlError(f"{path} has frames of sessions {list(sessions)}: {list(TEST_SESSIONS)} are the test set")
-    return classes, sessions
+    sessions: dict[int, set[int]] = {}
+    for frame in read_lists([path]):
+        sessions.setdefault(frame.object - 1, set()).add(frame.session)
+    foreign = sorted({session for of_class in sessions.values() for session in of_class} - set(TRAIN_SESSIONS))
+    if foreign:
+        raise ExmlError(f"{path} has frames of sessions {foreign}: {list(TEST_SESSIONS)} are the test set")
+    return tuple(sessions), tuple(tuple(sorted(of_class)) for of_class in sessions.values())
 
 
 def _rebuilt(name: str, run_id: int) -> list[Part]:
@@ -69,10 +66,13 @@ def _rebuilt(name: str, run_id: int) -> list[Part]:
     fives = [tuple(order[start : start + 5]) for start in range(0, NUM_OBJECTS, 5)]
     first, rest = fives[0] + fives[1], fives[2:]
     if name == "nc":
-        return [(classes, TRAIN_SESSIONS) for classes in (first, *rest)]
+        return [(classes, (TRAIN_SESSIONS,) * len(classes)) for classes in (first, *rest)]
     sessions = [TRAIN_SESSIONS[i] for i in torch.randperm(len(TRAIN_SESSIONS), generator=generator).tolist()]
     if name == "ni":
-        return [(tuple(order), (session,)) for session in sessions]
-    pairs: list[Part] = [(five, (session,)) for session in sessions for five in fives]
+        return [(tuple(order), ((session,),) * NUM_OBJECTS) for session in sessions]
+    pairs: list[Part] = [(five, ((session,),) * 5) for session in sessions for five in fives]
     later = pairs[2:]  # the first two are the first experience
-    return [(first, (sessions[0],)), *(later[i] for i in torch.randperm(len(later), generator=generator).tolist())]
+    return [
+        (first, ((sessions[0],),) * 10),
+        *(later[i] for i in torch.randperm(len(later), generator=generator).tolist()),
+    ]

@@ -15,6 +15,10 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 
 
+Groups = tuple[tuple[int, ...], ...]
+"""Recording sessions of each of some classes."""
+
+
 @dataclass(frozen=True)
 class LabelledImages:
     """Images of a data set: a whole split, or a part of one that is read when it is asked for.
@@ -78,7 +82,7 @@ class ImageDataset(ABC):
             ExmlError: If files are missing or broken; names them and the remedy.
         """
 
-    def protocol(self, name: str, run_id: int, root: Path) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    def protocol(self, name: str, run_id: int, root: Path) -> list[tuple[tuple[int, ...], Groups]]:
         """Make the experiences of a protocol of this data set's own; most have none.
 
         Args:
@@ -87,7 +91,7 @@ class ImageDataset(ABC):
             root: Folder of all data sets.
 
         Returns:
-            Of each experience, the class indices and the recording sessions.
+            Of each experience, the class indices, and of each of these the recording sessions.
 
         Raises:
             ExmlError: If there is no such protocol.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.scenarios.datasets import ImageDataset, LabelledImages
+from exml_lightning.scenarios.datasets import Groups, ImageDataset, LabelledImages
 from exml_lightning.scenarios.runs import RUN_SEEDS, class_order
 
 
@@ -19,12 +19,12 @@ class Experience:
     Args:
         classes: Indices into the data set's class names, in the order they were dealt.
         task: Task label.
-        groups: Recording sessions its training images come from; None for all.
+        groups: Of each class, the recording sessions its training images come from; None for all.
     """
 
     classes: tuple[int, ...]
     task: int
-    groups: tuple[int, ...] | None
+    groups: Groups | None
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,11 @@ class TrainImages:
         experience = self._experiences[index]
         part = self._split[_rows(self._split, experience.classes, experience.groups)]
         if not len(part):
-            sessions = "" if experience.groups is None else f" in session {_listed(map(str, experience.groups))}"
+            sessions = sorted({group for groups in experience.groups or () for group in groups})
+            where = f" in session {_listed(map(str, sessions))}" if sessions else ""
             raise ExmlError(
                 f"{self._scenario} has no training images for expert {index}, of "
-                f"{_listed(self._names[c] for c in experience.classes)}{sessions}: put them into data.root, or take "
+                f"{_listed(self._names[c] for c in experience.classes)}{where}: put them into data.root, or take "
                 "fewer experts (trainer.max_epochs) or another run (data.run_id)"
             )
         return part
@@ -128,7 +129,7 @@ class Scenario:
         parts = self._deal_classes_and_groups(run_id) if self.protocol is None else self._follow(run_id, root)
         return [Experience(c, i if self.task_labels else 0, g) for i, (c, g) in enumerate(parts)]
 
-    def _follow(self, run_id: int, root: Path) -> list[tuple[tuple[int, ...], tuple[int, ...] | None]]:
+    def _follow(self, run_id: int, root: Path) -> list[tuple[tuple[int, ...], Groups | None]]:
         assert self.protocol is not None
         others = ("classes_per_experience", "classes", "groups")
         given = [name for name in others if getattr(self, name) is not None]
@@ -137,7 +138,7 @@ class Scenario:
             raise ExmlError(f"data.scenario.protocol {self.protocol} deals everything itself: leave out {given[0]}")
         return [*self.dataset.protocol(self.protocol, run_id, root)]
 
-    def _deal_classes_and_groups(self, run_id: int) -> list[tuple[tuple[int, ...], tuple[int, ...] | None]]:
+    def _deal_classes_and_groups(self, run_id: int) -> list[tuple[tuple[int, ...], Groups | None]]:
         classes = self._deal(run_id)
         groups = [None] * len(classes) if self.groups is None else [tuple(g) for g in self.groups]
         if len(classes) == 1 and len(groups) > 1:  # NI: all classes in every experience
@@ -147,7 +148,7 @@ class Scenario:
                 f"data.scenario has classes for {len(classes)} experiences but groups for {len(groups)}: "
                 "give as many of each"
             )
-        return list(zip(classes, groups, strict=True))
+        return [(c, None if g is None else (g,) * len(c)) for c, g in zip(classes, groups, strict=True)]
 
     def _deal(self, run_id: int) -> list[tuple[int, ...]]:
         names = self.dataset.class_names
@@ -223,11 +224,12 @@ class Scenario:
         return parts
 
 
-def _rows(split: LabelledImages, classes: tuple[int, ...], groups: tuple[int, ...] | None) -> Tensor:
-    """Find the rows of images of some classes and sessions (None: all)."""
+def _rows(split: LabelledImages, classes: tuple[int, ...], groups: Groups | None) -> Tensor:
+    """Find the rows of images of some classes, each in some sessions (None: all)."""
     chosen = torch.isin(split.labels, torch.tensor(classes, dtype=torch.long))
     if groups is not None:
-        chosen &= torch.isin(split.groups, torch.tensor(groups))
+        for c, sessions in zip(classes, groups, strict=True):
+            chosen &= (split.labels != c) | torch.isin(split.groups, torch.tensor(sessions))
     return chosen.nonzero().flatten()
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.scenarios import RUN_SEEDS, CORe50, Scenario
+from exml_lightning.scenarios import RUN_SEEDS, CORe50, Experience, Scenario
 from exml_lightning.scenarios.core50_frames import Frame, list_frames
 
 DATA = Path(__file__).parents[2] / "data"
@@ -126,14 +126,14 @@ def test_nc_brings_ten_classes_and_then_five_at_a_time_in_all_sessions(run_id):
     experiences, order = protocol("nc", run_id), class_order(run_id)
     assert [len(e.classes) for e in experiences] == [10] + [5] * 8
     assert [c for e in experiences for c in e.classes] == order
-    assert {e.groups for e in experiences} == {TRAIN}
+    assert {sessions for e in experiences for sessions in e.groups} == {TRAIN}
 
 
 @pytest.mark.parametrize("run_id", range(5))
 def test_ni_brings_all_classes_one_session_at_a_time(run_id):
     experiences = protocol("ni", run_id)
     assert all(e.classes == tuple(class_order(run_id)) for e in experiences)
-    assert sorted(e.groups for e in experiences) == [(s,) for s in TRAIN]
+    assert sorted(e.groups for e in experiences) == [((s,),) * 50 for s in TRAIN]
 
 
 @pytest.mark.parametrize("run_id", range(5))
@@ -141,8 +141,10 @@ def test_nic_brings_each_class_in_each_session_once(run_id):
     experiences, order = protocol("nic", run_id), class_order(run_id)
     assert [len(e.classes) for e in experiences] == [10] + [5] * 78
     assert experiences[0].classes == tuple(order[:10])
-    assert {len(e.groups) for e in experiences} == {1}
-    pairs = Counter((c, s) for e in experiences for c in e.classes for s in e.groups)
+    assert {len(set(e.groups)) for e in experiences} == {1}
+    pairs = Counter(
+        (c, s) for e in experiences for c, sessions in zip(e.classes, e.groups, strict=True) for s in sessions
+    )
     assert pairs == Counter(itertools.product(range(50), TRAIN))
 
 
@@ -174,7 +176,7 @@ def test_official_runs_are_followed_where_they_are_there(tmp_path):
     run = write_run(tmp_path, "nc", batches)
     experiences = protocol("nc", 1, tmp_path)
     assert [[c + 1 for c in e.classes] for e in experiences] == [objects for objects, _ in batches]
-    assert {e.groups for e in experiences} == {TRAIN}
+    assert {sessions for e in experiences for sessions in e.groups} == {TRAIN}
     with pytest.raises(ExmlError, match=r"run0 has 0 lists.*nc has 9.*move .*NC_inc away"):
         protocol("nc", 0, tmp_path)
     (run / "train_batch_08_filelist.txt").unlink()
@@ -183,10 +185,15 @@ def test_official_runs_are_followed_where_they_are_there(tmp_path):
     assert len(protocol("ni", 1, tmp_path)) == 8  # no lists of NI: drawn
 
 
+def test_objects_of_an_official_list_may_come_from_different_sessions(tmp_path):
+    run = write_run(tmp_path, "nic", [([1], [1])] * 79)
+    write(run / "train_batch_04_filelist.txt", line(2, 7, 0, 0), line(1, 9, 0, 1), line(4, 7, 3, 0))
+    assert protocol("nic", 1, tmp_path)[4] == Experience((6, 8), 0, ((2, 4), (1,)))
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([line(1, 1, 0), line(1, 2, 0), line(2, 1, 0)], "has 3 of the 2 x 2 pairs"),
         ([line(3, 1, 0)], r"has frames of sessions \[3\]"),
         ([line(1, 1, 0, label=4), line(1, 1, 1, label=5)], "line 2: label 5 contradicts the path"),
         ([line(1, 1, 0, label=4), line(1, 2, 1, label=4)], "line 2: label 4 contradicts the path"),

@@ -131,16 +131,16 @@ class Own(Tiny):
         return split[(~gone).nonzero().flatten()]
 
     def protocol(self, name, run_id, root):
-        return [((0, 1), (0,)), ((2, 3), (0, 1)), ((0,), (1,)), ((4, 5), (run_id,))]
+        return [((0, 1), ((0,), (0,))), ((2, 3), ((0, 1), (0, 1))), ((0,), ((1,),)), ((4, 5), ((0,), (run_id,)))]
 
 
 def test_a_protocol_makes_the_experiences_of_a_run():
     experiences = Scenario("own", Own(), protocol="any", task_labels=True).experiences(1, Path())
     assert [(e.classes, e.groups, e.task) for e in experiences] == [
-        ((0, 1), (0,), 0),
-        ((2, 3), (0, 1), 1),
-        ((0,), (1,), 2),
-        ((4, 5), (1,), 3),
+        ((0, 1), ((0,), (0,)), 0),
+        ((2, 3), ((0, 1), (0, 1)), 1),
+        ((0,), ((1,),), 2),
+        ((4, 5), ((0,), (1,)), 3),
     ]
 
 

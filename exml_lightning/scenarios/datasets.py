@@ -14,7 +14,6 @@ from torchvision.transforms.v2 import functional as transforms
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 
-
 Groups = tuple[tuple[int, ...], ...]
 """Recording sessions of each of some classes."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,3 +102,17 @@ def grow_weights(
             "give the configuration that it was trained with"
         )
     return grown
+
+
+def grow_optimizer_state(state: dict[int, dict[str, Any]], parameters: Sequence[Tensor]) -> None:
+    """Give an optimiser's tensors zeros for the rows that `grow_weights` gave its parameters, in place.
+
+    Args:
+        state: The tensors of each parameter, by its place.
+        parameters: The parameters.
+    """
+    for index, tensors in state.items():
+        shape = parameters[index].shape
+        for name, tensor in tensors.items():
+            if isinstance(tensor, Tensor) and tensor.ndim == len(shape) > 0 and tensor.shape != shape:
+                tensors[name] = torch.cat([tensor, tensor.new_zeros(shape[0] - len(tensor), *shape[1:])])

@@ -1,5 +1,6 @@
 """`ExModelModule`: target merging and the Ex-Model Distillation loss (Section 3)."""
 
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -10,12 +11,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from exml_lightning.checkpoints import grow_weights
+from exml_lightning.checkpoints import grow_optimizer_state, grow_weights
+from exml_lightning.core.distillation import Distillation, Loss
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.losses import distillation_kl, distillation_mse, known_cross_entropy
 from exml_lightning.core.rng import derive_seed
-from exml_lightning.core.targets import Merge, Normalize, Unknown, merge_targets
+from exml_lightning.core.targets import Merge, Normalize, Unknown
 from exml_lightning.data import ExpertStream
 from exml_lightning.loaders import Batch
 from exml_lightning.models import Architecture, ArchitectureConfig, probe
@@ -57,7 +58,7 @@ class ExModelModule(LightningModule):
         normalize: Normalize = "center",
         merge: Merge = "unit",
         unknown: Unknown = "skip",
-        loss: Literal["mse", "kl"] = "mse",
+        loss: Loss = "mse",
         temperature: float = 2.0,
         start: Start = "scratch",
         reset_each_experience: bool = False,
@@ -65,23 +66,10 @@ class ExModelModule(LightningModule):
         lr_scheduler: LRSchedulerCallable | Literal["cosine"] | None = "cosine",
     ) -> None:
         super().__init__()
-        if not lambda_ce >= 0:
-            raise ExmlError(f"model.lambda_ce is {lambda_ce}: give 0 or more")
-        if not temperature > 0:
-            raise ExmlError(f"model.temperature is {temperature}: give more than 0")
-        if loss == "kl" and unknown == "zero":
-            raise ExmlError(
-                "model.unknown zero has no meaning with loss kl, where a logit of 0 is a guess: set it to skip"
-            )
         if reset_each_experience and start == "average":
             raise ExmlError("model.reset_each_experience has no meaning with start average: set it to false")
         self.architecture = None if architecture is None else Architecture.from_config(architecture)
-        self.lambda_ce = lambda_ce
-        self.normalize: Normalize = normalize
-        self.merge: Merge = merge
-        self.unknown: Unknown = unknown
-        self.loss = loss
-        self.temperature = temperature
+        self.distillation = Distillation(lambda_ce, normalize, merge, unknown, loss, temperature)
         self.start: Start = start
         self.reset_each_experience = reset_each_experience
         self.optimizer = optimizer
@@ -214,31 +202,14 @@ class ExModelModule(LightningModule):
         """
         (expert,) = self._expert
         with torch.no_grad():
-            target = merge_targets(
-                expert(batch.images).float(),
-                expert.classes,
-                self.previous(batch.images).float(),
-                self.previous_known,
-                batch.labels,
-                normalize=self.normalize,
-                merge=self.merge,
-                unknown=self.unknown,
-                heads=self.heads,
-            )
+            from_expert = expert(batch.images).float(), expert.classes
+            from_previous = self.previous(batch.images).float(), self.previous_known
         logits = self.network(batch.images).float()
-        if self.loss == "mse":
-            distillation = distillation_mse(logits, target)
-        else:
-            heads = [] if self.heads is None else [self.heads.eq(task) for task in self._tasks]
-            distillation = distillation_kl(logits, target, self.temperature, heads)
-        loss = distillation
-        if self.lambda_ce:
-            cross_entropy = known_cross_entropy(logits, batch.labels, self._answers(batch.tasks))
-            loss = distillation + self.lambda_ce * cross_entropy
-            self.log("train/cross_entropy", cross_entropy)
-        self.log(f"train/{self.loss}", distillation)
-        self.log("train/loss", loss, prog_bar=True)
-        return loss
+        answers = self._answers(batch.tasks)
+        terms = self.distillation(logits, from_expert, from_previous, batch.labels, answers, self.heads, self._tasks)
+        for name, value in terms.items():
+            self.log(f"train/{name}", value, prog_bar=name == "loss")
+        return terms["loss"]
 
     def check_finite(self) -> None:
         """Stop a run that has diverged, before a checkpoint is written.
@@ -295,6 +266,8 @@ class ExModelModule(LightningModule):
         checkpoint["state_dict"] = grow_weights(
             self.state_dict(), checkpoint["state_dict"], learned, self.stream.manifest.class_names
         )
+        for state in checkpoint.get("optimizer_states", []):
+            grow_optimizer_state(state["state"], list(self.network.parameters()))
 
     def settings(self) -> dict[str, Any]:
         """Return what must stay the same for a run to continue, as plain values.
@@ -306,12 +279,7 @@ class ExModelModule(LightningModule):
         optimizer, schedule = make_optimizer(self.network, self.optimizer, self.lr_scheduler, self.stream.n_iter)
         return {
             "architecture": repr(self.architecture.skeleton().with_classes(0)),
-            "lambda_ce": self.lambda_ce,
-            "normalize": self.normalize,
-            "merge": self.merge,
-            "unknown": self.unknown,
-            "loss": self.loss,
-            "temperature": self.temperature if self.loss == "kl" else None,
+            **asdict(self.distillation),
             "reset_each_experience": self.reset_each_experience,
             "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}",
             "lr_scheduler": self.lr_scheduler

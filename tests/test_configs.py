@@ -125,10 +125,8 @@ QUICK = {
 @pytest.mark.skipif(not (ROOT / "data" / "core50").is_dir(), reason="data/core50 is not there")
 @pytest.mark.parametrize("scenario", ["joint_core50", "core50_nc", "core50_ni", "core50_nic"])
 def test_core50_runs_from_experts_to_ex_model(scenario, tmp_path):
-    changes = {**QUICK, "experts": {"architecture": BARE}}
-    if scenario == "joint_core50":
-        changes["model"] = {"architecture": BARE}
-    assert_runs(scenario, scenario, changes, tmp_path)
+    random = yaml.safe_load((CONFIGS / "models" / "mobilenetv2_random.yaml").read_text())
+    assert_runs(scenario, scenario, {**QUICK, **random}, tmp_path)
 
 
 @pytest.mark.real_data

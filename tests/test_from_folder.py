@@ -14,6 +14,7 @@ from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.experts import ExpertEntry, Manifest, load_expert, read_manifest, save_weights, write_manifest
 from exml_lightning.models import Architecture
+from exml_lightning.module import ExModelModule
 from tests.conftest import ROOT
 from tests.test_cli import refused
 
@@ -143,6 +144,27 @@ def test_a_finished_stream_grows_by_an_expert_and_a_class(tmp_path, fit):
 
     # the old checkpoint still loads, into the larger ex-model
     fit("--ckpt_path", str(run / "checkpoints" / "experience=2.ckpt"))
+
+
+def test_a_stream_grows_while_an_expert_is_half_learned(tmp_path, fit, monkeypatch):
+    """The moments that Adam keeps of the classifier grow with it."""
+    write_stream(tmp_path / "experts", 3)
+    step = ExModelModule.training_step
+
+    def stopped(module, batch, batch_idx):
+        if module.stream.experience == 2 and batch_idx == 2:
+            raise KeyboardInterrupt
+        return step(module, batch, batch_idx)
+
+    monkeypatch.setattr(ExModelModule, "training_step", stopped)
+    with pytest.raises(SystemExit):
+        fit("--checkpoint.every_n_steps", "1")
+    monkeypatch.undo()
+    assert state(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 8
+    write_stream(tmp_path / "experts", 4)
+    run = fit("--checkpoint.every_n_steps", "1", "--ckpt_path", "last")
+    assert json.loads((run / "summary.json").read_text())["experiences_learned"] == 4
+    assert state(run / "checkpoints" / "experience=2.ckpt")["state_dict"]["network.classifier.weight"].shape == (5, 84)
 
 
 def test_growing_needs_classes_to_keep_their_places(tmp_path, fit, capsys):

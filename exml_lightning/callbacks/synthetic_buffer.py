@@ -53,7 +53,7 @@ class SyntheticBufferCallback(Callback):
         stream = _stream(trainer)
         _check_trainer(trainer)
         assert isinstance(pl_module, ExModelModule)
-        if self._whole_set and (pl_module.lambda_ce or pl_module.merge == "sample"):
+        if self._whole_set and (pl_module.distillation.lambda_ce or pl_module.distillation.merge == "sample"):
             raise ExmlError(
                 "with whole_set all labels are those of the newest expert, which would make the ex-model forget the "
                 "others: set model.lambda_ce to 0 and model.merge to unit"

@@ -33,7 +33,8 @@ class MobileNetV2(torchvision.models.MobileNetV2):  # type: ignore[misc]  # torc
         except (OSError, RuntimeError) as error:  # no network; a wrong hash
             raise ExmlError(
                 f"the weights {weights} of MobileNetV2 could not be fetched ({error}): put the file into torch's cache "
-                f"({MobileNet_V2_Weights[weights].url}), or do without: weights: null"
+                f"({MobileNet_V2_Weights[weights].url}), or do without: weights: null "
+                "(-c configs/models/mobilenetv2_random.yaml)"
             ) from error
         prefix = "features."
         self.features.load_state_dict(

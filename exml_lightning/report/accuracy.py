@@ -13,6 +13,9 @@ from exml_lightning.data import ExpertStream
 from exml_lightning.files import write_text
 from exml_lightning.report.table import print_values
 
+LONGEST_NAME = 20
+"""Characters of a column's name that a table or a picture still has room for."""
+
 
 def parts_of(stream: ExpertStream) -> tuple[list[int], list[int]]:
     """Return the size of each part of the test stream and the experience that brought it."""
@@ -21,12 +24,12 @@ def parts_of(stream: ExpertStream) -> tuple[list[int], list[int]]:
 
 
 def part_names(stream: ExpertStream) -> list[str]:
-    """Name the parts of the test stream by their classes, or by their experience where these are many."""
-    names = []
-    for part in stream.test_parts:
-        classes = [stream.scenario.dataset.class_names[c] for c in part.images.labels.unique().tolist()]
-        names.append(" ".join(classes) if len(classes) <= 3 else f"part {part.first_seen + 1}")
-    return names
+    """Name the parts of the test stream by their classes, or by their experience where that would be long."""
+    names = stream.scenario.dataset.class_names
+    classes = [" ".join(names[c] for c in part.images.labels.unique().tolist()) for part in stream.test_parts]
+    if max(map(len, classes)) <= LONGEST_NAME:
+        return classes
+    return [f"part {part.first_seen + 1}" for part in stream.test_parts]
 
 
 def accuracies(stream: ExpertStream, row: Sequence[float]) -> dict[str, Any]:

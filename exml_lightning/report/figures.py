@@ -60,13 +60,16 @@ def save_matrix(
         title: Heading.
         axis_label: What the columns are.
     """
-    rows, columns = len(matrix), len(parts)
+    rows, columns, longest = len(matrix), len(parts), max(map(len, parts))
     whole = [[*row, *[math.nan] * (columns - len(row))] for row in matrix]
-    figure = Figure(figsize=(0.75 * columns + 2.2, 0.5 * rows + 1.6), dpi=110, layout="constrained")
+    figure = Figure(
+        figsize=(0.75 * columns + 2.2, min(0.5 * rows, 10) + 1.6 + 0.07 * longest), dpi=110, layout="constrained"
+    )
     axis = figure.subplots()
     picture = axis.imshow(whole, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axis.set_xticks(range(columns), parts, rotation=0 if max(map(len, parts)) <= 5 else 45)
-    axis.set_yticks(range(rows), [f"expert {i + 1}" for i in range(rows)])
+    axis.set_xticks(range(columns), parts, rotation=0 if longest <= 5 else 45)
+    labelled = range(0, rows, 1 + rows // 30)
+    axis.set_yticks(labelled, [f"expert {i + 1}" for i in labelled])
     axis.set_xlabel(axis_label)
     axis.set_ylabel("after learning")
     if rows * columns <= 200:  # numbers in more cells than these cannot be read

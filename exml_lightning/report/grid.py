@@ -32,6 +32,7 @@ def save_grid(
     present = labels.unique().tolist()
     shown = present[:max_classes]
     height, width = images.shape[2:]
+    per_class = min(per_class, int(labels.bincount().max()))
     gap = max(width // 8, 1)
     canvas = torch.ones(len(shown) * (height + gap) - gap, per_class * (width + gap) - gap, 3)
     names = []
@@ -41,7 +42,7 @@ def save_grid(
         for j, image in enumerate(images[members[:per_class]].cpu()):
             top, left = i * (height + gap), j * (width + gap)
             canvas[top : top + height, left : left + width] = image.permute(1, 2, 0)  # one channel becomes three
-    figure = Figure(figsize=(0.7 * per_class + 1.6, 0.75 * len(shown) + 0.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(0.7 * max(per_class, 5) + 1.6, 0.75 * len(shown) + 0.6), dpi=110, layout="constrained")
     axis = figure.subplots()
     axis.imshow(canvas.numpy(), interpolation="nearest")
     axis.set_xticks([])

@@ -20,7 +20,7 @@ def print_matrix(
         totals: More columns, by name.
     """
     table = Table(box=box.SIMPLE)
-    table.add_column("learned")
+    table.add_column("learned", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right")
     for name in totals:

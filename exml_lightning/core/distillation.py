@@ -1,0 +1,85 @@
+"""What the ex-model is asked for on a mini-batch: targets and losses put together (Section 3, Eq. 6-11)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.losses import distillation_kl, distillation_mse, known_cross_entropy
+from exml_lightning.core.targets import Merge, Normalize, Unknown, merge_targets
+
+Loss = Literal["mse", "kl"]
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The loss of Eq. 11; the fields are those of `ExModelModule`.
+
+    Raises:
+        ExmlError: If a setting has no meaning.
+    """
+
+    lambda_ce: float = 1.0
+    normalize: Normalize = "center"
+    merge: Merge = "unit"
+    unknown: Unknown = "skip"
+    loss: Loss = "mse"
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.lambda_ce >= 0:
+            raise ExmlError(f"model.lambda_ce is {self.lambda_ce}: give 0 or more")
+        if not self.temperature > 0:
+            raise ExmlError(f"model.temperature is {self.temperature}: give more than 0")
+        if self.loss == "kl" and self.unknown == "zero":
+            raise ExmlError(
+                "model.unknown zero has no meaning with loss kl, where a logit of 0 is a guess: set it to skip"
+            )
+
+    def __call__(
+        self,
+        logits: Tensor,
+        expert: tuple[Tensor, Tensor],
+        previous: tuple[Tensor, Tensor],
+        labels: Tensor,
+        answers: Tensor,
+        heads: Tensor | None = None,
+        tasks: Sequence[int] = (),
+    ) -> dict[str, Tensor]:
+        """Compute the loss and its terms.
+
+        Args:
+            logits: The ex-model's, float ``(n, num_classes)``.
+            expert: The expert's logits ``(n, classes of the expert)`` and its classes, int64.
+            previous: The previous ex-model's logits ``(n, num_classes)`` and the classes it knows, bool.
+            labels: y_syn, int64 ``(n,)``.
+            answers: The classes that the cross-entropy is over; see `known_cross_entropy`.
+            heads: The task of each class, int64 ``(num_classes,)``, for a multi-head ex-model.
+            tasks: The tasks among `heads`.
+
+        Returns:
+            Scalars by name: ``mse`` or ``kl``, ``cross_entropy`` unless its weight is 0, and their sum ``loss``.
+        """
+        target = merge_targets(
+            expert[0],
+            expert[1],
+            previous[0],
+            previous[1],
+            labels,
+            normalize=self.normalize,
+            merge=self.merge,
+            unknown=self.unknown,
+            heads=heads,
+        )
+        if self.loss == "mse":
+            distilled = distillation_mse(logits, target)
+        else:
+            masks = [] if heads is None else [heads.eq(task) for task in tasks]
+            distilled = distillation_kl(logits, target, self.temperature, masks)
+        if not self.lambda_ce:
+            return {self.loss: distilled, "loss": distilled}
+        cross_entropy = known_cross_entropy(logits, labels, answers)
+        loss = distilled + self.lambda_ce * cross_entropy
+        return {self.loss: distilled, "cross_entropy": cross_entropy, "loss": loss}

@@ -17,7 +17,14 @@ from exml_lightning.core.expert import Expert
 from exml_lightning.experts import Manifest, load_expert, read_manifest
 from exml_lightning.experts.manifest import FILE_NAME
 from exml_lightning.loaders import BufferLoader, ImageLoader
-from exml_lightning.matching import check_same_stream, heads_of, stream_labels, with_tasks
+from exml_lightning.matching import (
+    check_same_stream,
+    experts_command,
+    experts_folder,
+    heads_of,
+    stream_labels,
+    with_tasks,
+)
 from exml_lightning.scenarios import RUN_SEEDS, AuxiliaryImages, LabelledImages, Scenario, TestPart
 
 NO_SCENARIO = (
@@ -81,7 +88,7 @@ class ExpertStream(LightningDataModule):
         self.experiences = [] if scenario is None else scenario.experiences(run_id, Path(root))
         self.root = Path(root)
         self.run_id = run_id
-        self.experts = Path(experts) if experts else self._default_experts()
+        self.experts = Path(experts) if experts else experts_folder(self.scenario, run_id)
         self.n_iter = n_iter
         self.batch_size = batch_size
         self.augmentation = augmentation or Augmentation()
@@ -140,18 +147,9 @@ class ExpertStream(LightningDataModule):
             raise ExmlError(NO_SCENARIO)
         return self._scenario
 
-    def _default_experts(self) -> Path:
-        return Path("checkpoints") / (self.scenario.experts_of or self.scenario.name) / f"run{self.run_id}"
-
     def experts_command(self) -> str:
         """Return the command that trains the experts of the scenario."""
-        config = f"configs/{self.scenario.experts_of or self.scenario.name}.yaml"
-        options = [
-            f"--data.run_id {self.run_id}" if self.run_id else "",
-            f"--data.root {self.root}" if self.root != Path("data") else "",
-            f"--data.experts {self.experts}" if self.experts != self._default_experts() else "",
-        ]
-        return " ".join(filter(None, ["exml experts -c", config, *options]))
+        return experts_command(self.scenario, self.run_id, self.root, self.experts)
 
     def prepare_data(self) -> None:
         """Fetch data sets, if `download`. Lightning calls this once a machine."""

@@ -12,6 +12,32 @@ from exml_lightning.experts import Manifest
 from exml_lightning.scenarios import Experience, Scenario
 
 
+def experts_folder(scenario: Scenario, run_id: int) -> Path:
+    """Name the folder of a scenario's experts, unless the user names another."""
+    return Path("checkpoints") / (scenario.experts_of or scenario.name) / f"run{run_id}"
+
+
+def experts_command(scenario: Scenario, run_id: int, root: Path, experts: Path) -> str:
+    """Name the command that trains a scenario's experts.
+
+    Args:
+        scenario: The scenario.
+        run_id: The run.
+        root: Folder of all data sets.
+        experts: Folder of the experts.
+
+    Returns:
+        The command, with the options that are not the default.
+    """
+    config = f"configs/{scenario.experts_of or scenario.name}.yaml"
+    options = [
+        f"--data.run_id {run_id}" if run_id else "",
+        f"--data.root {root}" if root != Path("data") else "",
+        f"--data.experts {experts}" if experts != experts_folder(scenario, run_id) else "",
+    ]
+    return " ".join(filter(None, ["exml experts -c", config, *options]))
+
+
 def check_same_stream(manifest: Manifest, path: Path, scenario: Scenario, experiences: Sequence[Experience]) -> None:
     """Compare experts with the experiences of a scenario.
 

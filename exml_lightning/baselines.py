@@ -170,6 +170,11 @@ class ParameterAverage(Baseline):
                     f"expert 0 is {first.class_path} {first.init_args}, expert {i} is "
                     f"{entry.architecture.class_path} {entry.architecture.init_args}; choose another baseline"
                 )
+            if entry.input not in (None, manifest.input):
+                raise ExmlError(
+                    f"the mean of these weights has no meaning: expert {i} takes {entry.input}, others "
+                    f"{manifest.input}; choose another baseline"
+                )
             if list(entry.outputs) != manifest.classes_of(i):
                 raise ExmlError(
                     f"the mean of these weights has no meaning: expert {i} gives its classes {list(entry.classes)} the "

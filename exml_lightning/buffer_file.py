@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from exml_lightning.core.buffer import Buffer
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.files import write_whole
 
@@ -72,7 +72,7 @@ def read_buffer(path: Path) -> BufferFile:
     except FileNotFoundError as error:
         raise ExmlError(f"{path} is missing") from error
     except (SafetensorError, OSError) as error:
-        raise ExmlError(f"{path} cannot be read as a buffer file: {' '.join(str(error).split())[:200]}") from error
+        raise ExmlError(f"{path} cannot be read as a buffer file: {one_line(error)[:200]}") from error
     try:
         if metadata.get("format") != FORMAT:
             raise ExmlError(f"its metadata must have format {FORMAT!r}")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import ExmlError, one_line
 
 
 def find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str | None:
@@ -54,9 +54,7 @@ def _check_checkpoint(path: Path) -> None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # mmap: tensors stay on disk
     except (RuntimeError, UnpicklingError, ValueError, KeyError, EOFError, OSError) as error:
-        raise ExmlError(
-            f"--ckpt_path: {path} is no checkpoint, or a damaged one ({' '.join(str(error).split())[:100]})"
-        ) from error
+        raise ExmlError(f"--ckpt_path: {path} is no checkpoint, or a damaged one ({one_line(error)[:100]})") from error
     if not isinstance(content, dict) or not {"pytorch-lightning_version", "ExpertStream"} <= content.keys():
         raise ExmlError(f"--ckpt_path: {path} is not a checkpoint of `exml fit`")
 

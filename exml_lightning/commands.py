@@ -204,7 +204,7 @@ def _predict_parser() -> ArgumentParser:
         metavar="K",
         type=int | None,
         default=None,
-        help="Which expert of the folder, from 0; in the ex-model of a multi-task stream, which task. Needed where "
-        "there are several.",
+        help="Which expert of the folder, from 0: the ex-model of a multi-task stream has one for each task, in their "
+        "order. Needed where there are several.",
     )
     return parser

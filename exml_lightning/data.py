@@ -168,8 +168,15 @@ class ExpertStream(LightningDataModule):
             ExmlError: If the manifest or the data set is missing or broken, or they do not fit together.
         """
         self.check_manifest()
-        if self._scenario is not None and not self.test_parts:
-            self.test_parts = self.scenario.test_stream(self.root, self.experiences)
+        if self._scenario is None or self.test_parts:
+            return
+        assert self.trainer is not None
+        first = self.trainer.local_rank == 0  # it decodes image files, the others then find them decoded
+        if not first:
+            self.trainer.strategy.barrier("test stream")
+        self.test_parts = self._scenario.test_stream(self.root, self.experiences)
+        if first:
+            self.trainer.strategy.barrier("test stream")
 
     def check_manifest(self) -> None:
         """Compare the manifest with the scenario, if there is one.
@@ -276,7 +283,7 @@ class ExpertStream(LightningDataModule):
     def settings(self) -> dict[str, Any]:
         """Return what must stay the same for a run to continue."""
         return {
-            "scenario": self.stream_name,
+            "scenario": None if self._scenario is None else self._scenario.name,
             "run_id": self.run_id,
             "seed": self.seed,
             "n_iter": self.n_iter,

@@ -1,6 +1,7 @@
 """Writing files so that a half-written one is never taken for a whole one."""
 
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         write: Writes the file it is given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}.part.{path.name}")
+    part = path.with_name(f".{secrets.token_hex(4)}.part.{path.name}")  # another host may have a process of our number
     try:
         write(part)
         with part.open("rb") as file:

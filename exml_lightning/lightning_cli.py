@@ -22,6 +22,7 @@ from exml_lightning.checkpoints import find_checkpoint
 from exml_lightning.cli import VERBS
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.data import NO_SCENARIO, ExpertStream
+from exml_lightning.experts.manifest import FILE_NAME, read_manifest
 from exml_lightning.experts.recipe import ExpertRecipe
 from exml_lightning.experts.training import train_experts
 from exml_lightning.files import check_folder, write_text
@@ -279,10 +280,12 @@ def _check_baseline(verb: str, ckpt_path: str | None) -> None:
 
 
 def _stream_name(data: Namespace) -> str:
-    """Name the stream after its scenario, or after the folder of its experts."""
+    """Name the stream after its scenario, or after that of its experts' manifest."""
     if data.scenario is not None:
         return str(data.scenario.name)
-    return "experts" if data.experts is None else Path(data.experts).resolve().name
+    if data.experts is None or not (Path(data.experts) / FILE_NAME).is_file():
+        return "experts"  # an error is to come
+    return read_manifest(Path(data.experts)).scenario
 
 
 def _strategy(config: Namespace) -> str:

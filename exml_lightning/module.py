@@ -9,7 +9,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.aggregation import MeanMetric
 
 from exml_lightning.checkpoints import grow_optimizer_state, grow_weights
 from exml_lightning.core.distillation import Distillation, Loss
@@ -94,20 +94,29 @@ class ExModelModule(LightningModule):
         architecture = self.architecture or manifest.experts[0].architecture
         self.architecture = architecture.with_classes(num_classes)
         # Weights come at the first experience or from a checkpoint: none are downloaded for nothing.
-        self.network = self.architecture.skeleton().build(self.stream.seed, "ex-model")
-        self.previous = self.architecture.skeleton().build().requires_grad_(False).eval()
+        self.network = self._skeleton()
+        self.previous = self._skeleton().requires_grad_(False).eval()
         self.register_buffer("known", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("previous_known", torch.zeros(num_classes, dtype=torch.bool))
         heads = self.stream.heads
         self.register_buffer("heads", None if heads is None else torch.tensor(heads), persistent=False)
         self._tasks = sorted(set(heads or []))
-        self._metrics = nn.ModuleList(MulticlassAccuracy(num_classes, average="micro") for _ in self.stream.test_parts)
-        units = probe(self.network, manifest.input.shape, f"model.architecture {self.architecture.class_path}")
+        self._metrics = nn.ModuleList(MeanMetric() for _ in self.stream.test_parts)
+        name = f"model.architecture {self.architecture.class_path}"
+        units = probe(self.network, manifest.input.shape, name)
+        probe(self._skeleton(), manifest.input.shape, f"{name}, while it is trained,", training=True)
         if units != num_classes:
+            raise ExmlError(f"{name} has {units} output units: it must have {num_classes}, one a class of the stream")
+
+    def _skeleton(self) -> nn.Module:
+        assert self.architecture is not None
+        try:
+            return self.architecture.skeleton().build(self.stream.seed, "ex-model")
+        except ExmlError as error:
             raise ExmlError(
-                f"model.architecture {self.architecture.class_path} has {units} output units: "
-                f"it must have {num_classes}, one a class of the stream"
-            )
+                f"the ex-model cannot be built: {error}; it must take num_classes: name a network that does with "
+                "--model.architecture.class_path CLASS"
+            ) from error
 
     def check_start(self) -> None:
         """Make sure that the weights to start with can be had, once a checkpoint is restored.
@@ -206,7 +215,10 @@ class ExModelModule(LightningModule):
             from_previous = self.previous(batch.images).float(), self.previous_known
         logits = self.network(batch.images).float()
         answers = self._answers(batch.tasks)
-        terms = self.distillation(logits, from_expert, from_previous, batch.labels, answers, self.heads, self._tasks)
+        with torch.autocast(self.device.type, enabled=False):  # logits of hundreds, and their squares, need float32
+            terms = self.distillation(
+                logits, from_expert, from_previous, batch.labels, answers, self.heads, self._tasks
+            )
         for name, value in terms.items():
             self.log(f"train/{name}", value, prog_bar=name == "loss")
         return terms["loss"]
@@ -229,14 +241,16 @@ class ExModelModule(LightningModule):
             self.check_finite()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Count right answers on one part of the test stream."""
-        self._metrics[dataloader_idx].update(self(batch.images, batch.tasks), batch.labels)  # type: ignore[operator]
+        """Count right answers on one part of the test stream; no answer, for a task not yet learned, is a wrong one."""
+        best, guesses = self(batch.images, batch.tasks).max(dim=1)
+        right = (guesses == batch.labels) & best.isfinite()
+        self._metrics[dataloader_idx].update(right.float())  # type: ignore[operator]
 
     def on_validation_epoch_end(self) -> None:
         """Read the accuracies off, over all processes."""
         self.accuracy = []
         for metric, part in zip(self._metrics, self.stream.test_parts, strict=True):
-            assert isinstance(metric, MulticlassAccuracy)
+            assert isinstance(metric, MeanMetric)
             right = round(float(metric.compute()) * len(part.images))  # a whole number again, not a rounded fraction
             self.accuracy.append(right / len(part.images))
             metric.reset()
@@ -262,10 +276,9 @@ class ExModelModule(LightningModule):
         Raises:
             ExmlError: If the checkpoint is of another ex-model.
         """
-        learned = checkpoint["ExpertStream"]["class_names"]
-        checkpoint["state_dict"] = grow_weights(
-            self.state_dict(), checkpoint["state_dict"], learned, self.stream.manifest.class_names
-        )
+        names = self.stream.manifest.class_names
+        learned = checkpoint["ExpertStream"].get("class_names", names)  # those before 0.1.0 could not grow
+        checkpoint["state_dict"] = grow_weights(self.state_dict(), checkpoint["state_dict"], learned, names)
         for state in checkpoint.get("optimizer_states", []):
             grow_optimizer_state(state["state"], list(self.network.parameters()))
 
@@ -278,8 +291,9 @@ class ExModelModule(LightningModule):
         assert self.architecture is not None
         optimizer, schedule = make_optimizer(self.network, self.optimizer, self.lr_scheduler, self.stream.n_iter)
         return {
-            "architecture": repr(self.architecture.skeleton().with_classes(0)),
+            "network": repr(self.architecture.skeleton().with_classes(0)),
             **asdict(self.distillation),
+            "temperature": self.distillation.temperature if self.distillation.loss == "kl" else None,
             "reset_each_experience": self.reset_each_experience,
             "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}",
             "lr_scheduler": self.lr_scheduler

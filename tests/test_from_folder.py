@@ -13,9 +13,9 @@ from exml_lightning.cli import main
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.experts import ExpertEntry, Manifest, load_expert, read_manifest, save_weights, write_manifest
-from exml_lightning.models import Architecture
+from exml_lightning.models import Architecture, LeNet5
 from exml_lightning.module import ExModelModule
-from tests.conftest import ROOT
+from tests.conftest import EXPERTS, ROOT
 from tests.test_cli import refused
 
 GREY = ImageFormat((1, 32, 32), (0.5,), (0.25,))
@@ -167,6 +167,64 @@ def test_a_stream_grows_while_an_expert_is_half_learned(tmp_path, fit, monkeypat
     assert state(run / "checkpoints" / "experience=2.ckpt")["state_dict"]["network.classifier.weight"].shape == (5, 84)
 
 
+def test_a_run_does_not_go_on_with_or_without_its_data_set(tmp_path, fit, small_run, capsys):
+    main([*small_run(), "--trainer.max_epochs", "1"])
+    with pytest.raises(SystemExit):
+        fit("--ckpt_path", "last", "--trainer.max_epochs", "2", experts=EXPERTS)
+    assert "data.scenario was split_digits, now None" in capsys.readouterr().err
+
+
+def test_a_stream_longer_than_the_buffer_goes_on_with_a_larger_one(tmp_path, fit, capsys):
+    write_stream(tmp_path / "experts", 2)
+    fit("--buffer.size", "2")
+    write_stream(tmp_path / "experts", 3)
+    with pytest.raises(SystemExit):
+        fit("--buffer.size", "2", "--ckpt_path", "last")
+    assert "give 3 or more" in capsys.readouterr().err
+    run = fit("--buffer.size", "6", "--ckpt_path", "last")
+    assert json.loads((run / "summary.json").read_text())["experiences_learned"] == 3
+
+
+def test_a_buffer_without_the_earlier_experts_cannot_tell_agreement(tmp_path, fit, capsys):
+    write_stream(tmp_path / "experts", 2)
+    auxiliary = ["--data.auxiliary", "Photographs", "--buffer.generator", "Auxiliary"]
+    with pytest.raises(SystemExit):
+        fit(*auxiliary, "--buffer.generator.whole_set", "true", "--model.lambda_ce", "0")
+    assert "set whole_set to false" in capsys.readouterr().err
+
+
+class Twofold(LeNet5):
+    """Returns two things while it is trained, as networks with auxiliary classifiers do."""
+
+    def forward(self, images):
+        logits = super().forward(images)
+        return (logits, logits) if self.training else logits
+
+
+class Fixed(LeNet5):
+    """Has a number of classes that nobody can change."""
+
+    def __init__(self):
+        super().__init__(2)
+
+
+@pytest.mark.parametrize(("name", "message"), [("Twofold", "aux_logits: false"), ("Fixed", "must take num_classes")])
+def test_a_network_that_cannot_be_the_ex_model_is_refused_before_work(tmp_path, fit, capsys, name, message):
+    write_stream(tmp_path / "experts", 1)
+    with pytest.raises(SystemExit):
+        fit("--model.architecture.class_path", f"tests.test_from_folder.{name}")
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_the_run_folder_is_named_after_the_stream(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_stream(tmp_path / "experts", 1)
+    options = ["--data.experts", "experts", "--data.n_iter", "1", "--data.batch_size", "2", "--buffer.size", "2"]
+    main(["fit", "-c", str(ROOT / "configs" / "from_folder.yaml"), *options, "--buffer.generator", "Noise"])
+    assert (tmp_path / "runs" / "pets" / "noise" / "run0" / "summary.json").is_file()
+
+
 def test_growing_needs_classes_to_keep_their_places(tmp_path, fit, capsys):
     write_stream(tmp_path / "experts", 3)
     fit()
@@ -203,9 +261,9 @@ def test_a_scenario_grows_too_and_may_start_from_another_architecture(small_run,
 
 
 def test_a_multi_head_stream_without_a_scenario(tmp_path, fit):
-    write_stream(tmp_path / "experts", 2, tasks=(0, 1))
+    write_stream(tmp_path / "experts", 2)
     manifest = read_manifest(tmp_path / "experts")
-    second = replace(manifest.experts[1], classes=("wolf", "bird"))
+    second = replace(manifest.experts[1], classes=("wolf", "bird"), task=1)
     write_manifest(
         replace(manifest, class_names=("cat", "dog", "wolf", "bird"), experts=(manifest.experts[0], second)),
         tmp_path / "experts",
@@ -224,7 +282,7 @@ def test_a_class_of_two_tasks_is_refused(tmp_path, fit, capsys):
     write_stream(tmp_path / "experts", 2, tasks=(0, 1))
     with pytest.raises(SystemExit):
         fit()
-    assert "class 'dog' is of task 1 in expert 1" in capsys.readouterr().err
+    assert "class 'dog' is of task 0 in expert_0.safetensors, but of task 1 in expert_1.safetensors" in capsys.readouterr().err
 
 
 def test_without_experts_or_scenario(capsys):

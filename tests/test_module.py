@@ -8,6 +8,8 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks import SyntheticBufferCallback
+from exml_lightning.cli import main
+from exml_lightning.core.distillation import Distillation
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.generators import Noise
 from exml_lightning.data import ExpertStream
@@ -192,3 +194,17 @@ def test_the_loss_can_be_the_divergence_of_softened_probabilities(tmp_path, digi
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ExmlError, match=next(iter(wrong))):
         ExModelModule(**wrong)
+
+
+def test_targets_are_merged_in_full_precision(small_run, monkeypatch):
+    """Logits of hundreds, and their squares, have no room in 16 bits."""
+    seen = []
+    original = Distillation.__call__
+
+    def watched(self, logits, expert, previous, *others):
+        seen.append((torch.is_autocast_enabled("cpu"), logits.dtype, expert[0].dtype, previous[0].dtype))
+        return original(self, logits, expert, previous, *others)
+
+    monkeypatch.setattr(Distillation, "__call__", watched)
+    main([*small_run(), "--trainer.precision", "bf16-mixed", "--trainer.accelerator", "cpu"])
+    assert set(seen) == {(False, torch.float32, torch.float32, torch.float32)}

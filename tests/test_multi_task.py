@@ -1,5 +1,6 @@
 """Task labels (MT): a head a task; the loss of the module against the definition written out, head by head."""
 
+import csv
 import json
 
 import pytest
@@ -115,6 +116,14 @@ def test_accuracy_is_measured_within_each_head(small_run, tmp_path):
         assert summary["accuracy_per_experience"][k] == pytest.approx(float(right))
 
 
+def test_tasks_not_yet_learned_are_answered_wrong(small_run, tmp_path):
+    """All their logits are minus infinity: that must not count as an answer, such as the first class."""
+    main([*small_run(), *MULTI_TASK])
+    accuracies = json.loads((tmp_path / "run" / "summary.json").read_text())["accuracy_per_experience"]
+    assert accuracies[0] > 0
+    assert accuracies[2:] == [0, 0, 0]
+
+
 def test_task_labels_make_the_task_easier_and_baselines_know_them_too(small_run, tmp_path, capsys):
     accuracy = {}
     for name, options in {"single": [], "multi": MULTI_TASK}.items():
@@ -128,5 +137,12 @@ def test_task_labels_make_the_task_easier_and_baselines_know_them_too(small_run,
 
 
 def test_the_divergence_loss_knows_heads(small_run, tmp_path):
-    main([*small_run(), *MULTI_TASK, "--model.loss", "kl"])
-    assert (tmp_path / "run" / "summary.json").is_file()
+    common = [*small_run(), "--trainer.log_every_n_steps", "1", "--model.loss", "kl"]
+    first = {}
+    for name, options in {"single": [], "multi": MULTI_TASK}.items():
+        main([*common, *options, "--trainer.default_root_dir", str(tmp_path / name)])
+        rows = list(csv.DictReader((tmp_path / name / "metrics.csv").open()))
+        first[name] = [float(row["train/kl"]) for row in rows if row["train/kl"]]
+    # with one expert there is one head; with two, each has probabilities of its own
+    assert first["single"][:6] == pytest.approx(first["multi"][:6], rel=1e-5)
+    assert first["single"][6] != pytest.approx(first["multi"][6], rel=1e-2)

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.cli import main
@@ -186,7 +187,7 @@ def test_a_run_goes_on_to_more_experts(small_run, tmp_path):
         ),
         ("--trainer.precision", "bf16-mixed", "trainer.precision"),
         ("--model.lambda_ce", "0.25", "model.lambda_ce"),
-        ("--buffer.size", "14", "buffer.size"),
+        ("--buffer.size", "10", "buffer.size"),
         ("--buffer.generator.init_args.temperature", "3", "buffer.generator"),
         ("--model.optimizer.init_args.lr", "0.5", "model.optimizer"),
     ],
@@ -227,3 +228,16 @@ def test_other_experts_are_refused(small_run, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*small_run(data__experts=str(folder)), "--ckpt_path", "last"])
     assert "are not the first 1 of this folder" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_does_not_name_its_classes_loads(small_run, tmp_path):
+    """As those of before streams could grow."""
+    main(small_run())
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    state = torch.load(path, weights_only=True)
+    del state["ExpertStream"]["class_names"]
+    torch.save(state, path)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    main([*small_run(verb="test"), "--ckpt_path", "last"])
+    test = json.loads((tmp_path / "run" / "test.json").read_text())
+    assert test["accuracy_per_experience"] == summary["accuracy_per_experience"]

@@ -9,7 +9,6 @@ from lightning.pytorch.callbacks import Callback
 from exml_lightning.callbacks.accuracy import AccuracyCallback
 from exml_lightning.callbacks.results import find_callback
 from exml_lightning.core import metrics
-from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts import ExpertEntry, Manifest, save_weights, write_manifest
 from exml_lightning.module import ExModelModule
 
@@ -33,8 +32,7 @@ class ExModelWriter(Callback):
             return
         folder = Path(trainer.default_root_dir) / "ex_model"
         stream, architecture = pl_module.stream, pl_module.architecture
-        if architecture is None:
-            raise ExmlError("the ex-model was never built")
+        assert architecture is not None
         first, names = stream.manifest.experts[0], stream.manifest.class_names
         known = pl_module.known.nonzero().flatten().tolist()
         whole = ExpertEntry(

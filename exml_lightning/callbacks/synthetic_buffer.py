@@ -58,6 +58,11 @@ class SyntheticBufferCallback(Callback):
                 "with whole_set all labels are those of the newest expert, which would make the ex-model forget the "
                 "others: set model.lambda_ce to 0 and model.merge to unit"
             )
+        if self._whole_set and not stream.test_parts:
+            raise ExmlError(
+                "with whole_set the buffer keeps no images of the experts before, so agreement with them cannot be "
+                "measured: set whole_set to false, or give data.scenario"
+            )
         connect(self.generator, stream, self.size)
         trainer.fit_loop.max_epochs = stream.num_experts
         if self.size < trainer.fit_loop.max_epochs:
@@ -85,10 +90,11 @@ class SyntheticBufferCallback(Callback):
             "trainer.limit_train_batches": trainer.limit_train_batches,
             "number of processes": trainer.world_size,
         }
+        was = self._settings
         changed = [
-            f"{key} was {value}, now {settings.get(key)}"
-            for key, value in self._settings.items()
-            if value != settings.get(key)
+            f"{key} was {was[key]}, now {value}"
+            for key, value in settings.items()
+            if key in was and value != was[key] and not (key == "buffer.size" and self.size > was[key])
         ]
         if changed:
             raise ExmlError(

@@ -15,7 +15,15 @@ Loss = Literal["mse", "kl"]
 
 @dataclass(frozen=True)
 class Distillation:
-    """The loss of Eq. 11; the fields are those of `ExModelModule`.
+    """The loss of Eq. 11.
+
+    Args:
+        lambda_ce: Weight of the cross-entropy, 0 or more.
+        normalize: How the logits of both teachers are put on one scale; see `normalize_logits`.
+        merge: How they are merged; see `merge_targets`.
+        unknown: What is asked of classes that nobody knows yet; see `merge_targets`.
+        loss: ``mse`` (Eq. 10) or ``kl``.
+        temperature: Of ``kl``, more than 0.
 
     Raises:
         ExmlError: If a setting has no meaning.

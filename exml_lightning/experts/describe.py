@@ -261,7 +261,7 @@ def _check_loads(folder: Path, manifest: Manifest, index: int, new: NewExperts) 
         load_expert(folder, manifest, index)
     except ExmlError as error:
         filled = "num_classes" in entry.architecture.init_args and "num_classes" not in new.init_args
-        if filled and "of another shape" in str(error):
+        if filled and re.search(r": [12] of another shape", str(error)):  # weight and bias of the last layer
             raise ExmlError(
                 f"{error}; num_classes is {entry.architecture.init_args['num_classes']}, the number of names given: "
                 f"name every output unit, {NO_CLASS!r} for one that is no class"

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.files import write_text
 from exml_lightning.models.architecture import Architecture
@@ -96,7 +96,7 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError as error:
         raise ExmlError(f"{path} is missing: there are no experts in this folder") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ExmlError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise ExmlError(f"{path} is not YAML: {one_line(error)}") from error
     try:
         return _parse(raw)
     except (ExmlError, TypeError, ValueError) as error:
@@ -128,7 +128,7 @@ def _parse(raw: object) -> Manifest:
 
 
 def check_experts(experts: Sequence[ExpertEntry]) -> None:
-    """Refuse experts that give one class two names, or that say two things of the same weights.
+    """Refuse experts that give one class two names or two tasks, or that say two things of the same weights.
 
     Names that differ only in case, spaces, ``-`` or ``_`` are one class, unless an expert knows both of them.
 
@@ -138,6 +138,17 @@ def check_experts(experts: Sequence[ExpertEntry]) -> None:
     Raises:
         ExmlError: Names the classes, the files and the remedy.
     """
+    tasks: dict[str, ExpertEntry] = {}
+    for expert in experts:
+        if expert.task < 0:
+            raise ExmlError(f"{expert.file} has task {expert.task}: give 0 or more")
+        for name in expert.classes:
+            first = tasks.setdefault(name, expert)
+            if first.task != expert.task:
+                raise ExmlError(
+                    f"class {name!r} is of task {first.task} in {first.file}, but of task {expert.task} in "
+                    f"{expert.file}: give one of them another name, or both the same task"
+                )
     known: dict[str, str] = {}
     for name in dict.fromkeys(name for expert in experts for name in expert.classes):
         other = known.setdefault(_bare(name), name)

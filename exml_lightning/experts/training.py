@@ -104,7 +104,7 @@ def train_experts(
         module = ExpertModule(network, recipe, (stream.seed, "expert", k), str(wanted[k]))
         loader = EpochLoader(module, originals[k], dataset.image_format)
         trainer.fit(module, train_dataloaders=loader, ckpt_path=str(checkpoint) if checkpoint.is_file() else None)
-        accuracy = _accuracy(network, test, wanted[k], dataset.image_format)
+        accuracy = _accuracy(network.to(trainer.strategy.root_device), test, wanted[k], dataset.image_format)
         known = "has no test images of its classes: accuracy null"
         if accuracy is not None:
             known = f"knows its own classes with {100 * accuracy:.2f} % accuracy"
@@ -188,12 +188,14 @@ def _finished(folder: Path, empty: Manifest, wanted: list[ExpertEntry]) -> dict[
 
 def _accuracy(network: nn.Module, test: LabelledImages, entry: ExpertEntry, image_format: ImageFormat) -> float | None:
     """Accuracy on the test images of the expert's own classes, among these classes; None if there are none."""
+    device = next(network.parameters()).device
     outputs = torch.tensor(entry.outputs)
     own = torch.isin(test.labels, outputs).nonzero().flatten()
-    network.eval().cpu()
+    network.eval()
     right = 0
     with torch.no_grad():
         for rows in own.split(250):
-            guesses = outputs[network(image_format.normalize(test.read(rows)))[:, outputs].argmax(dim=1)]
+            logits = network(image_format.normalize(test.read(rows).to(device))).cpu()
+            guesses = outputs[logits[:, outputs].argmax(dim=1)]
             right += int((guesses == test.labels[rows]).sum())
     return right / len(own) if len(own) else None

@@ -9,7 +9,7 @@ from typing import Any, NotRequired, TypedDict, get_type_hints
 import torch
 from torch import nn
 
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.core.rng import derive_seed
 
 
@@ -74,8 +74,9 @@ class Architecture:
             except ExmlError:
                 raise
             except Exception as error:  # anyone's code
-                said = " ".join(str(error).split()) or type(error).__name__
-                raise ExmlError(f"architecture {self.class_path} {self._refusal(error)}: {said[:300]}") from error
+                raise ExmlError(
+                    f"architecture {self.class_path} {self._refusal(error)}: {one_line(error)[:300]}"
+                ) from error
         if not isinstance(network, nn.Module):
             raise ExmlError(f"architecture {self.class_path} makes {type(network).__name__}, which is no nn.Module")
         return network.train()
@@ -91,15 +92,14 @@ class Architecture:
         try:
             found = getattr(importlib.import_module(module_name), name)
         except Exception as error:  # anyone's module
-            said = " ".join(str(error).split()) or type(error).__name__
             raise ExmlError(
-                f"architecture class_path {self.class_path!r} cannot be imported ({said}): "
+                f"architecture class_path {self.class_path!r} cannot be imported ({one_line(error)}): "
                 "give the dotted path of an nn.Module class"
             ) from error
         if not _makes_networks(found):
             raise ExmlError(
                 f"architecture class_path {self.class_path!r} is neither an nn.Module class nor a function annotated "
-                "to return one"
+                "to return one: name such a class or function"
             )
         make: Callable[..., nn.Module] = found
         return make
@@ -122,32 +122,33 @@ def last_linear(network: nn.Module) -> str | None:
     return names[-1] if names else None
 
 
-def probe(network: nn.Module, shape: tuple[int, int, int], name: str) -> int:
-    """Show a network one black image, to see whether it takes it and what it returns.
+def probe(network: nn.Module, shape: tuple[int, int, int], name: str, training: bool = False) -> int:
+    """Show a network a black image, to see whether it takes it and what it returns.
 
     Args:
         network: The network, on the CPU; left in the mode it was in.
         shape: Channels, height and width of the image.
         name: What to call the network in an error.
+        training: Show it two, in train mode, in which some networks return more; batch norm remembers them.
 
     Returns:
         Its number of output units.
 
     Raises:
-        ExmlError: If it refuses the image or returns anything but logits ``(1, units)``.
+        ExmlError: If it refuses the images or returns anything but logits ``(n, units)``.
     """
-    mode = network.training
-    network.eval()
+    mode, count = network.training, 2 if training else 1
+    network.train(training)
     try:
-        with torch.device("cpu"), torch.no_grad():
-            logits = network(torch.zeros(1, *shape))
+        with torch.device("cpu"), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            logits = network(torch.zeros(count, *shape))
     except Exception as error:  # anyone's code
-        raise ExmlError(
-            f"{name} refuses images of shape {list(shape)} ({' '.join(str(error).split())[:200]})"
-        ) from error
+        raise ExmlError(f"{name} refuses images of shape {list(shape)} ({one_line(error)[:200]})") from error
     finally:
         network.train(mode)
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         what = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ExmlError(f"{name} returns {what} for one image: it must return logits of shape [1, units]")
+        hint = "; leave out auxiliary classifiers, for instance by init_args {aux_logits: false}" if training else ""
+        said = "one image" if count == 1 else "two images"
+        raise ExmlError(f"{name} returns {what} for {said}: it must return logits of shape [{count}, units]{hint}")
     return logits.shape[1]

@@ -127,6 +127,11 @@ class Scenario:
         if not 0 <= run_id < len(RUN_SEEDS):
             raise ExmlError(f"data.run_id is {run_id}: give 0 to {len(RUN_SEEDS) - 1}")
         parts = self._deal_classes_and_groups(run_id) if self.protocol is None else self._follow(run_id, root)
+        dealt = [c for classes, _ in parts for c in classes]
+        if self.task_labels and len(set(dealt)) < len(dealt):
+            raise ExmlError(
+                "data.scenario.task_labels: a class belongs to one task, so no two experiences may share one"
+            )
         return [Experience(c, i if self.task_labels else 0, g) for i, (c, g) in enumerate(parts)]
 
     def _follow(self, run_id: int, root: Path) -> list[tuple[tuple[int, ...], Groups | None]]:

@@ -134,7 +134,7 @@ def test_the_same_weights_know_the_same_classes_unless_tasks_differ(tmp_path):
     with pytest.raises(ExmlError, match=r"expert_0\.safetensors and b\.pt hold the same weights .*'cat', 'ant'.*'bee'"):
         read_manifest(tmp_path)
     for same in (
-        second(("ant", "bee"), sha256="00", task=1),
+        second(("bee", "dog"), sha256="00", task=1),
         second(("ant", "cat"), sha256="00", outputs=(0, 2)),
     ):
         write_manifest(same, tmp_path)
@@ -148,3 +148,12 @@ def test_an_interrupted_write_leaves_the_old_one(tmp_path, monkeypatch):
         write_manifest(replace(MANIFEST, run=4), tmp_path)
     assert read_manifest(tmp_path) == MANIFEST
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.yaml"]
+
+
+def test_a_class_belongs_to_one_task_and_tasks_count_from_0(tmp_path):
+    write_manifest(second(ENTRY.classes, task=1), tmp_path)
+    with pytest.raises(ExmlError, match=rf"class '{ENTRY.classes[0]}' is of task 0 in .*, but of task 1 in b\.pt"):
+        read_manifest(tmp_path)
+    write_manifest(second(("wolf",), task=-1), tmp_path)
+    with pytest.raises(ExmlError, match=r"b\.pt has task -1: give 0 or more"):
+        read_manifest(tmp_path)

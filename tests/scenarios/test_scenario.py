@@ -104,6 +104,7 @@ def test_train_and_test_images_belong_to_the_classes_of_their_experience():
         ({"classes": [["ant", "ant"]]}, "each of them once"),
         ({"classes": [["ant"]], "classes_per_experience": 2}, "both"),
         ({"classes": [["ant"], ["bee"]], "groups": [[0], [1], [0]]}, "groups"),
+        ({"classes": [["ant"], ["ant", "bee"]], "task_labels": True}, "a class belongs to one task"),
         ({"protocol": "nc"}, "Tiny has no protocols"),
         ({"protocol": "nc", "groups": [[0]]}, "leave out groups"),
         ({"protocol": "nc", "classes": [["ant"]]}, "leave out classes"),
@@ -135,12 +136,12 @@ class Own(Tiny):
 
 
 def test_a_protocol_makes_the_experiences_of_a_run():
-    experiences = Scenario("own", Own(), protocol="any", task_labels=True).experiences(1, Path())
+    experiences = Scenario("own", Own(), protocol="any").experiences(1, Path())
     assert [(e.classes, e.groups, e.task) for e in experiences] == [
         ((0, 1), ((0,), (0,)), 0),
-        ((2, 3), ((0, 1), (0, 1)), 1),
-        ((0,), ((1,),), 2),
-        ((4, 5), ((0,), (1,)), 3),
+        ((2, 3), ((0, 1), (0, 1)), 0),
+        ((0,), ((1,),), 0),
+        ((4, 5), ((0,), (1,)), 0),
     ]
 
 

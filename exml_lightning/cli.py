@@ -4,6 +4,7 @@ import difflib
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def main(args: list[str] | None = None) -> None:
     if here not in sys.path:
         sys.path.append(here)  # for networks of the user's own, as `python -m exml_lightning` does
     if args[0] in ("manifest", "predict"):
-        _run_alone(args)
+        _interruptible(_run_alone, args, "nothing was written")
         return
     if not any(word.startswith(("-c", "--config", "--data", "--help", "-h")) for word in args[1:]):
         what, option = (
@@ -75,7 +76,19 @@ def main(args: list[str] | None = None) -> None:
         )
         print(f"exml: error: which {what}? For instance: exml {args[0]} {option}", file=sys.stderr)
         raise SystemExit(2)
-    _run(args)
+    _interruptible(_run, args, "go on with the same command; a fit also needs --ckpt_path last")
+
+
+def _interruptible(run: Callable[[list[str]], None], args: list[str], advice: str) -> None:
+    """Let Ctrl-C end a verb with one line and status 130, from the first import on."""
+    try:
+        run(args)
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning turns Ctrl-C into sys.exit(1) while it handles the interrupt.
+        if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        print(f"\nexml: stopped; {advice}", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _run_alone(args: list[str]) -> None:
@@ -87,9 +100,6 @@ def _run_alone(args: list[str]) -> None:
     except ExmlError as error:
         print(f"exml: error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("\nexml: stopped; nothing was written", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 def _run(args: list[str]) -> None:
@@ -133,9 +143,3 @@ def _run(args: list[str]) -> None:
         )
         print(f"exml: error: {' '.join(str(error).split())}{hint}", file=sys.stderr)
         raise SystemExit(1) from None
-    except (KeyboardInterrupt, SystemExit) as error:
-        # Lightning turns Ctrl-C into sys.exit(1) while it handles the interrupt.
-        if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        print("\nexml: stopped; the same command goes on (a fit with --ckpt_path last)", file=sys.stderr)
-        raise SystemExit(130) from None

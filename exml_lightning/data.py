@@ -28,8 +28,8 @@ from exml_lightning.matching import (
 from exml_lightning.scenarios import RUN_SEEDS, AuxiliaryImages, LabelledImages, Scenario, TestPart
 
 NO_SCENARIO = (
-    "without a scenario there is no data set, so no accuracy: give data.scenario, for instance with "
-    "-c configs/split_digits.yaml"
+    "without a scenario there is no data set to train on, to replay or to measure accuracy on: give data.scenario, "
+    "for instance with -c configs/split_digits.yaml"
 )
 
 

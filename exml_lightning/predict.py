@@ -77,6 +77,8 @@ def predict(
     """
     if batch_size < 1:
         raise ExmlError(f"batch_size is {batch_size}: give 1 or more")
+    if not (folder / FILE_NAME).is_file() and (folder / "ex_model" / FILE_NAME).is_file():
+        raise ExmlError(f"{folder} is a run folder: its ex-model is {folder / 'ex_model'}")
     manifest = read_manifest(folder)
     index = _choose(manifest, folder, expert)
     entry = manifest.experts[index]

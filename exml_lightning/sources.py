@@ -27,7 +27,10 @@ def connect(generator: Generator, stream: ExpertStream, size: int) -> None:
     """
     if isinstance(generator, Auxiliary):
         if stream.auxiliary is None:
-            raise ExmlError("the auxiliary generator has no images to draw from: set data.auxiliary")
+            raise ExmlError(
+                "the auxiliary generator has no images to draw from: set data.auxiliary (docs/auxiliary.md), for "
+                "instance --data.auxiliary FolderImages --data.auxiliary.folder DIR"
+            )
         stream.auxiliary.open(stream.root, stream.manifest.input.shape)
         generator.draw = stream.auxiliary.draw
     elif isinstance(generator, Replay):

@@ -282,7 +282,10 @@ def test_a_class_of_two_tasks_is_refused(tmp_path, fit, capsys):
     write_stream(tmp_path / "experts", 2, tasks=(0, 1))
     with pytest.raises(SystemExit):
         fit()
-    assert "class 'dog' is of task 0 in expert_0.safetensors, but of task 1 in expert_1.safetensors" in capsys.readouterr().err
+    assert (
+        "class 'dog' is of task 0 in expert_0.safetensors, but of task 1 in expert_1.safetensors"
+        in capsys.readouterr().err
+    )
 
 
 def test_without_experts_or_scenario(capsys):
@@ -293,4 +296,4 @@ def test_accuracy_needs_a_scenario(tmp_path, fit, capsys):
     write_stream(tmp_path / "experts", 1)
     fit()
     args = ["test", "-c", str(ROOT / "configs" / "from_folder.yaml"), "--data.experts", str(tmp_path / "experts")]
-    assert "no accuracy" in refused([*args, "--ckpt_path", "last"], capsys)
+    assert "to measure accuracy on: give data.scenario" in refused([*args, "--ckpt_path", "last"], capsys)

@@ -215,3 +215,10 @@ def test_bad_input_is_one_line(ex_model, digits, tmp_path, capsys):
     write_manifest(replace(manifest, experts=(broken,)), ex_model)
     assert "belongs to another network" in refused([*args, str(digits)], capsys)
     assert not list(tmp_path.glob("*.csv"))
+
+
+def test_a_run_folder_points_to_its_ex_model(tmp_path):
+    (tmp_path / "run" / "ex_model").mkdir(parents=True)
+    (tmp_path / "run" / "ex_model" / "manifest.yaml").write_text("format: 1")
+    with pytest.raises(ExmlError, match=r"is a run folder: its ex-model is .*run/ex_model"):
+        predict(tmp_path / "run", tmp_path)

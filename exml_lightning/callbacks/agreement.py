@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from lightning import LightningModule, Trainer
+
 from exml_lightning.callbacks.results import ResultsCallback, write_matrix
 from exml_lightning.core import metrics
 from exml_lightning.core.agreement import agreement
@@ -50,6 +52,12 @@ class AgreementCallback(ResultsCallback):
         print_matrix(
             "agreement with each expert in % after each experience", self.rows, self._names(), {"mean": self._means()}
         )
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what the figures do not."""
+        super().on_fit_end(trainer, pl_module)
+        if trainer.is_global_zero:
+            print("agreement is on images made from the experts: try real ones with `exml predict`")
 
     def _names(self) -> list[str]:
         return [f"expert {k + 1}" for k in range(len(self.rows))]

@@ -67,6 +67,8 @@ class NewExperts:
             raise ExmlError(f"--size {' '.join(map(str, self.size))}: give one number, or height and width")
         if (self.mean is None) != (self.std is None):
             raise ExmlError("give --mean and --std, or neither")
+        if self.mean is not None and not all(0 <= value <= 1 for value in self.mean):
+            raise ExmlError(f"--mean {' '.join(map(str, self.mean))}: give that of pixels in [0, 1] (divide by 255)")
         if self.accuracy is not None and not 0 <= self.accuracy <= 1:
             raise ExmlError(f"--accuracy is {self.accuracy}: give a fraction, 0 to 1")
 
@@ -118,7 +120,7 @@ def add_experts(folder: Path, new: NewExperts) -> Described:
                 f"weights another file name, or take its entry out of {FILE_NAME} to list it anew"
             )
         if listed and (new.files is None or new.task in [entry.task for entry in listed]):
-            _check_said(path, new, listed)
+            _check_said(path, new, listed, stream)
             skipped.append(file)
             continue
         try:
@@ -165,15 +167,30 @@ def _weight_files(folder: Path, new: NewExperts, listed: list[ExpertEntry]) -> l
     return list(dict.fromkeys(Path(file).name for file in new.files))
 
 
-def _check_said(path: Path, new: NewExperts, listed: list[ExpertEntry]) -> None:
-    """Refuse to skip a file that is named once more, with other classes."""
+def _check_said(path: Path, new: NewExperts, listed: list[ExpertEntry], stream: ImageFormat | None) -> None:
+    """Refuse to skip a file that is named once more, with other classes or another input."""
     said = None if new.classes is None or new.files is None else {name for name in new.classes if name != NO_CLASS}
     for entry in listed:
+        own = entry.input or stream
+        if new.files is not None and own is not None and new.task == entry.task and _other_input(new, own):
+            raise ExmlError(f"{path} is listed already, with {own}: correct its input in {FILE_NAME} if that is wrong")
         if said is not None and entry.task == new.task and set(entry.classes) != said:
             raise ExmlError(
                 f"{path} is listed already, with the classes {list(entry.classes)}: give another --task if it is "
                 f"another head of a multi-task model, or take its entry out of {FILE_NAME} to list it anew"
             )
+
+
+def _other_input(new: NewExperts, own: ImageFormat) -> bool:
+    """Whether what is said of the images differs from what is listed."""
+    sizes = None if new.size is None else (new.size[0], new.size[-1])
+    means, stds = (None if v is None else v * (own.shape[0] if len(v) == 1 else 1) for v in (new.mean, new.std))
+    return (
+        sizes not in (None, own.shape[1:])
+        or new.channels not in (None, own.shape[0])
+        or means not in (None, own.mean)
+        or stds not in (None, own.std)
+    )
 
 
 def _describe(path: Path, digest: str, new: NewExperts, stream: ImageFormat | None) -> tuple[ExpertEntry, ImageFormat]:

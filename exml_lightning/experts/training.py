@@ -91,7 +91,7 @@ def train_experts(
         network = architecture.skeleton().build()
         load_weights(network, initial)
         checkpoint = folder / "training" / f"expert_{k}.ckpt"
-        title = f"Training expert {k + 1}/{len(wanted)} ({' '.join(wanted[k].classes[:10])})"
+        title = f"Training expert {k + 1}/{len(wanted)} ({_short(wanted[k].classes)})"
         trainer = make_trainer(
             default_root_dir=str(checkpoint.parent),
             max_epochs=recipe.epochs,
@@ -117,6 +117,10 @@ def train_experts(
         checkpoint.unlink(missing_ok=True)
     shutil.rmtree(folder / "training", ignore_errors=True)
     return replace(empty, experts=tuple(done[k] for k in sorted(done)))
+
+
+def _short(classes: tuple[str, ...]) -> str:
+    return " ".join(classes[:3]) + (" ..." if len(classes) > 3 else "")
 
 
 def _what_is_trained(title: str, trainer: Trainer) -> str:

@@ -91,7 +91,10 @@ def _read(path: Path) -> dict[str, Tensor]:
             else f"{path} cannot be read as weights: it is damaged, or was not written by torch.save"
         ) from error
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ExmlError(f"{path} cannot be read as weights: {one_line(error)[:200]}") from error
+        raise ExmlError(
+            f"{path} cannot be read as weights ({one_line(error)[:200]}): write it as safetensors, or by "
+            "torch.save(network.state_dict(), FILE)"
+        ) from error
     state = content
     if isinstance(content, dict):
         state = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)

@@ -13,7 +13,7 @@ from torch import nn
 from exml_lightning.cli import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
-from exml_lightning.experts import load_expert, read_manifest
+from exml_lightning.experts import load_expert, read_manifest, save_weights
 from exml_lightning.experts.describe import NewExperts, add_experts, natural_order
 from exml_lightning.models import LeNet5
 from tests.test_cli import refused
@@ -284,3 +284,19 @@ def test_class_names_that_look_like_numbers_stay_words(two):
     raw = yaml.safe_load((two / "manifest.yaml").read_text())
     assert raw["class_names"] == ["1", "null", "2.0"]
     assert len(read_manifest(two).experts) == 2
+
+
+def test_what_is_said_of_the_images_of_a_listed_file_must_be_what_is_listed(tmp_path):
+    save_weights(LeNet5(2), tmp_path / "a.safetensors")
+    said = {"classes": ("ant", "bee"), "size": (32,), "channels": 1, "files": ("a.safetensors",)}
+    add_experts(tmp_path, NewExperts("exml_lightning.models.LeNet5", **said))
+    again = add_experts(tmp_path, NewExperts("exml_lightning.models.LeNet5", **said, mean=(0.5,), std=(0.5,)))
+    assert again.skipped == ("a.safetensors",)  # the same in other words
+    for other in ({"mean": (0.1,), "std": (0.5,)}, {"size": (28,)}, {"channels": 3}):
+        with pytest.raises(ExmlError, match=r"a\.safetensors is listed already, with .*correct its input in manifest"):
+            add_experts(tmp_path, NewExperts("exml_lightning.models.LeNet5", **{**said, **other}))
+
+
+def test_a_mean_of_pixels_up_to_255_is_refused():
+    with pytest.raises(ExmlError, match=r"--mean 125 123 114: give that of pixels in \[0, 1\]"):
+        NewExperts("exml_lightning.models.LeNet5", mean=(125, 123, 114), std=(60, 60, 60))

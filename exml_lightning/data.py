@@ -25,6 +25,7 @@ from exml_lightning.matching import (
     stream_labels,
     with_tasks,
 )
+from exml_lightning.processes import first_process_first
 from exml_lightning.scenarios import RUN_SEEDS, AuxiliaryImages, LabelledImages, Scenario, TestPart
 
 NO_SCENARIO = (
@@ -70,11 +71,7 @@ class ExpertStream(LightningDataModule):
         download: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in {
-            "n_iter": n_iter,
-            "batch_size": batch_size,
-            "eval_batch_size": eval_batch_size,
-        }.items():
+        for name, value in {"n_iter": n_iter, "batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
             if value < 1:
                 raise ExmlError(f"data.{name} is {value}: give 1 or more")
         if not 0 <= run_id < len(RUN_SEEDS):
@@ -113,15 +110,11 @@ class ExpertStream(LightningDataModule):
             ExmlError: If there is none (names the command that trains experts), or it is broken.
         """
         if self._manifest is None:
-            if self._scenario is None and not (self.experts / FILE_NAME).is_file():
-                raise ExmlError(
-                    f"no experts in {self.experts}: {FILE_NAME} is missing; write it with `exml manifest "
-                    f"{self.experts}`, or name another folder with --data.experts DIR"
-                )
             if not (self.experts / FILE_NAME).is_file():
+                command = f"exml manifest {self.experts} ..." if self._scenario is None else self.experts_command()
                 raise ExmlError(
-                    f"no experts in {self.experts}: train them there with `{self.experts_command()}`, "
-                    "or name another folder with --data.experts DIR"
+                    f"no experts in {self.experts}: make {FILE_NAME} there with `{command}`, or name another folder "
+                    "with --data.experts DIR"
                 )
             self._manifest = with_tasks(read_manifest(self.experts), self.experiences)
         return self._manifest
@@ -130,11 +123,6 @@ class ExpertStream(LightningDataModule):
     def heads(self) -> list[int] | None:
         """The task of each class of the stream, for a multi-head ex-model; None where all experts have one task."""
         return heads_of(self.manifest, self.experts / FILE_NAME)
-
-    @property
-    def stream_name(self) -> str:
-        """Name of the scenario, the experts' where there is none."""
-        return self.manifest.scenario if self._scenario is None else self._scenario.name
 
     @property
     def scenario(self) -> Scenario:
@@ -168,15 +156,10 @@ class ExpertStream(LightningDataModule):
             ExmlError: If the manifest or the data set is missing or broken, or they do not fit together.
         """
         self.check_manifest()
-        if self._scenario is None or self.test_parts:
-            return
         assert self.trainer is not None
-        first = self.trainer.local_rank == 0  # it decodes image files, the others then find them decoded
-        if not first:
-            self.trainer.strategy.barrier("test stream")
-        self.test_parts = self._scenario.test_stream(self.root, self.experiences)
-        if first:
-            self.trainer.strategy.barrier("test stream")
+        if self._scenario is not None and not self.test_parts:
+            with first_process_first(self.trainer):  # it decodes image files, the others then find them decoded
+                self.test_parts = self._scenario.test_stream(self.root, self.experiences)
 
     def check_manifest(self) -> None:
         """Compare the manifest with the scenario, if there is one.
@@ -196,8 +179,6 @@ class ExpertStream(LightningDataModule):
         """
         there, trainer = len(self.manifest.experts), self.trainer
         limit = -1 if trainer is None or trainer.max_epochs is None else trainer.max_epochs
-        if self._scenario is None:
-            return there if limit < 0 else min(limit, there)
         wanted = len(self.experiences) if limit < 0 else min(limit, len(self.experiences))
         if there < wanted:
             raise ExmlError(
@@ -207,9 +188,7 @@ class ExpertStream(LightningDataModule):
         return there if limit < 0 else min(limit, there)
 
     def check_experts(self, check: Callable[[Expert], None]) -> None:
-        """Read every expert that is still to be learned once, one at a time, before any of them is.
-
-        Those learned before are not needed any more, nor their files.
+        """Read every expert still to be learned once, one at a time; the files of those learned before are not needed.
 
         Args:
             check: Called with each of them; raises if it will not do.
@@ -273,9 +252,7 @@ class ExpertStream(LightningDataModule):
             for part in self.test_parts
         ]
 
-    def test_dataloader(self) -> list[ImageLoader]:
-        """Return one loader for each part of the test stream."""
-        return self.val_dataloader()
+    test_dataloader = val_dataloader
 
     def _stream_labels(self, labels: Tensor) -> Tensor:
         return stream_labels(labels, self.manifest, self.experts / FILE_NAME, self.scenario)

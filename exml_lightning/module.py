@@ -38,8 +38,8 @@ class ExModelModule(LightningModule):
         loss: What compares the ex-model with the merged target: `mse` of the logits (Eq. 10), or `kl`, the divergence
             of their softened probabilities.
         temperature: Softens the probabilities of `kl`.
-        start: Weights that the ex-model starts with: `scratch`, one initial model a run; `expert`, those of the first
-            expert; `average`, at each experience the running mean of the ex-model and the new expert.
+        start: What the ex-model starts with: `scratch`, one initial model a run; `expert`, the first expert's weights;
+            `average`, at each experience the running mean of the ex-model and the new expert.
         reset_each_experience: Start anew at each experience, from the initial model (`scratch`) or from that
             experience's expert (`expert`), instead of going on with the ex-model.
         optimizer: Makes the optimiser, anew for each expert.
@@ -255,13 +255,8 @@ class ExModelModule(LightningModule):
             self.accuracy.append(right / len(part.images))
             metric.reset()
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Count right answers on one part of the test stream."""
-        self.validation_step(batch, batch_idx, dataloader_idx)
-
-    def on_test_epoch_end(self) -> None:
-        """Read the accuracies off, over all processes."""
-        self.on_validation_epoch_end()
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimiser and the schedule. Lightning calls this at the start, and each experience does."""

@@ -45,7 +45,7 @@ class ExModelWriter(Callback):
             accuracy=_final_accuracy(trainer, pl_module),
             training={
                 "strategy": self.strategy,
-                "scenario": stream.stream_name,
+                "scenario": stream.settings()["scenario"] or stream.manifest.scenario,
                 "experts": trainer.max_epochs,
             },
         )

@@ -122,7 +122,7 @@ class ExpertStream(LightningDataModule):
     @property
     def heads(self) -> list[int] | None:
         """The task of each class of the stream, for a multi-head ex-model; None where all experts have one task."""
-        return heads_of(self.manifest, self.experts / FILE_NAME)
+        return heads_of(self.manifest)
 
     @property
     def scenario(self) -> Scenario:

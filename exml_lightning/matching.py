@@ -9,6 +9,7 @@ from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts import Manifest
+from exml_lightning.experts.manifest import tasks_of
 from exml_lightning.scenarios import Experience, Scenario
 
 
@@ -107,12 +108,11 @@ def with_tasks(manifest: Manifest, experiences: Sequence[Experience]) -> Manifes
     return replace(manifest, experts=tuple(experts))
 
 
-def heads_of(manifest: Manifest, path: Path) -> list[int] | None:
+def heads_of(manifest: Manifest) -> list[int] | None:
     """Return the task of each class of the stream: which head of a multi-head ex-model answers for it.
 
     Args:
         manifest: The experts.
-        path: Its file.
 
     Returns:
         One task a class, -1 for classes that no expert knows; None where all experts have the same task.
@@ -120,14 +120,7 @@ def heads_of(manifest: Manifest, path: Path) -> list[int] | None:
     Raises:
         ExmlError: If a class belongs to two tasks.
     """
-    tasks: dict[str, int] = {}
-    for i, entry in enumerate(manifest.experts):
-        for name in entry.classes:
-            if tasks.setdefault(name, entry.task) != entry.task:
-                raise ExmlError(
-                    f"{path}: class {name!r} is of task {entry.task} in expert {i}, but of task {tasks[name]} in one "
-                    "before it: give one of them another name, or all experts the same task"
-                )
+    tasks = tasks_of(manifest.experts)
     if len(set(tasks.values())) < 2:
         return None
     return [tasks.get(name, -1) for name in manifest.class_names]

@@ -8,11 +8,11 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from exml_lightning.core.agreement import ask_expert
 from exml_lightning.core.buffer import Buffer, update_buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Auxiliary, Generator, ModelInversion
+from exml_lightning.core.generators.auxiliary import label_by_expert
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
 from exml_lightning.generation import generate_samples
@@ -123,7 +123,7 @@ class SyntheticBufferCallback(Callback):
         if stream.experience != experience:
             new = self._generate(trainer, expert, self.size // (experience + 1))
             if not stream.test_parts:
-                new = replace(new, answers=ask_expert(new, expert))
+                new = replace(new, answers=label_by_expert(new.images, expert).labels)
             if trainer.is_global_zero:
                 path = Path(trainer.default_root_dir) / "buffer" / f"experience={experience}.png"
                 save_grid(path, expert.image_format.denormalize(new.images), new.labels, stream.manifest.class_names)

@@ -6,23 +6,8 @@ import torch
 from torch import Tensor
 
 from exml_lightning.core.buffer import Buffer
-from exml_lightning.core.expert import Expert
 
 BATCH = 1024
-
-
-def ask_expert(buffer: Buffer, expert: Expert) -> Tensor:
-    """Ask an expert for the class of each sample.
-
-    Args:
-        buffer: Samples, on the expert's device.
-        expert: The expert.
-
-    Returns:
-        Class indices in the stream, int64 ``(n,)``: the likeliest of its own classes.
-    """
-    with torch.no_grad():
-        return torch.cat([expert.classes[expert(images).argmax(dim=1)] for images in buffer.images.split(BATCH)])
 
 
 def agreement(predict: Callable[[Tensor, Tensor], Tensor], buffer: Buffer) -> list[float]:

@@ -138,17 +138,7 @@ def check_experts(experts: Sequence[ExpertEntry]) -> None:
     Raises:
         ExmlError: Names the classes, the files and the remedy.
     """
-    tasks: dict[str, ExpertEntry] = {}
-    for expert in experts:
-        if expert.task < 0:
-            raise ExmlError(f"{expert.file} has task {expert.task}: give 0 or more")
-        for name in expert.classes:
-            first = tasks.setdefault(name, expert)
-            if first.task != expert.task:
-                raise ExmlError(
-                    f"class {name!r} is of task {first.task} in {first.file}, but of task {expert.task} in "
-                    f"{expert.file}: give one of them another name, or both the same task"
-                )
+    tasks_of(experts)
     known: dict[str, str] = {}
     for name in dict.fromkeys(name for expert in experts for name in expert.classes):
         other = known.setdefault(_bare(name), name)
@@ -169,6 +159,32 @@ def check_experts(experts: Sequence[ExpertEntry]) -> None:
                     f"{list(other_expert.classes)} and {list(expert.classes)}: correct one of them, or give them "
                     "different tasks if each is a head of a multi-task model"
                 )
+
+
+def tasks_of(experts: Sequence[ExpertEntry]) -> dict[str, int]:
+    """Return the task of each class.
+
+    Args:
+        experts: The experts of a stream.
+
+    Returns:
+        Tasks by class name.
+
+    Raises:
+        ExmlError: If a class belongs to two tasks, or a task is less than 0.
+    """
+    tasks: dict[str, ExpertEntry] = {}
+    for expert in experts:
+        if expert.task < 0:
+            raise ExmlError(f"{expert.file} has task {expert.task}: give 0 or more")
+        for name in expert.classes:
+            first = tasks.setdefault(name, expert)
+            if first.task != expert.task:
+                raise ExmlError(
+                    f"class {name!r} is of task {first.task} in {first.file}, but of task {expert.task} in "
+                    f"{expert.file}: give one of them another name, or both the same task"
+                )
+    return {name: expert.task for name, expert in tasks.items()}
 
 
 def _bare(name: str) -> str:

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from exml_lightning.core.agreement import agreement, ask_expert
+from exml_lightning.core.agreement import agreement
 from exml_lightning.core.buffer import Buffer, update_buffer
+from exml_lightning.core.generators.auxiliary import label_by_expert
 from exml_lightning.core.rng import keyed_generator
 
 
@@ -37,10 +38,9 @@ def test_the_task_of_each_sample_is_told():
 def test_an_expert_answers_with_its_own_classes(make_expert):
     expert = make_expert(classes=(7, 2), outputs=(3, 1))
     images = torch.randn(6, 1, 8, 8, generator=keyed_generator("images"))
-    zeros = torch.zeros(6, dtype=torch.long)
     logits = expert.model(images)
     expected = [7 if row[3] > row[1] else 2 for row in logits]
-    assert ask_expert(Buffer(images, zeros, zeros, zeros), expert).tolist() == expected
+    assert label_by_expert(images, expert).labels.tolist() == expected
     assert set(expected) == {2, 7}
 
 

@@ -18,7 +18,7 @@ from exml_lightning.core.generators.generator import (
 )
 
 
-def label_by_expert(images: Tensor, expert: Expert, progress: Progress, batch_size: int = 1024) -> Buffer:
+def label_by_expert(images: Tensor, expert: Expert, progress: Progress = no_progress, batch_size: int = 1024) -> Buffer:
     """Label images with the class that the expert finds likeliest: y_syn = argmax f(x) over its own classes.
 
     Args:

@@ -13,10 +13,13 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Generator
 from exml_lightning.experts import ExpertEntry
+from exml_lightning.files import remove_parts
 
 log = logging.getLogger(__name__)
-VERSION = 1
+VERSION = 2
 """Raise it when a change of the code changes what generators make."""
+DAY = 24 * 60 * 60
+"""Seconds; what another run is writing is younger."""
 
 
 def describe_samples(
@@ -83,6 +86,7 @@ def store(cache: Path, key: dict[str, Any], class_names: tuple[str, ...], sample
         samples: The samples.
         expert: The expert they come from.
     """
+    remove_parts(cache, older_than=DAY)
     write_buffer(_path(cache, key, class_names), BufferFile(samples, class_names, expert.image_format, key))
 
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from exml_lightning.core.errors import ExmlError, one_line
+from exml_lightning.checkpoint_file import check_checkpoint
+from exml_lightning.core.errors import ExmlError
+
+OTHER_OPTIMIZER = "the checkpoint is of another ex-model: its optimiser's tensors do not fit; give its configuration"
 
 
 def find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str | None:
@@ -20,43 +22,42 @@ def find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str |
         verb: ``fit``, ``validate`` or ``test``.
 
     Returns:
-        The file; None for a fit that starts with the first expert.
+        The file; None for a fit that starts with the first expert. A fit goes on with a run that was stopped, also
+        where nothing is given: it would end with the same weights if it started anew.
 
     Raises:
-        ExmlError: If there is no such checkpoint, or the run would overwrite another one.
+        ExmlError: If there is no such checkpoint, or the run would overwrite another or a finished one.
     """
     folder = run_folder / "checkpoints"
+    last = folder / "last.ckpt"
     if ckpt_path is None and verb != "fit":
-        raise ExmlError(f"which checkpoint? Give --ckpt_path last ({folder / 'last.ckpt'}) or --ckpt_path FILE")
-    holds_run = (run_folder / "config.yaml").exists() or folder.exists()
-    if verb == "fit" and holds_run and (ckpt_path is None or (ckpt_path != "last" and not _inside(ckpt_path, folder))):
+        raise ExmlError(f"which checkpoint? Give --ckpt_path last ({last}) or --ckpt_path FILE")
+    if verb == "fit" and ckpt_path is None:
+        if (run_folder / "ex_model" / "manifest.yaml").is_file():
+            raise ExmlError(
+                f"{run_folder} already holds a finished run: learn more experts with --ckpt_path last, "
+                "write elsewhere with --trainer.default_root_dir DIR, or delete it"
+            )
+        if not last.is_file():
+            return None
+        print(f"{run_folder} holds a run that was stopped: going on with {last.name}")
+    elif verb == "fit" and ckpt_path != "last" and folder.exists() and not _inside(str(ckpt_path), folder):
         raise ExmlError(
-            f"{run_folder} already holds a run: continue it with --ckpt_path last, "
+            f"{run_folder} already holds a run, and {ckpt_path} is not of it: go on with --ckpt_path last, "
             "write elsewhere with --trainer.default_root_dir DIR, or delete it"
         )
-    if ckpt_path is None:
-        return None
-    path = folder / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
+    path = last if ckpt_path in (None, "last") else Path(str(ckpt_path))
     if not path.is_file():
-        if ckpt_path == "last" and verb == "fit":
+        if verb == "fit" and ckpt_path == "last":
             print(f"{path} does not exist yet: starting with the first expert")
             return None
         raise ExmlError(f"--ckpt_path: {path} does not exist; `exml fit` writes checkpoints")
-    _check_checkpoint(path)
+    check_checkpoint(path)
     return str(path)
 
 
 def _inside(path: str, folder: Path) -> bool:
     return Path(path).resolve().is_relative_to(folder.resolve())
-
-
-def _check_checkpoint(path: Path) -> None:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # mmap: tensors stay on disk
-    except (RuntimeError, UnpicklingError, ValueError, KeyError, EOFError, OSError) as error:
-        raise ExmlError(f"--ckpt_path: {path} is no checkpoint, or a damaged one ({one_line(error)[:100]})") from error
-    if not isinstance(content, dict) or not {"pytorch-lightning_version", "ExpertStream"} <= content.keys():
-        raise ExmlError(f"--ckpt_path: {path} is not a checkpoint of `exml fit`")
 
 
 def grow_weights(
@@ -108,9 +109,16 @@ def grow_optimizer_state(state: dict[int, dict[str, Any]], parameters: Sequence[
     Args:
         state: The tensors of each parameter, by its place.
         parameters: The parameters.
+
+    Raises:
+        ExmlError: If the tensors are not those of such parameters.
     """
     for index, tensors in state.items():
+        if index >= len(parameters):
+            raise ExmlError(OTHER_OPTIMIZER)
         shape = parameters[index].shape
         for name, tensor in tensors.items():
             if isinstance(tensor, Tensor) and tensor.ndim == len(shape) > 0 and tensor.shape != shape:
+                if tensor.shape[1:] != shape[1:] or len(tensor) > shape[0]:
+                    raise ExmlError(OTHER_OPTIMIZER)
                 tensors[name] = torch.cat([tensor, tensor.new_zeros(shape[0] - len(tensor), *shape[1:])])

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from exml_lightning.signals import Terminated, ended_by_sigterm
+
 VERBS = {
     "experts": "train the stream of experts of a scenario and write them with a manifest",
     "fit": "learn one ex-model from a stream of experts",
@@ -76,19 +78,21 @@ def main(args: list[str] | None = None) -> None:
         )
         print(f"exml: error: which {what}? For instance: exml {args[0]} {option}", file=sys.stderr)
         raise SystemExit(2)
-    _interruptible(_run, args, "go on with the same command; a fit also needs --ckpt_path last")
+    _interruptible(_run, args, "go on with the same command")
 
 
 def _interruptible(run: Callable[[list[str]], None], args: list[str], advice: str) -> None:
-    """Let Ctrl-C end a verb with one line and status 130, from the first import on."""
+    """Let Ctrl-C end a verb with one line and status 130, SIGTERM with 143, from the first import on."""
     try:
-        run(args)
+        with ended_by_sigterm():
+            run(args)
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning turns Ctrl-C into sys.exit(1) while it handles the interrupt.
-        if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
+        pressed = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+        if not pressed and not isinstance(error, Terminated):
             raise
         print(f"\nexml: stopped; {advice}", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(130 if pressed else 143) from None
 
 
 def _run_alone(args: list[str]) -> None:
@@ -117,6 +121,7 @@ def _run(args: list[str]) -> None:
 
     from exml_lightning.core.errors import ExmlError
     from exml_lightning.lightning_cli import run_experts, run_generate, run_stream
+    from exml_lightning.processes import wait_for_the_end
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
@@ -135,6 +140,9 @@ def _run(args: list[str]) -> None:
             cause = cause.__cause__
         print(f"exml: error: {cause}", file=sys.stderr)
         raise SystemExit(1) from None
+    except RuntimeError:
+        wait_for_the_end()  # a connection breaks where another process has died
+        raise
     except MisconfigurationException as error:
         hint = (
             "; choose a device with trainer.accelerator, or -c configs/trainer/cpu.yaml"

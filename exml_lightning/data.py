@@ -10,6 +10,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from exml_lightning.checkpoint_file import check_same_run
 from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
@@ -54,6 +55,8 @@ class ExpertStream(LightningDataModule):
         seed: Seed of every random draw; default the run's (1234, 2345, 3456, 5678, 6789).
         eval_batch_size: Images at a time when accuracy is measured.
         download: Fetch missing data sets into `root`.
+        skip_broken: Go on without experts whose weights or answers are NaN, infinite or always the same, instead of
+            stopping.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class ExpertStream(LightningDataModule):
         seed: int | None = None,
         eval_batch_size: int = 1000,
         download: bool = False,
+        skip_broken: bool = False,
     ) -> None:
         super().__init__()
         for name, value in {"n_iter": n_iter, "batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
@@ -93,12 +97,15 @@ class ExpertStream(LightningDataModule):
         self.seed = RUN_SEEDS[run_id] if seed is None else seed
         self.eval_batch_size = eval_batch_size
         self.download = download
+        self.skip_broken = skip_broken
 
         self.experience = -1
         """The experience that `buffer` belongs to; -1 before the first."""
         self.buffer: Buffer | None = None
         self.completed = 0
-        """Number of experiences learned to their last step."""
+        """Number of experiences learned to their last step, or skipped."""
+        self.skipped: list[int] = []
+        """The experiences whose experts turned out to be broken."""
         self.test_parts: list[TestPart] = []
         self._manifest: Manifest | None = None
 
@@ -187,20 +194,6 @@ class ExpertStream(LightningDataModule):
             )
         return there if limit < 0 else min(limit, there)
 
-    def check_experts(self, check: Callable[[Expert], None]) -> None:
-        """Read every expert still to be learned once, one at a time; the files of those learned before are not needed.
-
-        Args:
-            check: Called with each of them; raises if it will not do.
-
-        Raises:
-            ExmlError: If there are too few experts, or one is missing or broken.
-        """
-        for index in range(self.completed, self.num_experts):
-            expert = load_expert(self.experts, self.manifest, index)
-            check(expert)
-            del expert  # else it would stay in memory while the next one is read
-
     def load_expert(self, index: int, device: torch.device) -> Expert:
         """Read one expert.
 
@@ -234,7 +227,7 @@ class ExpertStream(LightningDataModule):
     def train_dataloader(self) -> BufferLoader:
         """Return the mini-batches of an experience; the buffer is read when the first is asked for."""
         assert self.trainer is not None
-        return BufferLoader(self, self.trainer.global_rank)
+        return BufferLoader(self, self.trainer.global_rank, self.trainer.world_size)
 
     def val_dataloader(self) -> list[ImageLoader]:
         """Return one loader for each part of the test stream."""
@@ -273,27 +266,26 @@ class ExpertStream(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return the buffer, its experience, which experts were learned and the classes of the stream so far."""
         return {
+            "scenario": None if self._scenario is None else self._scenario.name,
             "class_names": list(self.manifest.class_names),
             "experience": self.experience,
             "completed": self.completed,
+            "skipped": self.skipped,
             "buffer": None if self.buffer is None else self.buffer.state_dict(),
             "learned": [entry.sha256 for entry in self.manifest.experts[: self.experience + 1]],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a saved buffer; only a fit needs it.
+        """Go back to a saved buffer, which only a fit needs.
 
         Raises:
-            ExmlError: If the experts learned so far are not the first of this folder.
+            ExmlError: If the checkpoint is of another run.
         """
+        name = None if self._scenario is None else self._scenario.name
+        check_same_run(state, self.manifest, self.experts / FILE_NAME, name)
         if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
-        learned = [entry.sha256 for entry in self.manifest.experts[: len(state["learned"])]]
-        if learned != state["learned"]:
-            raise ExmlError(
-                f"{self.experts / FILE_NAME}: the experts that the checkpoint has learned are not the first "
-                f"{len(state['learned'])} of this folder: resume with the folder the run was started with"
-            )
         self.experience = state["experience"]
         self.completed = state["completed"]
+        self.skipped = list(state.get("skipped", []))  # checkpoints of before 0.1.0 lack it
         self.buffer = None if state["buffer"] is None else Buffer(**state["buffer"])

@@ -1,11 +1,21 @@
-"""Writing files so that a half-written one is never taken for a whole one."""
+"""Files and folders that are written: whole or not at all, and by one process at a time."""
 
 import os
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from exml_lightning.core.errors import ExmlError
+from safetensors import SafetensorError
+
+from exml_lightning.core.errors import ExmlError, one_line
+
+PARTS = ".*.part.*"
+"""Names of files that are being written, as `write_whole` makes them."""
+
+
+class NotWrittenError(ExmlError):
+    """A file cannot be written, for instance to a full disk."""
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -14,22 +24,78 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     Args:
         path: The file; its folder is made where it is missing. An existing file is replaced in one step.
         write: Writes the file it is given.
+
+    Raises:
+        NotWrittenError: If it cannot be; an existing file stays as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{secrets.token_hex(4)}.part.{path.name}")  # another host may have a process of our number
     try:
-        write(part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.chmod(0o644)  # some writers make files that only their owner can read
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(part)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.chmod(0o644)  # some writers make files that only their owner can read
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+        raise NotWrittenError(
+            f"{path} cannot be written ({reason}): make room there or allow it, then give the same command again; "
+            "files written before are whole"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole; see `write_whole`."""
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def remove_parts(folder: Path, pattern: str = PARTS, older_than: float = 0.0) -> None:
+    """Remove what killed processes had begun to write.
+
+    Args:
+        folder: The folder.
+        pattern: Of the names, as `Path.glob` takes it; ``**/`` before it for folders in the folder, too.
+        older_than: Seconds that a file must not have changed for, where others may be writing.
+    """
+    for part in folder.glob(pattern):
+        try:
+            if time.time() - part.stat().st_mtime >= older_than:
+                part.unlink()
+        except OSError:  # another process was faster, or nothing can be removed here: it does no harm
+            continue
+
+
+def lock_folder(folder: Path) -> int | None:
+    """Keep a folder to this process until it ends, however it ends, or until `os.close` of what is returned.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        A file descriptor; None where folders cannot be locked (Windows, some network file systems).
+
+    Raises:
+        ExmlError: If another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ExmlError(
+            f"another process is writing {folder}: wait until it has ended, or name another folder"
+        ) from error
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def check_folder(path: Path, key: str) -> None:

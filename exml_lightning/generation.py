@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from exml_lightning import cache as samples_cache
 from exml_lightning.buffer_file import BufferFile, read_buffer, write_buffer
+from exml_lightning.core import distributed
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Auxiliary, Generator
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
-from exml_lightning.files import check_folder
+from exml_lightning.files import NotWrittenError, check_folder
 from exml_lightning.report.grid import save_grid
 from exml_lightning.sources import connect, generated_file, generated_folder
 
@@ -35,7 +35,7 @@ def generate_samples(
     cache: Path | None,
     show_progress: bool,
 ) -> Buffer:
-    """Make samples from an expert, or take them from the cache.
+    """Make samples from an expert, or take them from the cache; all processes call this and get the same.
 
     Args:
         generator: How; connected to its data (`connect`).
@@ -53,12 +53,12 @@ def generate_samples(
     device = expert.classes.device
     title = f"Generating from expert {expert.experience + 1}/{num_experts}"
     key = _describe(generator, stream, expert, num_samples)
-    if cache is not None and generator.cached:
-        found = samples_cache.find(cache, key, manifest.class_names)
-        if found is not None:
-            if show_progress:
-                print(f"{title}: {num_samples} images from the cache {cache}")
-            return found.to(device)
+    kept = cache if generator.slow else None
+    found = distributed.from_first(_find(kept, key, manifest.class_names))
+    if found is not None:
+        if show_progress:
+            print(f"{title}: {num_samples} images from the cache {cache}")
+        return found.to(device)
     bar = tqdm(
         total=num_samples,
         desc=title,
@@ -66,20 +66,30 @@ def generate_samples(
         dynamic_ncols=True,
         disable=not show_progress,
     )
+    together = distributed.world_size() if generator.slow else 1  # processes at work
+    samples = None
     with bar, logging_redirect_tqdm():
-        samples = generator.generate(
-            expert,
-            num_samples,
-            keyed_generator("generate", stream.seed, expert.experience),
-            lambda images: bar.update(min(images, num_samples - bar.n)),  # fractions need not add up
-        )
+        if generator.slow or distributed.rank() == 0:
+            samples = generator.generate(
+                expert,
+                num_samples,
+                keyed_generator("generate", stream.seed, expert.experience),
+                lambda images: bar.update(min(together * images, num_samples - bar.n)),  # fractions need not add up
+            )
         bar.update(num_samples - bar.n)
-    if cache is not None and generator.cached:
+    if not generator.slow:
+        samples = distributed.from_first(samples)
+    assert samples is not None
+    if kept is not None and distributed.rank() == 0:
         try:
-            samples_cache.store(cache, key, manifest.class_names, samples, expert)
-        except (OSError, SafetensorError) as error:  # a full disk must not cost the run
-            log.warning("the cache %s cannot be written (%s): going on without it", cache, error)
-    return samples
+            samples_cache.store(kept, key, manifest.class_names, samples, expert)
+        except NotWrittenError as error:  # a full disk must not cost the run
+            log.warning("going on without the cache: %s", error)
+    return samples.to(device)
+
+
+def _find(cache: Path | None, key: dict[str, Any], class_names: tuple[str, ...]) -> Buffer | None:
+    return None if cache is None or distributed.rank() else samples_cache.find(cache, key, class_names)
 
 
 def _describe(generator: Generator, stream: ExpertStream, expert: Expert, num_samples: int) -> dict[str, Any]:

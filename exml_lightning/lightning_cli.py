@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from exml_lightning.baselines import Baseline
 from exml_lightning.callbacks import (
@@ -15,6 +15,7 @@ from exml_lightning.callbacks import (
     AgreementCallback,
     ExModelWriter,
     StageProgressBar,
+    StopOnSignal,
     StreamCheckpoint,
     SyntheticBufferCallback,
 )
@@ -23,31 +24,21 @@ from exml_lightning.cli import VERBS
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.data import NO_SCENARIO, ExpertStream
 from exml_lightning.experts.manifest import FILE_NAME, read_manifest
+from exml_lightning.experts.privacy import PrivacySettings
 from exml_lightning.experts.recipe import ExpertRecipe
 from exml_lightning.experts.training import train_experts
-from exml_lightning.files import check_folder, write_text
+from exml_lightning.files import check_folder
 from exml_lightning.generation import GenerateOptions, generate_files
 from exml_lightning.logger import RunLogger
 from exml_lightning.measure import BufferSettings, measure
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.accuracy import print_accuracies, write_test
+from exml_lightning.run_folder import RunFolder
+from exml_lightning.signals import Terminated
 from exml_lightning.stream_trainer import StreamTrainer
 
 RUN_VERBS = ("fit", "validate", "test")
 USAGE = "exml {verb} [--config FILE ...] [options]"
-
-
-class RunConfigCallback(SaveConfigCallback):
-    """Saves ``config.yaml`` in the run folder once all checks are passed, and of a fit only."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Wait: a checkpoint may still turn out to be of other settings."""
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file, whatever folder a logger may have."""
-        if trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / self.config_filename
-            write_text(path, self.parser.dump(self.config, skip_none=False))
 
 
 class StreamCLI(LightningCLI):
@@ -66,7 +57,7 @@ class StreamCLI(LightningCLI):
                 "devices": 1,
                 "enable_model_summary": False,
             },
-            save_config_callback=RunConfigCallback,
+            save_config_callback=RunFolder,
             seed_everything_default=False,
             parser_kwargs={name: {"usage": USAGE.format(verb=name)} for name in RUN_VERBS}
             if run
@@ -105,6 +96,7 @@ class StreamCLI(LightningCLI):
         parser.set_defaults({"buffer.generator": {"class_path": "exml_lightning.core.generators.ModelInversion"}})
         parser.add_lightning_class_args(StreamCheckpoint, "checkpoint")
         parser.add_class_arguments(ExpertRecipe, "experts")
+        parser.add_class_arguments(PrivacySettings, "privacy")
         parser.add_class_arguments(GenerateOptions, "generate")
         parser.add_argument(
             "--baseline",
@@ -154,7 +146,19 @@ class StreamCLI(LightningCLI):
         bar = [] if defaults.enable_progress_bar is False else [StageProgressBar(_what_is_distilled)]
         results = AgreementCallback() if config.data.scenario is None else AccuracyCallback()
         self.trainer_defaults["callbacks"] = [*bar, results, ExModelWriter(_strategy(config))]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        self.stop = StopOnSignal()
+        trainer.callbacks.insert(0, self.stop)  # type: ignore[attr-defined]  # Lightning sets it from outside
+        return trainer
+
+    def after_fit(self) -> None:
+        """Say that the fit was stopped before its end.
+
+        Raises:
+            Terminated: If it was.
+        """
+        if self.stop.asked and self.datamodule.completed < self.trainer.max_epochs:
+            raise Terminated
 
     def validate(self, **kwargs: Any) -> None:
         """Print the accuracy of the baseline, if there is one, else of a checkpoint."""
@@ -243,7 +247,8 @@ def run_experts(args: list[str]) -> None:
     limit = trainer_config["max_epochs"]
     if limit == 0:
         raise ExmlError("trainer.max_epochs is 0: give the number of experts to train, or -1 for all")
-    train_experts(cli.datamodule, cli.config_init.experts, make_trainer, None if limit in (None, -1) else limit)
+    first = None if limit in (None, -1) else limit
+    train_experts(cli.datamodule, cli.config_init.experts, make_trainer, first, cli.config_init.privacy)
 
 
 def run_generate(args: list[str]) -> None:

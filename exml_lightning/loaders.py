@@ -37,12 +37,14 @@ class BufferLoader:
 
     Args:
         stream: Holds the buffer, the experience and the settings.
-        rank: This process among `stream`'s, part of the key of every draw.
+        rank: This process; of the samples drawn for all, it takes its share.
+        world_size: Number of processes, each with ``stream.batch_size`` samples a step.
     """
 
-    def __init__(self, stream: "ExpertStream", rank: int) -> None:
+    def __init__(self, stream: "ExpertStream", rank: int = 0, world_size: int = 1) -> None:
         self._stream = stream
-        self._rank = rank
+        self._world_size = world_size
+        self._own = slice(rank * stream.batch_size, (rank + 1) * stream.batch_size)
         self._experience = -1
         self._position = 0
 
@@ -56,14 +58,17 @@ class BufferLoader:
         stream = self._stream
         if self._experience != stream.experience:
             self._experience, self._position = stream.experience, 0
+        if stream.experience in stream.skipped:
+            return
         buffer = stream.buffer
         assert buffer is not None
         while self._position < stream.n_iter:
-            generator = keyed_generator("batch", stream.seed, self._experience, self._rank, self._position)
-            rows = torch.randint(len(buffer), (stream.batch_size,), generator=generator)
-            sample = buffer[rows.to(buffer.images.device, non_blocking=True)]
+            generator = keyed_generator("batch", stream.seed, self._experience, self._position)
+            rows = torch.randint(len(buffer), (self._world_size * stream.batch_size,), generator=generator)
+            changes = stream.augmentation.draw(len(rows), generator)[self._own]
+            sample = buffer[rows[self._own].to(buffer.images.device, non_blocking=True)]
             self._position += 1
-            yield Batch(stream.augmentation(sample.images, generator), sample.labels, sample.tasks)
+            yield Batch(stream.augmentation.apply(sample.images, changes), sample.labels, sample.tasks)
 
     def state_dict(self) -> dict[str, int]:
         """Return the place in the experience."""

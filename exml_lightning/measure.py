@@ -103,13 +103,12 @@ def _check(baseline: Baseline, stream: ExpertStream, manifest: Manifest, buffer:
         if isinstance(buffer.generator, Auxiliary) and buffer.generator.whole_set:
             raise ExmlError("this baseline takes the same number of samples of each expert: set whole_set to false")
         connect(buffer.generator, stream, buffer.size)
-
-    def check(expert: Expert) -> None:
+    for index in range(stream.num_experts):
+        expert = stream.load_expert(index, torch.device("cpu"))
         baseline.check_expert(expert, num_classes)
         if baseline.needs_samples:
             buffer.generator.check(expert)
-
-    stream.check_experts(check)
+        del expert  # else it would stay in memory while the next one is read
 
 
 class _Part:

@@ -6,7 +6,6 @@ from typing import Any, Literal
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.aggregation import MeanMetric
@@ -15,12 +14,13 @@ from exml_lightning.checkpoints import grow_optimizer_state, grow_weights
 from exml_lightning.core.distillation import Distillation, Loss
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.finite import FiniteWatch, check_step, check_weights
 from exml_lightning.core.rng import derive_seed
 from exml_lightning.core.targets import Merge, Normalize, Unknown
 from exml_lightning.data import ExpertStream
 from exml_lightning.loaders import Batch
 from exml_lightning.models import Architecture, ArchitectureConfig, probe
-from exml_lightning.optimizers import default_optimizer, make_optimizer
+from exml_lightning.optimizers import default_optimizer, describe_optimizer, make_optimizer
 from exml_lightning.starts import Start, check_start, starting_weights
 
 
@@ -77,6 +77,7 @@ class ExModelModule(LightningModule):
         self.accuracy: list[float] = []
         """Accuracy on each part of the test stream, a fraction, when it was last measured."""
         self._expert: tuple[Expert, ...] = ()  # a tuple, so that the expert is no sub-module
+        self._watch = FiniteWatch()
 
     @property
     def stream(self) -> ExpertStream:
@@ -89,16 +90,15 @@ class ExModelModule(LightningModule):
         """Build the ex-model once the classes of the stream are known. Lightning calls this before every run."""
         if hasattr(self, "network"):
             return
-        manifest = self.stream.manifest
+        manifest, heads = self.stream.manifest, self.stream.heads
         num_classes = len(manifest.class_names)
         architecture = self.architecture or manifest.experts[0].architecture
         self.architecture = architecture.with_classes(num_classes)
         # Weights come at the first experience or from a checkpoint: none are downloaded for nothing.
         self.network = self._skeleton()
         self.previous = self._skeleton().requires_grad_(False).eval()
-        self.register_buffer("known", torch.zeros(num_classes, dtype=torch.bool))
-        self.register_buffer("previous_known", torch.zeros(num_classes, dtype=torch.bool))
-        heads = self.stream.heads
+        for name in ("known", "previous_known"):
+            self.register_buffer(name, torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("heads", None if heads is None else torch.tensor(heads), persistent=False)
         self._tasks = sorted(set(heads or []))
         self._metrics = nn.ModuleList(MeanMetric() for _ in self.stream.test_parts)
@@ -126,13 +126,9 @@ class ExModelModule(LightningModule):
         """
         assert self.architecture is not None
         stream = self.stream
-        check_start(
-            self.start,
-            stream.manifest,
-            self.architecture,
-            range(stream.completed, self.trainer.max_epochs or 0),
-            self.reset_each_experience,
-        )
+        experts = range(stream.completed, self.trainer.max_epochs or 0)
+        any_may_be_first = self.reset_each_experience or stream.skip_broken
+        check_start(self.start, stream.manifest, self.architecture, experts, any_may_be_first)
         if self.start == "scratch" and (stream.completed == 0 or self.reset_each_experience):
             self._initial_model()
 
@@ -147,19 +143,27 @@ class ExModelModule(LightningModule):
             self.previous.eval()
         return self
 
-    def begin_experience(self, expert: Expert) -> None:
+    def begin_experience(self, expert: Expert, learned: int) -> None:
         """Start on a new expert: the ex-model becomes the previous one, optimiser and schedule start anew.
 
         Args:
             expert: The expert, on the device of the ex-model.
+            learned: Number of experts learned before.
         """
-        if expert.experience > 0:
+        if learned:
             self.previous.load_state_dict(self.network.state_dict())
             self.previous_known.copy_(self.known)
         self.known[expert.classes] = True
-        if expert.experience == 0 or self.reset_each_experience or self.start == "average":
-            self.network.load_state_dict(starting_weights(self.start, self.network, expert, self._initial_model))
+        if not learned or self.reset_each_experience or self.start == "average":
+            start = starting_weights(self.start, self.network, expert, learned, self._initial_model)
+            self.network.load_state_dict(start)
         self.trainer.strategy.setup_optimizers(self.trainer)
+
+    def abandon_experience(self) -> None:
+        """Go back to the ex-model of before the experience under way."""
+        self.network.load_state_dict(self.previous.state_dict())
+        self.known.copy_(self.previous_known)
+        self.detach()
 
     def attach(self, expert: Expert) -> None:
         """Take `expert` as the teacher of the next steps."""
@@ -168,6 +172,7 @@ class ExModelModule(LightningModule):
     def detach(self) -> None:
         """Let go of the expert, so that the next one is alone in memory."""
         self._expert = ()
+        self._watch.clear()
 
     @property
     def attached(self) -> int | None:
@@ -175,7 +180,7 @@ class ExModelModule(LightningModule):
         return self._expert[0].experience if self._expert else None
 
     def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
-        """Compute logits; minus infinity for classes that are no answer.
+        """Compute logits.
 
         Args:
             images: Normalised images, ``(n, channels, height, width)``.
@@ -183,21 +188,26 @@ class ExModelModule(LightningModule):
                 compete.
 
         Returns:
-            Logits ``(n, num_classes)``; minus infinity for classes not yet learned and those of other tasks' heads.
+            Logits ``(n, num_classes)``; minus infinity for classes not yet learned and of other tasks' heads.
         """
         logits: Tensor = self.network(images)
         return logits.masked_fill(~self._answers(tasks), -torch.inf)
 
     def _answers(self, tasks: Tensor | None) -> Tensor:
         """The classes that are an answer: those known; with heads, for each sample those known of its task's head."""
-        if self.heads is None or tasks is None:
-            return self.known
-        return self.known & (self.heads == tasks[:, None])
+        return self.known if self.heads is None or tasks is None else self.known & (self.heads == tasks[:, None])
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed torch for layers that draw from the global state (dropout), by this step's key alone."""
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
+        """Seed torch for layers that draw from the global state (dropout), by this step's key alone.
+
+        Returns:
+            -1, which ends the epoch, where the expert was broken and let go.
+        """
+        if not self._expert:
+            return -1
         stream = self.stream
         torch.manual_seed(derive_seed("step", stream.seed, stream.experience, self.global_rank, batch_idx))
+        return None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of Eq. 11 on a mini-batch.
@@ -219,26 +229,22 @@ class ExModelModule(LightningModule):
             terms = self.distillation(
                 logits, from_expert, from_previous, batch.labels, answers, self.heads, self._tasks
             )
+        loss = terms["loss"].detach().expand(len(logits), 1)  # an infinite one spoils every sample
+        self._watch.add(batch_idx, from_expert[0], torch.cat([logits, loss], dim=1))
         for name, value in terms.items():
             self.log(f"train/{name}", value, prog_bar=name == "loss")
         return terms["loss"]
 
-    def check_finite(self) -> None:
-        """Stop a run that has diverged, before a checkpoint is written.
+    def check_numbers(self, wait: bool) -> None:
+        """Look whether numbers have gone wrong: on a GPU a step or two late; at once, and at the weights, if `wait`.
 
         Raises:
-            ExmlError: If a weight is NaN or infinite.
+            BrokenExpertError: If the expert's answers are NaN or infinite.
+            ExmlError: If the ex-model's answers or weights are: it has diverged.
         """
-        if not all(parameter.isfinite().all() for parameter in self.network.parameters()):
-            raise ExmlError(
-                f"the ex-model diverged while it learned expert {self.stream.experience}: its weights are NaN or "
-                "infinite; start another run with a smaller learning rate (model.optimizer)"
-            )
-
-    def on_validation_start(self) -> None:
-        """Stop a run that has diverged before its accuracy is measured."""
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self.check_finite()
+        check_step(self._watch.look(wait), self._expert[0])
+        if wait:
+            check_weights(self.network, self._expert[0])
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count right answers on one part of the test stream; no answer, for a task not yet learned, is a wrong one."""
@@ -284,14 +290,10 @@ class ExModelModule(LightningModule):
         built as the ex-model is. Not the number of classes, which grows.
         """
         assert self.architecture is not None
-        optimizer, schedule = make_optimizer(self.network, self.optimizer, self.lr_scheduler, self.stream.n_iter)
         return {
             "network": repr(self.architecture.skeleton().with_classes(0)),
             **asdict(self.distillation),
             "temperature": self.distillation.temperature if self.distillation.loss == "kl" else None,
             "reset_each_experience": self.reset_each_experience,
-            "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}",
-            "lr_scheduler": self.lr_scheduler
-            if schedule is None or self.lr_scheduler == "cosine"
-            else f"{type(schedule).__name__} {schedule.state_dict()}",
+            **describe_optimizer(self.network, self.optimizer, self.lr_scheduler, self.stream.n_iter),
         }

@@ -41,3 +41,16 @@ def make_optimizer(
         return made, None if schedule is None else schedule(made)
     except (ValueError, TypeError) as error:
         raise ExmlError(f"model.optimizer or model.lr_scheduler: {error}") from error
+
+
+def describe_optimizer(
+    network: nn.Module, optimizer: OptimizerCallable, schedule: Schedule, steps: int
+) -> dict[str, Any]:
+    """Return what must stay the same of both for a run to continue, as plain values; see `make_optimizer`."""
+    made, scheduled = make_optimizer(network, optimizer, schedule, steps)
+    return {
+        "optimizer": f"{type(made).__name__} {made.defaults}",
+        "lr_scheduler": schedule
+        if scheduled is None or schedule == "cosine"
+        else f"{type(scheduled).__name__} {scheduled.state_dict()}",
+    }

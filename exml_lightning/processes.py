@@ -1,9 +1,17 @@
-"""Several processes on one machine."""
+"""Several processes on one machine, which Lightning starts by the same command."""
 
-from collections.abc import Iterator
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from lightning import Trainer
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+SECONDS = 0.5
+"""Between two looks at the other processes."""
 
 
 @contextmanager
@@ -19,3 +27,46 @@ def first_process_first(trainer: Trainer) -> Iterator[None]:
     yield
     if first:
         trainer.strategy.barrier("first process first")
+
+
+def end_together(trainer: Trainer) -> None:
+    """End this process soon after another one of the same run has died, instead of waiting for it forever.
+
+    Lightning's own observer kills the first process without a word, and the others do not notice the first one's death.
+
+    Args:
+        trainer: Knows the processes. Where something else started them (Slurm, torchrun), that ends them.
+    """
+    launcher = trainer.strategy.launcher
+    if not isinstance(launcher, _SubprocessScriptLauncher):
+        return
+    if launcher.procs:
+
+        def dead() -> str | None:
+            for place, process in enumerate(launcher.procs, start=2):
+                if process.poll():
+                    return f"process {place} of {trainer.world_size} died with status {process.returncode}"
+            return None
+
+        threading.Thread(target=_watch, args=(dead, launcher), daemon=True).start()
+    elif trainer.local_rank > 0 and not launcher.cluster_environment.creates_processes_externally:
+        parent = os.getppid()
+        gone = f"process {trainer.local_rank + 1} of {trainer.world_size}: the first one is gone"
+        threading.Thread(
+            target=_watch, args=(lambda: gone if os.getppid() != parent else None, launcher), daemon=True
+        ).start()
+
+
+def wait_for_the_end() -> None:
+    """Wait as long as `end_together` needs to notice that another process has died, where there are several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        time.sleep(4 * SECONDS)
+
+
+def _watch(dead: Callable[[], str | None], launcher: _SubprocessScriptLauncher) -> None:
+    while (what := dead()) is None:
+        time.sleep(SECONDS)
+    print(f"\nexml: error: {what}: the run ends; go on with the same command", file=sys.stderr, flush=True)
+    for process in launcher.procs:
+        process.kill()
+    os._exit(1)  # the main thread may wait for the dead one in a call that nothing interrupts

@@ -15,7 +15,7 @@ Start = Literal["scratch", "expert", "average"]
 
 
 def starting_weights(
-    start: Start, network: nn.Module, expert: Expert, initial_model: Callable[[], nn.Module]
+    start: Start, network: nn.Module, expert: Expert, learned: int, initial_model: Callable[[], nn.Module]
 ) -> dict[str, Tensor]:
     """Return the weights to start with.
 
@@ -24,6 +24,7 @@ def starting_weights(
             ex-model's, which stands for the experts before, and of the expert's.
         network: The ex-model as it is.
         expert: The expert of the experience.
+        learned: Number of experts learned before.
         initial_model: Makes the one initial model of a run.
 
     Returns:
@@ -33,7 +34,7 @@ def starting_weights(
         return initial_model().state_dict()
     if start == "expert":
         return expert.model.state_dict()
-    return running_mean(network.state_dict(), expert.model.state_dict(), expert.experience)
+    return running_mean(network.state_dict(), expert.model.state_dict(), learned)
 
 
 def check_start(

@@ -10,7 +10,8 @@ from lightning import LightningDataModule, LightningModule, Trainer
 class StreamTrainer(Trainer):
     """Where and how it runs (Lightning's Trainer).
 
-    The methods are Lightning's; their docstrings are the help of the command line.
+    The methods are Lightning's, but that no checkpoint is ever unpickled (`weights_only` is always true); their docstrings
+    are the help of the command line.
     """
 
     def fit(
@@ -30,9 +31,9 @@ class StreamTrainer(Trainer):
             val_dataloaders: As Lightning takes it.
             datamodule: As Lightning takes it.
             ckpt_path: ``last`` continues the run of this run folder where it stopped; or a checkpoint file.
-            weights_only: As Lightning takes it.
+            weights_only: Always true, whatever is given.
         """
-        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only=True)
 
     def validate(
         self,
@@ -51,12 +52,12 @@ class StreamTrainer(Trainer):
             ckpt_path: ``last`` for the newest checkpoint of this run folder; or a checkpoint file.
             verbose: As Lightning takes it.
             datamodule: As Lightning takes it.
-            weights_only: As Lightning takes it.
+            weights_only: Always true, whatever is given.
 
         Returns:
             What Lightning returns.
         """
-        return super().validate(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
+        return super().validate(model, dataloaders, ckpt_path, verbose, datamodule, weights_only=True)
 
     def test(
         self,
@@ -75,9 +76,9 @@ class StreamTrainer(Trainer):
             ckpt_path: ``last`` for the newest checkpoint of this run folder; or a checkpoint file.
             verbose: As Lightning takes it.
             datamodule: As Lightning takes it.
-            weights_only: As Lightning takes it.
+            weights_only: Always true, whatever is given.
 
         Returns:
             What Lightning returns.
         """
-        return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
+        return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only=True)

@@ -1,8 +1,10 @@
+import os
 import stat
 
 import pytest
 
-from exml_lightning.files import write_text, write_whole
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.files import NotWrittenError, lock_folder, remove_parts, write_text, write_whole
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -13,10 +15,33 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         part.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(NotWrittenError, match=r"a\.json cannot be written \(disk full\): make room"):
         write_whole(path, fail)
     assert path.read_text() == "first"
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
     write_text(path, "second")
     assert path.read_text() == "second"
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_what_was_begun_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / "in").mkdir()
+    kept = [tmp_path / "a.json", tmp_path / ".hidden", tmp_path / "in" / "b.json"]
+    begun = [tmp_path / ".01234567.part.a.json", tmp_path / "in" / ".01234567.part.b.json"]
+    for path in (*kept, *begun):
+        path.write_text("")
+    remove_parts(tmp_path, older_than=3600)
+    assert all(path.exists() for path in begun)
+    remove_parts(tmp_path)
+    assert [path.exists() for path in begun] == [False, True]
+    remove_parts(tmp_path, "**/.*.part.*")
+    assert not begun[1].exists()
+    assert all(path.exists() for path in kept)
+
+
+def test_a_folder_is_locked_until_it_is_let_go(tmp_path):
+    lock = lock_folder(tmp_path)
+    with pytest.raises(ExmlError, match="another process is writing"):
+        lock_folder(tmp_path)
+    os.close(lock)
+    os.close(lock_folder(tmp_path))

@@ -24,6 +24,7 @@ def stream(**changes):
         "experience": 0,
         "buffer": buffer(0),
         "augmentation": Augmentation(),
+        "skipped": [],
     }
     return SimpleNamespace(**{**values, **changes})
 
@@ -36,7 +37,7 @@ def test_mini_batches_are_drawn_by_the_key():
     drawn = list(BufferLoader(stream(), rank=0))
     assert len(drawn) == len(BufferLoader(stream(), rank=0)) == 5
     for position, batch in enumerate(drawn):
-        expected = torch.randint(50, (8,), generator=keyed_generator("batch", 3, 0, 0, position))
+        expected = torch.randint(50, (8,), generator=keyed_generator("batch", 3, 0, position))
         assert torch.equal(batch.labels, expected)
         assert torch.equal(batch.images.flatten().long(), expected)
 
@@ -71,8 +72,20 @@ def test_state_goes_on_in_the_middle():
     assert labels(again) == whole[2:]
 
 
-def test_each_process_draws_its_own():
-    assert labels(BufferLoader(stream(), rank=0)) != labels(BufferLoader(stream(), rank=1))
+def test_processes_share_the_mini_batch_that_one_would_draw():
+    changes = Augmentation(shift=0.2, rotation=30)
+    images = torch.rand(50, 1, 6, 6, generator=keyed_generator("images"))
+    zeros = torch.zeros(50, dtype=torch.long)
+    source = {"buffer": Buffer(images, torch.arange(50), zeros, zeros), "augmentation": changes}
+    whole = list(BufferLoader(stream(batch_size=8, **source)))
+    parts = [list(BufferLoader(stream(batch_size=4, **source), rank, 2)) for rank in range(2)]
+    for step, batch in enumerate(whole):
+        assert torch.equal(batch.labels, torch.cat([part[step].labels for part in parts]))
+        assert torch.equal(batch.images, torch.cat([part[step].images for part in parts]))
+
+
+def test_the_experience_of_a_skipped_expert_has_no_mini_batch():
+    assert list(BufferLoader(stream(skipped=[0], buffer=None))) == []
 
 
 def test_images_are_augmented_each_time_in_another_way():

@@ -59,8 +59,8 @@ def test_reset_goes_back_to_the_initial_model_at_each_experience(small_run, rese
     begun = []
     original = ExModelModule.begin_experience
 
-    def recorded(module, expert):
-        original(module, expert)
+    def recorded(module, expert, learned):
+        original(module, expert, learned)
         begun.append({name: tensor.clone() for name, tensor in module.network.state_dict().items()})
 
     monkeypatch.setattr(ExModelModule, "begin_experience", recorded)
@@ -80,7 +80,7 @@ def test_the_mean_of_three_is_a_running_one(make_expert):
     ex_model = network(100.0)
     for k, value in enumerate([1.0, 2.0, 6.0]):
         expert = Expert(network(value), (0, 1), (0, 1), image_format, experience=k)
-        ex_model.load_state_dict(starting_weights("average", ex_model, expert, lambda: network(0.0)))
+        ex_model.load_state_dict(starting_weights("average", ex_model, expert, k, lambda: network(0.0)))
     assert {round(p.mean().item(), 5) for p in ex_model.parameters()} == {3.0}
 
 

@@ -1,9 +1,10 @@
-"""Lightning callbacks: the buffer, checkpoints, results, the finished ex-model, progress."""
+"""Lightning callbacks: the buffer, checkpoints, results, the finished ex-model, progress, signals."""
 
 from exml_lightning.callbacks.accuracy import AccuracyCallback
 from exml_lightning.callbacks.agreement import AgreementCallback
 from exml_lightning.callbacks.ex_model import ExModelWriter
 from exml_lightning.callbacks.progress import StageProgressBar
+from exml_lightning.callbacks.stop_on_signal import StopOnSignal
 from exml_lightning.callbacks.stream_checkpoint import StreamCheckpoint
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 
@@ -12,6 +13,7 @@ __all__ = [
     "AgreementCallback",
     "ExModelWriter",
     "StageProgressBar",
+    "StopOnSignal",
     "StreamCheckpoint",
     "SyntheticBufferCallback",
 ]

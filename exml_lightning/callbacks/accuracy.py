@@ -24,11 +24,15 @@ class AccuracyCallback(ResultsCallback):
         """Return the accuracies that validation has just measured; see `ResultsCallback.measure`."""
         return list(module.accuracy)
 
+    def nothing(self, module: ExModelModule) -> list[float]:
+        """Return an accuracy of 0 on each part; see `ResultsCallback.nothing`."""
+        return [0.0] * len(module.stream.test_parts)
+
     def values_to_log(self, module: ExModelModule) -> dict[str, float]:
         """Return the accuracies; see `ResultsCallback.values_to_log`."""
         sizes, first_seen = parts_of(module.stream)
-        values = {f"test/accuracy_{j}": a for j, a in zip(first_seen, module.accuracy, strict=True)}
-        return {**values, "test/stream_accuracy": metrics.stream_accuracy(module.accuracy, sizes)}
+        values = {f"test/accuracy_{j}": a for j, a in zip(first_seen, self.rows[-1], strict=True)}
+        return {**values, "test/stream_accuracy": metrics.stream_accuracy(self.rows[-1], sizes)}
 
     def write(self, folder: Path, module: ExModelModule) -> dict[str, Any]:
         """Write the matrix; see `ResultsCallback.write`."""

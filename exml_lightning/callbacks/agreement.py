@@ -22,35 +22,42 @@ class AgreementCallback(ResultsCallback):
 
     def measure(self, module: ExModelModule) -> list[float]:
         """Compare the ex-model with the experts learned so far; see `ResultsCallback.measure`."""
-        assert module.stream.buffer is not None
+        if module.stream.buffer is None:  # the first expert was skipped
+            return []
         module.eval()
         row = agreement(module, module.stream.buffer)
         module.train()
         return row
 
+    def nothing(self, module: ExModelModule) -> list[float]:
+        """Return no figures; see `ResultsCallback.nothing`."""
+        return []
+
     def values_to_log(self, module: ExModelModule) -> dict[str, float]:
         """Return the agreements; see `ResultsCallback.values_to_log`."""
-        row = self.rows[-1]
-        values = {f"agreement/expert_{j}": value for j, value in enumerate(row)}
-        return {**values, "agreement/mean": sum(row) / len(row)}
+        values = {f"agreement/expert_{j}": a for j, a in zip(_learned(module), self.rows[-1], strict=True)}
+        return {**values, "agreement/mean": self._means()[-1]}
 
     def write(self, folder: Path, module: ExModelModule) -> dict[str, Any]:
         """Write the matrix; see `ResultsCallback.write`."""
-        means = self._means()
-        write_matrix(folder / "agreement_matrix.csv", range(len(self.rows)), self.matrix, "mean", means)
-        save_matrix(
-            folder / "agreement_matrix.png", self.rows, self._names(), f"agreement with each expert, {folder}", "asked"
-        )
+        means, learned = self._means(), _learned(module)
+        write_matrix(folder / "agreement_matrix.csv", learned, self.matrix, "mean", means)
+        if learned:
+            title = f"agreement with each expert, {folder}"
+            save_matrix(folder / "agreement_matrix.png", self.rows, _names(learned), title, "asked")
         return {
             "agreement": means[-1],
             "agreement_per_expert": self.rows[-1],
-            "forgetting": metrics.forgetting(self.rows, range(len(self.rows))),
+            "forgetting": metrics.forgetting(self.rows, learned),
         }
 
     def print_matrix(self, module: ExModelModule) -> None:
         """Print the matrix; see `ResultsCallback.print_matrix`."""
         print_matrix(
-            "agreement with each expert in % after each experience", self.rows, self._names(), {"mean": self._means()}
+            "agreement with each expert in % after each experience",
+            self.rows,
+            _names(_learned(module)),
+            {"mean": self._means()},
         )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -59,8 +66,14 @@ class AgreementCallback(ResultsCallback):
         if trainer.is_global_zero:
             print("agreement is on images made from the experts: try real ones with `exml predict`")
 
-    def _names(self) -> list[str]:
-        return [f"expert {k + 1}" for k in range(len(self.rows))]
-
     def _means(self) -> list[float]:
-        return [sum(row) / len(row) for row in self.rows]
+        return [sum(row) / len(row) if row else 0.0 for row in self.rows]
+
+
+def _learned(module: ExModelModule) -> list[int]:
+    stream = module.stream
+    return [k for k in range(stream.completed) if k not in stream.skipped]
+
+
+def _names(learned: list[int]) -> list[str]:
+    return [f"expert {k + 1}" for k in learned]

@@ -7,7 +7,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks.accuracy import AccuracyCallback
-from exml_lightning.callbacks.results import find_callback
+from exml_lightning.callbacks.find import find_callback
 from exml_lightning.core import metrics
 from exml_lightning.experts import ExpertEntry, Manifest, save_weights, write_manifest
 from exml_lightning.module import ExModelModule

@@ -7,19 +7,18 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from exml_lightning.callbacks.find import find_callback
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 from exml_lightning.files import write_text
 from exml_lightning.logger import RunLogger
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.accuracy import peak_memory_mb
 from exml_lightning.report.table import print_values
-
-C = TypeVar("C", bound=Callback)
 
 
 class ResultsCallback(Callback, ABC):
@@ -37,6 +36,10 @@ class ResultsCallback(Callback, ABC):
     @abstractmethod
     def measure(self, module: ExModelModule) -> list[float]:
         """Return the row of the experience just learned; empty if there is none."""
+
+    @abstractmethod
+    def nothing(self, module: ExModelModule) -> list[float]:
+        """Return the row of an ex-model that has learned nothing yet, since the first expert was skipped."""
 
     @abstractmethod
     def write(self, folder: Path, module: ExModelModule) -> dict[str, Any]:
@@ -86,7 +89,9 @@ class ResultsCallback(Callback, ABC):
         if pl_module.stream.completed != trainer.current_epoch + 1:
             return  # the experience was cut short
         row = self.measure(pl_module)
-        if not row:
+        if not row and trainer.current_epoch in pl_module.stream.skipped:
+            row = self.rows[-1] if self.rows else self.nothing(pl_module)
+        elif not row:
             return
         self.matrix[trainer.current_epoch] = row
         for logger in trainer.loggers:
@@ -130,7 +135,10 @@ class ResultsCallback(Callback, ABC):
             "seconds_generating": 0.0 if buffer is None else buffer.seconds_generating,
             "seconds_distilling": self.seconds_distilling,
         }
-        summary = {**figures, **costs, "experiences_learned": len(self.matrix)}
+        skipped = module.stream.skipped
+        summary = {**figures, **costs, "experiences_learned": len(self.matrix) - len(skipped)}
+        if skipped:
+            summary["experiences_skipped"] = skipped
         write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
         return figures, costs
 
@@ -153,9 +161,3 @@ def write_matrix(
     for (k, row), total in zip(sorted(matrix.items()), totals, strict=True):
         writer.writerow([k, *row, *[""] * (len(columns) - len(row)), total])
     write_text(path, text.getvalue())
-
-
-def find_callback(trainer: Trainer, kind: type[C]) -> C | None:
-    """Return the first callback of a kind, None if there is none."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it from outside
-    return next((callback for callback in callbacks if isinstance(callback, kind)), None)

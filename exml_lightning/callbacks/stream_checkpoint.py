@@ -21,18 +21,18 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
     """
     for logger in trainer.loggers:
         logger.save()  # so that a resumed run finds the rows up to here
-    part = path.with_name(f".part.{path.name}")
-    trainer.save_checkpoint(part)
     if trainer.is_global_zero:
-        part.replace(path)
+        write_whole(path, trainer.save_checkpoint)
+    else:
+        trainer.save_checkpoint(path)  # takes part and writes nothing
 
 
 class StreamCheckpoint(Checkpoint):
     """Writes ``checkpoints/experience=<k>.ckpt`` after each experience, and ``last.ckpt`` then and in between.
 
-    In between means every `every_n_steps` steps and when Lightning stops early (``trainer.max_time``), but never after
-    the last step of an experience: Lightning would resume such a file in the next experience and leave out the end of
-    this one.
+    In between means every `every_n_steps` steps and when a fit stops early (``trainer.max_time``, SIGTERM), but never
+    after the last step of an experience: Lightning would resume such a file in the next experience and leave out the
+    end of this one.
 
     Args:
         every_n_steps: Steps between two safety copies within an experience; 0 for none.
@@ -52,19 +52,21 @@ class StreamCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write ``last.ckpt`` if it is time."""
-        steps = batch_idx + 1
-        due = self.every_n_steps > 0 and steps % self.every_n_steps == 0
-        if (due or trainer.should_stop) and steps < trainer.num_training_batches:
-            assert isinstance(pl_module, ExModelModule)
-            pl_module.check_finite()
+        assert isinstance(pl_module, ExModelModule)
+        if self.due(trainer, batch_idx) and pl_module.attached is not None:
             save_checkpoint(trainer, self.folder(trainer) / "last.ckpt")
+
+    def due(self, trainer: Trainer, batch_idx: int) -> bool:
+        """Whether it is time for ``last.ckpt`` after a step."""
+        steps = batch_idx + 1
+        asked = trainer.should_stop or (self.every_n_steps > 0 and steps % self.every_n_steps == 0)
+        return asked and steps < trainer.num_training_batches
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``experience=<k>.ckpt`` and the same as ``last.ckpt``, unless the experience was cut short."""
         assert isinstance(pl_module, ExModelModule)
         if pl_module.stream.completed != trainer.current_epoch + 1:
             return
-        pl_module.check_finite()
         path = self.folder(trainer) / f"experience={trainer.current_epoch}.ckpt"
         save_checkpoint(trainer, path)
         if trainer.is_global_zero:

@@ -8,8 +8,11 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from exml_lightning.broken import check_experts, pass_over
+from exml_lightning.callbacks.find import find_callback
+from exml_lightning.callbacks.stream_checkpoint import StreamCheckpoint
 from exml_lightning.core.buffer import Buffer, update_buffer
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import BrokenExpertError, ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Auxiliary, Generator, ModelInversion
 from exml_lightning.core.generators.auxiliary import label_by_expert
@@ -103,7 +106,7 @@ class SyntheticBufferCallback(Callback):
             )
         self._settings = settings
         pl_module.check_start()
-        _stream(trainer).check_experts(self.generator.check)
+        check_experts(_stream(trainer), self.generator.check)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an experience: a run that is resumed in the middle of one gets no `on_train_epoch_start`."""
@@ -113,33 +116,76 @@ class SyntheticBufferCallback(Callback):
         """Begin an experience."""
         self._begin(trainer, pl_module)
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Look whether numbers have gone wrong in the steps before."""
+        self._look(trainer, pl_module, wait=False)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """The same at the end of an experience, and before `StreamCheckpoint` saves what would be broken."""
+        checkpoint = find_callback(trainer, StreamCheckpoint)
+        last = batch_idx + 1 == trainer.num_training_batches
+        if last or (checkpoint is not None and checkpoint.due(trainer, batch_idx)):
+            self._look(trainer, pl_module, wait=True)
+
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, ExModelModule)
         stream, experience = _stream(trainer), trainer.current_epoch
-        if pl_module.attached == experience:
+        if pl_module.attached == experience or experience in stream.skipped:
             return
         pl_module.detach()
-        expert = stream.load_expert(experience, pl_module.device)
-        if stream.experience != experience:
-            new = self._generate(trainer, expert, self.size // (experience + 1))
-            if not stream.test_parts:
-                new = replace(new, answers=label_by_expert(new.images, expert).labels)
-            if trainer.is_global_zero:
-                path = Path(trainer.default_root_dir) / "buffer" / f"experience={experience}.png"
-                save_grid(path, expert.image_format.denormalize(new.images), new.labels, stream.manifest.class_names)
-            old = None if stream.buffer is None or self._whole_set else stream.buffer.to(pl_module.device)
-            chosen = keyed_generator("subsample", stream.seed, experience)
-            stream.buffer = update_buffer(old, new, self.size, chosen)
-            stream.experience = experience
-            pl_module.begin_experience(expert)
+        try:
+            expert = stream.load_expert(experience, pl_module.device)
+            if stream.experience != experience:
+                self._begin_new(trainer, pl_module, expert)
+        except BrokenExpertError as error:
+            self._skip(trainer, pl_module, error)
+            return
         assert stream.buffer is not None
         stream.buffer = stream.buffer.to(pl_module.device)  # a checkpoint brings it back on the CPU
         pl_module.attach(expert)
 
+    def _begin_new(self, trainer: Trainer, pl_module: ExModelModule, expert: Expert) -> None:
+        stream, experience = _stream(trainer), expert.experience
+        learned = experience - len(stream.skipped)
+        new = self._generate(trainer, expert, self.size // (learned + 1))
+        if not stream.test_parts:
+            new = replace(new, answers=label_by_expert(new.images, expert).labels)
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "buffer" / f"experience={experience}.png"
+            save_grid(path, expert.image_format.denormalize(new.images), new.labels, stream.manifest.class_names)
+        old = None if stream.buffer is None or self._whole_set else stream.buffer.to(pl_module.device)
+        stream.buffer = update_buffer(old, new, self.size, keyed_generator("subsample", stream.seed, experience))
+        stream.experience = experience
+        pl_module.begin_experience(expert, learned)
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule, wait: bool) -> None:
+        assert isinstance(pl_module, ExModelModule)
+        if pl_module.attached is None:
+            return
+        try:
+            pl_module.check_numbers(wait)
+        except BrokenExpertError as error:
+            self._skip(trainer, pl_module, error)
+
+    def _skip(self, trainer: Trainer, pl_module: ExModelModule, error: BrokenExpertError) -> None:
+        """Take back what a broken expert has done so far, if it may be skipped: the next one finds its place free."""
+        stream, experience = _stream(trainer), trainer.current_epoch
+        pass_over(stream, error)
+        if stream.experience == experience:
+            pl_module.abandon_experience()
+            assert stream.buffer is not None
+            others = (stream.buffer.experiences != experience).nonzero().flatten()
+            stream.buffer = stream.buffer[others] if len(others) else None
+        stream.experience = experience
+        stream.skipped.append(experience)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the experience as learned, unless Lightning was told to stop in its middle (``trainer.max_time``)."""
-        if trainer.fit_loop.epoch_loop.batch_progress.current.ready >= trainer.num_training_batches:
-            _stream(trainer).completed = trainer.current_epoch + 1
+        stream, done = _stream(trainer), trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if done >= trainer.num_training_batches or trainer.current_epoch in stream.skipped:
+            stream.completed = trainer.current_epoch + 1
 
     @property
     def _whole_set(self) -> bool:
@@ -153,8 +199,6 @@ class SyntheticBufferCallback(Callback):
         new = generate_samples(
             self.generator, _stream(trainer), expert, num_samples, trainer.max_epochs, self.cache, shown
         )
-        if trainer.world_size > 1:  # the same key gave the same samples; make sure of the last bit
-            new = Buffer(**trainer.strategy.broadcast(new.state_dict())).to(new.images.device)
         self.seconds_generating += time.monotonic() - start
         return new
 

@@ -40,10 +40,27 @@ class Augmentation:
         Returns:
             Images of the same shape; pixels from outside repeat the border. Gradients flow to `images`.
         """
-        if not (self.shift or self.rotation or self.flip):
+        return self.apply(images, self.draw(len(images), generator))
+
+    def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
+        """Draw the changes of images; where there is nothing to change, nothing is drawn.
+
+        Args:
+            num_images: How many.
+            generator: CPU generator of the draws.
+
+        Returns:
+            Float32 in ``[0, 1)``, on the CPU, so that they are the same on every device: ``(num_images, 4)``, a row an
+            image for `apply`; ``(num_images, 0)`` where there is nothing to change.
+        """
+        asked = self.shift or self.rotation or self.flip
+        return torch.rand(num_images, 4 if asked else 0, generator=generator)
+
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Change each image as drawn; see `draw` and `__call__`."""
+        if not draws.shape[1]:
             return images
         height, width = images.shape[-2:]
-        draws = torch.rand(len(images), 4, generator=generator)  # on the CPU: the same on every device
         angle = (2 * draws[:, 0] - 1) * math.radians(self.rotation)
         mirror = torch.where(draws[:, 1] < 0.5, -1.0, 1.0) if self.flip else torch.ones(len(images))
         move = (2 * draws[:, 2:] - 1) * 2 * self.shift  # coordinates run from -1 to 1

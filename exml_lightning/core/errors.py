@@ -8,6 +8,10 @@ class ExmlError(ValueError):
     """
 
 
+class BrokenExpertError(ExmlError):
+    """An expert whose weights or answers are NaN, infinite or always the same; a stream may go on without it."""
+
+
 def one_line(error: Exception) -> str:
     """Put what an error says on one line; its class where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -23,6 +23,7 @@ class Expert(nn.Module):
         task: Task label.
         classifier: Dotted name of the last linear layer within `model`; None if unknown.
         own_format: The input the network expects, to which images are converted; None for `image_format`.
+        file: Where it comes from, for messages.
 
     Raises:
         ExmlError: If images cannot be converted to what the network expects.
@@ -41,8 +42,10 @@ class Expert(nn.Module):
         task: int = 0,
         classifier: str | None = None,
         own_format: ImageFormat | None = None,
+        file: str = "",
     ) -> None:
         super().__init__()
+        self.name = f"expert {experience} ({file})" if file else f"expert {experience}"
         self.model = model
         self.own_format = own_format or image_format
         self.convert = (

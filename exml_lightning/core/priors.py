@@ -86,7 +86,7 @@ class BatchNormStatistics:
         assert isinstance(layer, _BatchNorm)
         assert layer.running_mean is not None
         assert layer.running_var is not None
-        values = inputs[0].transpose(0, 1).flatten(1)  # (channels, the rest)
+        values = inputs[0].float().transpose(0, 1).flatten(1)  # (channels, the rest)
         mean_term = (values.mean(dim=1) - layer.running_mean).square().sum()
         variance_term = (values.var(dim=1, correction=0) - layer.running_var).square().sum()
         self._terms.append(mean_term + variance_term)

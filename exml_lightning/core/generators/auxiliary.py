@@ -8,6 +8,7 @@ from torch import Tensor
 
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.finite import check_logits
 from exml_lightning.core.generators.generator import (
     Generator,
     Progress,
@@ -29,11 +30,16 @@ def label_by_expert(images: Tensor, expert: Expert, progress: Progress = no_prog
 
     Returns:
         The labelled samples.
+
+    Raises:
+        BrokenExpertError: If its answers are NaN or infinite.
     """
     columns = []
     with torch.no_grad():
         for rows in batches(len(images), batch_size):
-            columns.append(expert(images[rows]).argmax(dim=1))
+            logits = expert(images[rows])
+            check_logits(logits, expert, "images that it is to label")
+            columns.append(logits.argmax(dim=1))
             progress(float(len(columns[-1])))
     return to_buffer(images, torch.cat(columns), expert)
 

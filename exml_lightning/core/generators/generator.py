@@ -29,17 +29,19 @@ class Generator(ABC):
     Subclasses are dataclasses: their fields are the settings that a configuration may change.
 
     Attributes:
-        cached: Whether samples take so long that they are worth keeping on disk; only if they depend on nothing but
-            the expert, the settings and the draws.
+        slow: Whether samples take so long that they are worth keeping on disk, and that several processes share the
+            work; only if they depend on nothing but the expert, the settings and the draws.
     """
 
-    cached: ClassVar[bool] = False
+    slow: ClassVar[bool] = False
 
     @abstractmethod
     def generate(
         self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
     ) -> Buffer:
         """Make samples from one expert.
+
+        A `slow` one is called by all processes at once and returns all samples in each; any other is called by one.
 
         Args:
             expert: The frozen expert; samples are made on its device.

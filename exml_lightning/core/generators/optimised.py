@@ -3,15 +3,18 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from exml_lightning.core import priors
+from exml_lightning.core import distributed, priors
 from exml_lightning.core.augmentation import Augmentation
+from exml_lightning.core.errors import BrokenExpertError
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.finite import Counts, FiniteWatch
 from exml_lightning.core.generators.generator import Generator, Progress, batches, require
+from exml_lightning.core.rng import keyed_generator
 
 OutputLoss = Callable[[Tensor, slice], Tensor]
 """What the expert's answers lack: called with logits divided by the temperature and the rows they belong to; returns
@@ -26,12 +29,14 @@ class OptimisedImages(Generator):
         steps: Adam steps an image.
         lr: Learning rate of Adam.
         temperature: Softmax temperature tau; higher asks for larger logits.
-        batch_size: Images optimised together.
+        batch_size: Images optimised together; the share of work that one of several processes takes at a time.
         l2: Weight of the squared L2 norm of the image.
         blur: Weight of the squared distance to the blurred image.
         total_variation: Weight of the squared differences of neighbouring pixels.
         batch_norm: Weight of the distance to the batch-norm statistics of the expert, over all its layers.
         augmentation: Random changes of each image at each step.
+        precision: Of the expert's forward and backward passes: ``32-true``, or ``bf16-mixed``, which is faster on GPUs
+            that have it. It does not follow ``trainer.precision``.
     """
 
     steps: int = 500
@@ -43,8 +48,9 @@ class OptimisedImages(Generator):
     total_variation: float = 0.0
     batch_norm: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
-    cached: ClassVar[bool] = True
+    slow: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"generator steps is {self.steps}: give 1 or more")
@@ -72,6 +78,9 @@ class OptimisedImages(Generator):
     ) -> Tensor:
         """Make images for which a loss on the expert's answers and the priors are small.
 
+        Several processes take batches in turn, and all end with all images. The draws of an image depend on its place
+        alone: neither the number of processes nor the size of a batch changes them.
+
         Args:
             expert: The frozen expert.
             num_samples: How many images.
@@ -81,34 +90,63 @@ class OptimisedImages(Generator):
 
         Returns:
             Normalised images on the expert's device, ``(num_samples, channels, height, width)``.
+
+        Raises:
+            BrokenExpertError: If the expert's answers are NaN or infinite.
         """
-        return torch.cat(
-            [
-                self._optimise(expert, rows, output_loss, generator, progress)
-                for rows in batches(num_samples, self.batch_size)
-            ]
-        )
+        parts = list(batches(num_samples, self.batch_size))
+        images = torch.empty(num_samples, *expert.image_format.shape, device=expert.classes.device)
+        seed = generator.initial_seed()
+
+        def changes(step: int, rows: slice) -> Tensor:
+            return self.augmentation.draw(num_samples, keyed_generator("change images", seed, step))[rows]
+
+        for i, rows in enumerate(parts):
+            noise = torch.randn(rows.stop - rows.start, *expert.image_format.shape, generator=generator)
+            if i % distributed.world_size() == distributed.rank():
+                images[rows] = self._optimise(expert, noise, rows, output_loss, changes, progress)
+        for i, rows in enumerate(parts):
+            distributed.broadcast(images[rows], i % distributed.world_size())
+        return images
 
     def _optimise(
-        self, expert: Expert, rows: slice, output_loss: OutputLoss, generator: torch.Generator, progress: Progress
+        self,
+        expert: Expert,
+        noise: Tensor,
+        rows: slice,
+        output_loss: OutputLoss,
+        changes: Callable[[int, slice], Tensor],
+        progress: Progress,
     ) -> Tensor:
         statistics = priors.BatchNormStatistics(expert.model) if self.batch_norm else None
         low, high = expert.image_format.limits(expert.classes.device)
-        images = torch.randn(rows.stop - rows.start, *expert.image_format.shape, generator=generator).to(low.device)
-        images = images.clamp_(low, high).requires_grad_()
+        images = noise.to(low.device).clamp_(low, high).requires_grad_()
         optimizer = torch.optim.Adam([images], lr=self.lr)
+        watch = FiniteWatch(shared=False)
         with torch.enable_grad(), statistics or nullcontext():
-            for _ in range(self.steps):
-                logits = expert(self.augmentation(images, generator))
+            for step in range(self.steps):
+                changed = self.augmentation.apply(images, changes(step, rows))
+                with torch.autocast(low.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+                    logits = expert(changed)
+                watch.add(step, logits)
+                self._check(watch.look(), expert)
                 # A sum, not a mean: the gradient of an image must not depend on how many are optimised beside it.
-                loss = output_loss(logits / self.temperature, rows) + self._image_loss(images)
+                loss = output_loss(logits.float() / self.temperature, rows) + self._image_loss(images)
                 if statistics is not None:
                     loss = loss + self.batch_norm * len(images) * statistics.pop()
                 (images.grad,) = torch.autograd.grad(loss, [images])
                 optimizer.step()
                 images.data.clamp_(low, high)
                 progress(len(images) / self.steps)
+        self._check(watch.look(wait=True), expert)
         return images.detach()
+
+    def _check(self, counts: Counts | None, expert: Expert) -> None:
+        if counts is not None:
+            raise BrokenExpertError(
+                f"{expert.name} answers NaN or infinity for {counts.broken[0]} of {counts.samples} images in step "
+                f"{counts.step} of making them"
+            )
 
     def _image_loss(self, images: Tensor) -> Tensor:
         weighted = [

@@ -1,0 +1,168 @@
+"""NaN and infinity, noticed while they are young and without making the device wait."""
+
+from collections import deque
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from exml_lightning.core import distributed
+from exml_lightning.core.errors import BrokenExpertError, ExmlError
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.rng import keyed_generator
+
+DELAY = 2
+"""Steps that a GPU may be ahead of the look at its counts."""
+NOISE = 16
+"""Images of noise that `check_answers` shows."""
+SAME = 1e-6
+"""Answers that differ by less, relative to the largest, are the same."""
+
+SMALLER = (
+    "start another run with a smaller learning rate (model.optimizer); the checkpoints of the experiences before it "
+    "are whole"
+)
+
+
+class Counts(NamedTuple):
+    """Samples of one step whose numbers are NaN or infinite.
+
+    Args:
+        step: The step.
+        broken: How many, for each of the tensors that `FiniteWatch.add` was given.
+        samples: Of how many.
+    """
+
+    step: int
+    broken: list[int]
+    samples: int
+
+
+class FiniteWatch:
+    """Counts the samples with NaN or infinity in them, step by step.
+
+    On a GPU a count is looked at `DELAY` steps later, when it has long been there; on a CPU at once.
+
+    Args:
+        shared: Add up the counts of all processes, which must all call `add`.
+    """
+
+    def __init__(self, shared: bool = True) -> None:
+        self._shared = shared
+        self._pending: deque[tuple[int, Tensor, torch.cuda.Event | None, int]] = deque()
+
+    def add(self, step: int, *values: Tensor) -> None:
+        """Count those of a step.
+
+        Args:
+            step: The step.
+            values: Float, each ``(n, ...)`` with a row a sample, of the same ``n``.
+        """
+        rows = [~value.detach().flatten(1).isfinite().all(dim=1) for value in values]
+        counts, samples = torch.stack(rows).sum(dim=1), len(values[0])
+        if self._shared:
+            counts, samples = distributed.add_up(counts), samples * distributed.world_size()
+        event = None
+        if counts.is_cuda:
+            counts = counts.to("cpu", non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+        self._pending.append((step, counts, event, samples))
+
+    def look(self, wait: bool = False) -> Counts | None:
+        """Return the first counts that are not all 0; None if there are none.
+
+        Args:
+            wait: Look at the newest steps, too.
+        """
+        while self._pending and (wait or self._pending[0][2] is None or len(self._pending) > DELAY):
+            step, counts, event, samples = self._pending.popleft()
+            if event is not None:
+                event.synchronize()
+            broken = counts.tolist()
+            if any(broken):
+                self._pending.clear()
+                return Counts(step, broken, samples)
+        return None
+
+    def clear(self) -> None:
+        """Forget what was not looked at."""
+        self._pending.clear()
+
+
+def check_logits(logits: Tensor, expert: Expert, images: str) -> None:
+    """Refuse answers with NaN or infinity in them.
+
+    Args:
+        logits: The expert's, ``(n, classes)``.
+        expert: The expert.
+        images: What it was shown, for the message.
+
+    Raises:
+        BrokenExpertError: Names the expert and says for how many of the images.
+    """
+    broken = int((~logits.isfinite().all(dim=1)).sum())
+    if broken:
+        raise BrokenExpertError(f"{expert.name} answers NaN or infinity for {broken} of {len(logits)} {images}")
+
+
+def check_answers(expert: Expert) -> None:
+    """Show an expert some noise, before work begins.
+
+    Args:
+        expert: The expert.
+
+    Raises:
+        BrokenExpertError: If its answers are NaN or infinite, or the same for all images.
+    """
+    low, high = expert.image_format.limits(expert.classes.device)
+    noise = torch.randn(NOISE, *expert.image_format.shape, generator=keyed_generator("check answers")).to(low.device)
+    with torch.no_grad():
+        logits = expert(noise.clamp_(low, high))
+    check_logits(logits, expert, "images of noise")
+    spread = (logits.amax(dim=0) - logits.amin(dim=0)).max()
+    if spread <= SAME * logits.abs().max():
+        raise BrokenExpertError(
+            f"{expert.name} gives {NOISE} images of noise one and the same answer: it tells nothing"
+        )
+
+
+def check_step(counts: Counts | None, expert: Expert) -> None:
+    """Say what went wrong in a step of distillation.
+
+    Args:
+        counts: Samples with broken answers of the expert and of the ex-model; None if there are none.
+        expert: The expert.
+
+    Raises:
+        BrokenExpertError: If the expert answers NaN or infinity.
+        ExmlError: If only the ex-model does, or its loss is: it has diverged.
+    """
+    if counts is None:
+        return
+    from_expert, from_ex_model = counts.broken
+    where = f"of {counts.samples} samples in step {counts.step} of experience {expert.experience}"
+    if from_expert:
+        raise BrokenExpertError(f"{expert.name} answers NaN or infinity for {from_expert} {where}")
+    raise ExmlError(
+        f"the ex-model diverged while it learned {expert.name}: its answers or its loss are NaN or infinite for "
+        f"{from_ex_model} {where}; {SMALLER}"
+    )
+
+
+def check_weights(network: nn.Module, expert: Expert) -> None:
+    """Refuse weights with NaN or infinity in them.
+
+    Args:
+        network: The ex-model.
+        expert: The expert it learns.
+
+    Raises:
+        ExmlError: If there are any.
+    """
+    broken = sum(int((~parameter.isfinite()).sum()) for parameter in network.parameters())
+    if broken:
+        raise ExmlError(
+            f"the ex-model diverged while it learned {expert.name}: {broken} of its weights are NaN or infinite in "
+            f"experience {expert.experience}; {SMALLER}"
+        )

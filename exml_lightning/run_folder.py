@@ -1,0 +1,52 @@
+"""`RunFolder`: the run folder belongs to one fit at a time; `config.yaml`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.files import PARTS, lock_folder, remove_parts, write_text
+
+
+class RunFolder(SaveConfigCallback):
+    """Takes the run folder once all checks are passed: locks it, tidies it and writes ``config.yaml``; a fit only."""
+
+    _lock: int | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Wait: a checkpoint may still turn out to be of other settings."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the folder, whatever folder a logger may have.
+
+        Raises:
+            ExmlError: If another process is at work in it, or it cannot be written to.
+        """
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ExmlError(
+                f"{folder} cannot be made ({error.strerror}): name another folder with --trainer.default_root_dir DIR"
+            ) from error
+        self._lock = lock_folder(folder)
+        remove_parts(folder, f"**/{PARTS}")
+        write_text(folder / self.config_filename, self.parser.dump(self.config, skip_none=False))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let the folder go."""
+        self._unlock()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> Any:
+        """Let the folder go."""
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None

@@ -15,6 +15,8 @@ from exml_lightning.callbacks.progress import StageProgressBar
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, read_manifest, write_manifest
+from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, check_installed, plan_noise
+from exml_lightning.experts.private_training import PoissonLoader, PrivateExpertModule, check_network, check_trainer
 from exml_lightning.experts.recipe import ADVICE, EpochCheckpoint, EpochLoader, ExpertModule, ExpertRecipe
 from exml_lightning.experts.weights import load_weights, save_weights, sha256
 from exml_lightning.models import Architecture, last_linear, probe
@@ -28,7 +30,11 @@ INITIAL = "initial.safetensors"
 
 
 def train_experts(
-    stream: "ExpertStream", recipe: ExpertRecipe, make_trainer: MakeTrainer, limit: int | None = None
+    stream: "ExpertStream",
+    recipe: ExpertRecipe,
+    make_trainer: MakeTrainer,
+    limit: int | None = None,
+    privacy: PrivacySettings | None = None,
 ) -> Manifest:
     """Train the experts of a scenario that are not there yet, from one saved initial model.
 
@@ -40,13 +46,14 @@ def train_experts(
         recipe: How to train.
         make_trainer: Makes a Lightning trainer from keyword arguments.
         limit: Train the first experts of the stream only, so many; None for all.
+        privacy: Train by DP-SGD, if it has an epsilon.
 
     Returns:
         The manifest of all experts that are there.
 
     Raises:
         ExmlError: If data are missing, the folder holds experts of another scenario or recipe, the network does not
-            suit the scenario, or the scenario learns the experts of another.
+            suit the scenario or cannot be trained so, or the scenario learns the experts of another.
     """
     if stream.scenario.experts_of is not None:
         raise ExmlError(
@@ -59,8 +66,14 @@ def train_experts(
     architecture = Architecture.from_config(recipe.architecture).with_classes(len(names))
     blank = architecture.skeleton().build()
     _check_network(blank, architecture, stream)
+    if privacy is not None and privacy.epsilon is None:
+        privacy = None
+    if privacy is not None:
+        check_installed()
+        check_trainer(make_trainer(callbacks=[], logger=False))
+        check_network(architecture.skeleton().build(), dataset.image_format.shape, _network_name(architecture))
     wanted = [
-        _entry(k, recipe, architecture, last_linear(blank), stream, experience.classes, experience.task)
+        _entry(k, recipe, privacy, architecture, last_linear(blank), stream, experience.classes, experience.task)
         for k, experience in enumerate(stream.experiences)
     ]
     listed = dict(enumerate(read_manifest(folder).experts)) if (folder / FILE_NAME).is_file() else {}
@@ -70,6 +83,8 @@ def train_experts(
     for k in asked:
         if k in done:
             print(f"expert {k + 1}/{len(wanted)} is done: {folder / wanted[k].file}")
+        elif k in listed and privacy is not None:
+            print(f"{folder / wanted[k].file} is lost; if it was given away, its epsilon counts beside the new one's")
     if not pending:
         return replace(empty, experts=tuple(done[k] for k in sorted(done)))
 
@@ -82,8 +97,11 @@ def train_experts(
                 raise ExmlError(f"{initial} is the initial model of another run: {ADVICE}")
     stream.prepare_data()
     originals = stream.scenario.train_images(stream.root, stream.experiences)
+    plans: dict[int, NoisePlan] = {}
     for k in pending:
-        originals[k]  # raises for an expert without images
+        images = originals[k]  # raises for an expert without images
+        if privacy is not None:
+            plans[k] = plan_noise(privacy, recipe, len(images), f"expert {k}")
     test = dataset.load(stream.root, train=False)
     if not initial.is_file():
         save_weights(network, initial)
@@ -101,16 +119,18 @@ def train_experts(
             ],
             logger=False,
         )
-        module = ExpertModule(network, recipe, (stream.seed, "expert", k), str(wanted[k]))
-        loader = EpochLoader(module, originals[k], dataset.image_format)
+        key, description = (stream.seed, "expert", k), str(wanted[k])
+        module, loader = _training(network, recipe, key, description, originals[k], dataset.image_format, plans.get(k))
         trainer.fit(module, train_dataloaders=loader, ckpt_path=str(checkpoint) if checkpoint.is_file() else None)
         accuracy = _accuracy(network.to(trainer.strategy.root_device), test, wanted[k], dataset.image_format)
         known = "has no test images of its classes: accuracy null"
         if accuracy is not None:
             known = f"knows its own classes with {100 * accuracy:.2f} % accuracy"
-        print(f"expert {k + 1}/{len(wanted)} {known}")
+        spent = plans[k].spent(trainer.global_step) if k in plans else None
+        cost = f"; epsilon {spent.epsilon:.2f}, delta {spent.delta:.1e}" if spent else ""
+        print(f"expert {k + 1}/{len(wanted)} {known}{cost}")
         digest = save_weights(network, folder / wanted[k].file)
-        done[k] = replace(wanted[k], sha256=digest, accuracy=accuracy)
+        done[k] = replace(wanted[k], sha256=digest, accuracy=accuracy, privacy=spent)
         listed = {**listed, **done}
         together = [listed[j] for j in range(len(listed)) if all(i in listed for i in range(j + 1))]
         write_manifest(replace(empty, experts=tuple(together)), folder)
@@ -127,9 +147,30 @@ def _what_is_trained(title: str, trainer: Trainer) -> str:
     return f"{title}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
 
+def _training(
+    network: nn.Module,
+    recipe: ExpertRecipe,
+    key: tuple[int | str, ...],
+    description: str,
+    images: LabelledImages,
+    image_format: ImageFormat,
+    plan: NoisePlan | None,
+) -> tuple[ExpertModule, EpochLoader]:
+    """Make what a trainer fits: by DP-SGD if there is a plan."""
+    if plan is None:
+        module = ExpertModule(network, recipe, key, description)
+        return module, EpochLoader(module, images, image_format)
+    private = PrivateExpertModule(network, recipe, key, description, plan)
+    return private, PoissonLoader(private, images, image_format)
+
+
+def _network_name(architecture: Architecture) -> str:
+    return f"experts.architecture {architecture.class_path}"
+
+
 def _check_network(network: nn.Module, architecture: Architecture, stream: "ExpertStream") -> None:
     """Refuse a network that does not take the images of the scenario, or has not one unit for each class."""
-    dataset, name = stream.scenario.dataset, f"experts.architecture {architecture.class_path}"
+    dataset, name = stream.scenario.dataset, _network_name(architecture)
     units = probe(network, dataset.image_format.shape, name)
     if units != len(dataset.class_names):
         raise ExmlError(
@@ -140,6 +181,7 @@ def _check_network(network: nn.Module, architecture: Architecture, stream: "Expe
 def _entry(
     k: int,
     recipe: ExpertRecipe,
+    privacy: PrivacySettings | None,
     architecture: Architecture,
     classifier: str | None,
     stream: "ExpertStream",
@@ -148,6 +190,7 @@ def _entry(
 ) -> ExpertEntry:
     names = stream.scenario.dataset.class_names
     settings = {key: value for key, value in asdict(recipe).items() if key != "architecture"}
+    secret = {} if privacy is None else {"privacy": asdict(privacy), "noise": "secret, so not reproducible"}
     skeleton = architecture.skeleton()
     pretrained = {key: value for key, value in architecture.init_args.items() if skeleton.init_args[key] != value}
     return ExpertEntry(
@@ -158,7 +201,7 @@ def _entry(
         outputs=tuple(classes),
         task=task,
         classifier=classifier,
-        training={**settings, **pretrained, "seed": stream.seed, "initial": INITIAL},
+        training={**settings, **pretrained, **secret, "seed": stream.seed, "initial": INITIAL},
     )
 
 

@@ -198,6 +198,14 @@ def test_slim_resnet18_takes_images_of_several_sizes_and_learns(size):
     assert network.stages(network.stem(torch.zeros(1, 3, size, size))).shape == (1, 32, size // 8, size // 8)
 
 
+def test_slim_resnet18_with_group_norm_has_as_many_parameters_and_looks_at_each_image_alone():
+    network = SlimResNet18(3, width=4, norm="group")
+    assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in SlimResNet18(3, 4).parameters())
+    assert not [*network.buffers()]
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network(images)[1:2], network(images[1:2]))
+
+
 def test_mobilenet_is_torchvisions_with_a_head_of_dropout_and_one_layer():
     network = Architecture("exml_lightning.models.MobileNetV2").with_classes(50).build()
     dropout, linear = network.classifier

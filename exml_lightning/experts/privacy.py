@@ -1,0 +1,129 @@
+"""Differential privacy of an expert: the settings, the noise they ask for, what was spent (docs/privacy.md)."""
+
+import math
+import warnings
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.experts.manifest import PrivacySpent
+from exml_lightning.experts.recipe import ExpertRecipe
+
+MECHANISM = "rdp"
+"""Opacus's accountant by Renyi divergences (Mironov et al. 2019): a proven bound that holds for any amount of noise."""
+
+
+@dataclass(frozen=True)
+class PrivacySettings:
+    """Differential privacy of the experts that `exml experts` trains, by DP-SGD (Abadi et al. 2016).
+
+    Two training sets that differ in one image give the same expert but for a factor exp(epsilon) in probability and an
+    exception of probability delta.
+
+    Args:
+        epsilon: What each expert may spend; None trains without privacy. Needs the extra ``privacy``.
+        delta: What each expert may spend, below 1 / n for n training images; None for 1 / (10 n).
+        max_grad_norm: Norm to which the gradient of each image is clipped.
+    """
+
+    epsilon: float | None = None
+    delta: float | None = None
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("epsilon", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ExmlError(f"privacy.{name} is {value}: give a number greater than 0")
+        if self.delta is not None and not 0 < self.delta < 1:
+            raise ExmlError(f"privacy.delta is {self.delta}: give a probability, far below 1 / number of images")
+        if self.epsilon is None and (self.delta is not None or self.max_grad_norm != 1):
+            raise ExmlError("privacy.epsilon is null, so experts would not be private: give it, or no privacy.* at all")
+
+
+@dataclass(frozen=True)
+class NoisePlan:
+    """How the steps of one expert are made private.
+
+    Args:
+        images: Training images.
+        batch_size: Images a step, in expectation; at most `images`.
+        noise_multiplier: Standard deviation of the noise on the sum of clipped gradients, divided by `max_grad_norm`.
+        max_grad_norm: Norm to which the gradient of each image is clipped.
+        delta: The delta that `spent` is for.
+    """
+
+    images: int
+    batch_size: int
+    noise_multiplier: float
+    max_grad_norm: float
+    delta: float
+
+    @property
+    def sample_rate(self) -> float:
+        """Probability that an image takes part in a step, whatever the others do (Poisson sampling)."""
+        return self.batch_size / self.images
+
+    def spent(self, steps: int) -> PrivacySpent:
+        """Ask the accountant what so many steps have spent."""
+        from opacus.accountants import create_accountant
+
+        accountant = create_accountant(MECHANISM)
+        accountant.history = [(self.noise_multiplier, self.sample_rate, steps)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that more orders could give a lower bound
+            return PrivacySpent(float(accountant.get_epsilon(self.delta)), self.delta)
+
+
+def check_installed() -> None:
+    """Refuse to train privately without Opacus.
+
+    Raises:
+        ExmlError: Says how to install it.
+    """
+    if find_spec("opacus") is None:
+        raise ExmlError(
+            "privacy.epsilon needs Opacus, which is not installed: pip install 'exml-lightning[privacy]' "
+            "(in a clone: pip install -e '.[privacy]')"
+        )
+
+
+def plan_noise(settings: PrivacySettings, recipe: ExpertRecipe, images: int, name: str) -> NoisePlan:
+    """Find the noise that spends `settings.epsilon` over all steps of a recipe, and no more.
+
+    Args:
+        settings: With an epsilon.
+        recipe: Its epochs are of ``ceil(images / batch_size)`` steps each.
+        images: Number of training images; taken as public.
+        name: What to call the expert in an error.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ExmlError: If delta is so large that it protects no one, or no noise is enough.
+    """
+    from opacus.accountants.utils import get_noise_multiplier
+
+    delta = 1 / (10 * images) if settings.delta is None else settings.delta
+    if delta >= 1 / images:
+        raise ExmlError(
+            f"privacy.delta is {delta}, but {name} has {images} training images: give less than 1/{images}, "
+            "or publishing one of them outright would be allowed"
+        )
+    batch_size = min(recipe.batch_size, images)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            noise = get_noise_multiplier(
+                target_epsilon=settings.epsilon,
+                target_delta=delta,
+                sample_rate=batch_size / images,
+                steps=recipe.epochs * math.ceil(images / batch_size),
+                accountant=MECHANISM,
+            )
+    except ValueError as error:
+        raise ExmlError(
+            f"privacy.epsilon {settings.epsilon} is too low for any noise on {name} ({error}): give more"
+        ) from error
+    return NoisePlan(images, batch_size, float(noise), settings.max_grad_norm, delta)

@@ -1,0 +1,145 @@
+import math
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.images import ImageFormat
+from exml_lightning.experts import ExpertEntry, Manifest, read_manifest, write_manifest
+from exml_lightning.experts.manifest import PrivacySpent
+from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, plan_noise
+from exml_lightning.experts.recipe import ExpertRecipe
+from exml_lightning.models import Architecture
+
+RECIPE = ExpertRecipe(epochs=50, batch_size=32)
+
+
+def normal_cdf(x: float) -> float:
+    return math.erfc(-x / math.sqrt(2)) / 2
+
+
+def test_epsilon_of_steps_on_all_images_is_that_of_one_gaussian():
+    noise, steps, delta = 20.0, 100, 1e-3
+    epsilon = NoisePlan(50, 50, noise, 1.0, delta).spent(steps).epsilon
+    # so many Gaussian mechanisms are one with mean sqrt(steps) / noise (Balle and Wang 2018, Theorem 8, is exact)
+    mean = math.sqrt(steps) / noise
+
+    def exact_delta(e: float) -> float:
+        return normal_cdf(mean / 2 - e / mean) - math.exp(e) * normal_cdf(-mean / 2 - e / mean)
+
+    assert exact_delta(epsilon) < delta < exact_delta(0.8 * epsilon)
+    # and its Renyi divergence is order * mean^2 / 2, from which epsilon follows (Canonne et al. 2020, Proposition 12)
+    orders = [1 + x / 10 for x in range(1, 500)]
+    bounds = [a * mean**2 / 2 + math.log1p(-1 / a) - (math.log(delta) + math.log(a)) / (a - 1) for a in orders]
+    assert epsilon == pytest.approx(min(bounds), rel=1e-3)
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 1.0, 3.0])
+def test_epsilon_of_sampled_steps_is_the_closed_form_of_whole_orders(epsilon):
+    plan = plan_noise(PrivacySettings(epsilon), RECIPE, 290, "expert 0")
+    assert (plan.batch_size, plan.sample_rate, plan.delta) == (32, 32 / 290, 1 / 2900)
+    steps, q, s = 50 * 10, 32 / 290, plan.noise_multiplier  # ten steps of 32 for 290 images
+
+    def closed_form(a: int) -> float:  # Mironov, Talwar and Zhang 2019, Section 3.3
+        terms = [
+            math.comb(a, k) * (1 - q) ** (a - k) * q**k * math.exp((k * k - k) / (2 * s * s)) for k in range(a + 1)
+        ]
+        return steps * math.log(sum(terms)) / (a - 1)
+
+    bound = min(
+        closed_form(a) + math.log1p(-1 / a) - (math.log(plan.delta) + math.log(a)) / (a - 1) for a in range(2, 40)
+    )
+    spent = plan.spent(steps)
+    assert spent.delta == 1 / 2900
+    assert spent.epsilon <= bound + 1e-9  # orders between the whole ones can only lower it
+    assert spent.epsilon == pytest.approx(bound, rel=0.02)
+    # the noise is no more than it takes
+    assert epsilon - 0.011 < spent.epsilon <= epsilon
+    assert replace(plan, noise_multiplier=0.98 * s).spent(steps).epsilon > epsilon
+    assert plan.spent(steps // 2).epsilon < spent.epsilon < plan.spent(steps + 10).epsilon
+
+
+def test_another_accountant_finds_no_more_spent():
+    from opacus.accountants import create_accountant
+
+    plan = plan_noise(PrivacySettings(3.0), RECIPE, 290, "expert 0")
+    tight = create_accountant("prv")  # numerical, by Fourier transforms of the privacy loss (Gopi et al. 2021)
+    tight.history = [(plan.noise_multiplier, plan.sample_rate, 500)]
+    spent = plan.spent(500).epsilon
+    assert 0.8 * spent < tight.get_epsilon(plan.delta) < spent
+
+
+def test_a_batch_larger_than_the_set_is_the_whole_set():
+    plan = plan_noise(PrivacySettings(8.0), RECIPE, 20, "expert 0")
+    assert (plan.batch_size, plan.sample_rate) == (20, 1)
+    assert 7.98 < plan.spent(50).epsilon <= 8  # one step an epoch
+
+
+def test_delta_is_kept_below_one_of_the_images():
+    assert plan_noise(PrivacySettings(1.0, delta=1e-5), RECIPE, 290, "expert 2").delta == 1e-5
+    with pytest.raises(ExmlError, match=r"privacy\.delta is 0\.01, but expert 2 has 100 training images"):
+        plan_noise(PrivacySettings(8.0, delta=0.01), RECIPE, 100, "expert 2")
+
+
+def test_an_epsilon_that_no_noise_gives_is_refused():
+    with pytest.raises(ExmlError, match=r"privacy\.epsilon 0\.001 is too low for any noise on expert 2"):
+        plan_noise(PrivacySettings(0.001), RECIPE, 290, "expert 2")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epsilon": 0.0}, r"privacy\.epsilon is 0\.0"),
+        ({"epsilon": math.inf}, r"privacy\.epsilon is inf"),
+        ({"epsilon": math.nan}, r"privacy\.epsilon is nan"),
+        ({"epsilon": 1.0, "delta": 0.0}, r"privacy\.delta is 0\.0"),
+        ({"epsilon": 1.0, "delta": 1.0}, r"privacy\.delta is 1\.0"),
+        ({"epsilon": 1.0, "max_grad_norm": 0.0}, r"privacy\.max_grad_norm is 0\.0"),
+        ({"delta": 1e-5}, r"privacy\.epsilon is null"),
+        ({"max_grad_norm": 0.5}, r"privacy\.epsilon is null"),
+    ],
+)
+def test_impossible_settings_are_refused(wrong, message):
+    with pytest.raises(ExmlError, match=message):
+        PrivacySettings(**wrong)
+
+
+ENTRY = ExpertEntry(
+    file="expert_0.safetensors",
+    sha256="00" * 32,
+    architecture=Architecture("exml_lightning.models.LeNet5", {"num_classes": 3}),
+    classes=("ant",),
+    outputs=(0,),
+    privacy=PrivacySpent(7.99, 1e-5),
+)
+OTHER = replace(ENTRY, file="expert_1.safetensors", sha256="11" * 32, classes=("bee",), outputs=(1,), privacy=None)
+MANIFEST = Manifest("tiny", 0, ("ant", "bee"), ImageFormat((1, 32, 32), (0.1,), (0.3,)), (ENTRY, OTHER))
+
+
+def test_the_manifest_says_what_was_spent(tmp_path):
+    write_manifest(MANIFEST, tmp_path)
+    assert read_manifest(tmp_path) == MANIFEST
+    raw = yaml.safe_load((tmp_path / "manifest.yaml").read_text())
+    assert [entry["privacy"] for entry in raw["experts"]] == [{"epsilon": 7.99, "delta": 1e-5}, None]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"epsilon": 8}, r"experts\[0\]\.privacy\.delta is missing"),
+        ({"epsilon": -1, "delta": 0}, r"experts\[0\]\.privacy\.epsilon must be a number from 0"),
+        ({"epsilon": 1, "delta": 2}, r"experts\[0\]\.privacy\.delta must be a number from 0 to 1"),
+        ({"epsilon": "8", "delta": 0}, r"experts\[0\]\.privacy\.epsilon must be a number"),
+        ({"epsilon": 8, "delta": 0, "sigma": 1}, r"experts\[0\]\.privacy has unknown keys"),
+        (8, r"experts\[0\]\.privacy must be a mapping"),
+    ],
+)
+def test_a_manifest_that_says_it_wrongly_is_refused(tmp_path, said, message):
+    write_manifest(MANIFEST, tmp_path)
+    path = tmp_path / "manifest.yaml"
+    raw = yaml.safe_load(path.read_text())
+    raw["experts"][0]["privacy"] = said
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(ExmlError, match=message):
+        read_manifest(tmp_path)

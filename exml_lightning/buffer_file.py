@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from exml_lightning import fields as check
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.files import write_whole
+from exml_lightning.regular_file import check_regular
 
 FORMAT = "exml buffer 1"
 DTYPES = {"images": torch.float32, "labels": torch.int64, "tasks": torch.int64, "experiences": torch.int64}
@@ -66,37 +68,44 @@ def read_buffer(path: Path) -> BufferFile:
         ExmlError: If the file is missing, cut off, or not a buffer file; names it and what is wrong.
     """
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError as error:
         raise ExmlError(f"{path} is missing") from error
-    except (SafetensorError, OSError) as error:
-        raise ExmlError(f"{path} cannot be read as a buffer file: {one_line(error)[:200]}") from error
+    except Exception as error:  # the library raises almost anything for a broken file
+        why = check.printable(one_line(error), 200)
+        raise ExmlError(f"{path} cannot be read as a buffer file: {why}") from error
     try:
         if metadata.get("format") != FORMAT:
             raise ExmlError(f"its metadata must have format {FORMAT!r}")
-        image_format = json.loads(metadata["input"])
+        images = check.image_format(_json(metadata, "input"), "input")
         content = BufferFile(
             _samples(tensors),
-            tuple(str(name) for name in json.loads(metadata["class_names"])),
-            ImageFormat(
-                tuple(image_format["shape"]),
-                tuple(image_format["mean"]),
-                tuple(image_format["std"]),
-            ),
-            dict(json.loads(metadata.get("about", "{}"))),
+            check.names(_json(metadata, "class_names"), "class_names"),
+            images,
+            check.mapping(check.plain(_json({"about": "{}", **metadata}, "about"), "about"), "about"),
         )
         _check(content)
-    except (ExmlError, KeyError, TypeError, ValueError) as error:
-        what = f"its metadata lacks {error}" if isinstance(error, KeyError) else error
-        raise ExmlError(f"{path} is not a buffer file as docs/buffer_file.md describes it: {what}") from error
+    except ExmlError as error:
+        raise ExmlError(f"{path} is not a buffer file as docs/buffer_file.md describes it: {error}") from error
     return content
+
+
+def _json(metadata: dict[str, str], key: str) -> object:
+    if key not in metadata:
+        raise ExmlError(f"its metadata lacks {key!r}")
+    try:
+        value: object = json.loads(metadata[key])
+    except (ValueError, RecursionError) as error:
+        raise ExmlError(f"{key} in its metadata is not JSON: {one_line(error)[:100]}") from error
+    return value
 
 
 def _samples(tensors: dict[str, Tensor]) -> Buffer:
     if tensors.keys() != DTYPES.keys():
-        raise ExmlError(f"it holds {sorted(tensors)}, and must hold {sorted(DTYPES)}")
+        raise ExmlError(f"it holds [{check.shown(sorted(tensors))}], and must hold {sorted(DTYPES)}")
     for name, dtype in DTYPES.items():
         dims = 4 if name == "images" else 1
         if tensors[name].dtype != dtype or tensors[name].ndim != dims:
@@ -123,3 +132,6 @@ def _check(content: BufferFile) -> None:
         )
     if int(samples.labels.min()) < 0 or int(samples.labels.max()) >= len(content.class_names):
         raise ExmlError(f"its labels must be 0 to {len(content.class_names) - 1}, places in its class_names")
+    for name, column in {"tasks": samples.tasks, "experiences": samples.experiences}.items():
+        if int(column.min()) < 0 or int(column.max()) > check.MAX_WHOLE:
+            raise ExmlError(f"its {name} must be 0 to {check.MAX_WHOLE}")

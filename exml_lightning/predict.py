@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as transforms
@@ -20,9 +19,11 @@ from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.experts import Manifest, load_expert, read_manifest
 from exml_lightning.experts.manifest import FILE_NAME
 from exml_lightning.files import write_whole
-from exml_lightning.image_files import image_files, image_pixels
+from exml_lightning.image_files import image_files, image_pixels, open_image
 
 log = logging.getLogger(__name__)
+LONGEST = 16
+"""How many times too long an image may be to be resized whole."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ def _batches(
 
 def _read(file: str, shape: tuple[int, int, int]) -> Tensor | str:
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             return fit_image(image_pixels(image), shape)
     except Exception as error:  # decoders of broken files raise almost anything
         return one_line(error)
@@ -197,6 +198,11 @@ def fit_image(pixels: Tensor, shape: tuple[int, int, int]) -> Tensor:
         uint8 of that shape.
     """
     channels, height, width = shape
+    high, wide = pixels.shape[1:]
+    # All but the middle of a long strip is cropped away in any case: made as high as the shape, it would be too long.
+    pixels = transforms.center_crop(
+        pixels, [min(high, LONGEST * -(-wide * height // width)), min(wide, LONGEST * -(-high * width // height))]
+    )
     high, wide = pixels.shape[1:]
     if height * wide >= width * high:  # it is the wider one: heights are made equal
         size = [height, max(width, wide * height // high)]

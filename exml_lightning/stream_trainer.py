@@ -10,8 +10,8 @@ from lightning import LightningDataModule, LightningModule, Trainer
 class StreamTrainer(Trainer):
     """Where and how it runs (Lightning's Trainer).
 
-    The methods are Lightning's, but that no checkpoint is ever unpickled (`weights_only` is always true); their docstrings
-    are the help of the command line.
+    The methods are Lightning's, but that no checkpoint is ever unpickled (`weights_only` is always true). Their
+    docstrings are the help of the command line.
     """
 
     def fit(

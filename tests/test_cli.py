@@ -374,7 +374,7 @@ def test_a_second_run_does_not_overwrite_the_first(small_run, tmp_path, capsys):
     main(small_run())
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     line = refused(small_run(), capsys)
-    assert "already holds a run: continue it with --ckpt_path last" in line
+    assert "already holds a finished run: learn more experts with --ckpt_path last" in line
     assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
 
 
@@ -410,7 +410,7 @@ def test_another_logger_leaves_the_run_folder_complete_and_guarded(small_run, tm
     main([*small_run(), *logger])
     assert (tmp_path / "run" / "config.yaml").is_file()
     assert list((tmp_path / "logs").rglob("metrics.csv"))
-    assert "already holds a run" in refused([*small_run(), *logger], capsys)
+    assert "already holds a finished run" in refused([*small_run(), *logger], capsys)
 
 
 def test_a_run_folder_that_is_a_file_is_named(small_run, tmp_path, capsys):

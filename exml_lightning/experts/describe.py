@@ -13,12 +13,13 @@ from exml_lightning.experts.manifest import (
     FILE_NAME,
     ExpertEntry,
     Manifest,
-    check_experts,
+    check_manifest,
     read_manifest,
     write_manifest,
 )
 from exml_lightning.experts.weights import load_expert, sha256
 from exml_lightning.models import Architecture, last_linear, probe
+from exml_lightning.models.origin import check_origin
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 """Of the files that are taken for weights where none are named."""
@@ -105,6 +106,7 @@ def add_experts(folder: Path, new: NewExperts) -> Described:
     """
     if not folder.is_dir():
         raise ExmlError(f"{folder} is not a folder: make it and put the weight files there")
+    check_origin(new.architecture, folder)
     old = read_manifest(folder) if (folder / FILE_NAME).is_file() else None
     if old is not None and new.scenario not in (None, old.scenario):
         raise ExmlError(f"{folder / FILE_NAME} is of scenario {old.scenario}: leave out --scenario {new.scenario}")
@@ -135,7 +137,7 @@ def add_experts(folder: Path, new: NewExperts) -> Described:
     scenario = old.scenario if old else new.scenario or folder.resolve().name
     manifest = Manifest(scenario, old.run if old else None, tuple(names), stream, tuple(entries))
     before = len(old.experts) if old else 0
-    check_experts(entries)
+    check_manifest(manifest)
     for index in range(before, len(entries)):
         _check_loads(folder, manifest, index, new)
     if len(entries) > before:

@@ -1,21 +1,37 @@
 """`manifest.yaml`: what a folder of experts says about each of them (docs/manifest.md)."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
-from exml_lightning.core.errors import ExmlError, one_line
+from exml_lightning import fields as check
+from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.experts.yaml_file import read_yaml
 from exml_lightning.files import write_text
 from exml_lightning.models.architecture import Architecture
+from exml_lightning.models.origin import check_origin
 
-T = TypeVar("T")
 FILE_NAME = "manifest.yaml"
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PrivacySpent:
+    """The differential privacy of an expert towards each of its training images (docs/privacy.md).
+
+    Args:
+        epsilon: 0 or more.
+        delta: 0 to 1.
+    """
+
+    epsilon: float
+    delta: float
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,7 @@ class ExpertEntry:
         classifier: Dotted name of its last linear layer within the network; None if unknown.
         accuracy: On its own classes, a fraction; None if unknown.
         training: How it was trained, for people and to tell whether to train it again.
+        privacy: What training it has spent; None if nothing is known of its privacy.
     """
 
     file: str
@@ -45,6 +62,7 @@ class ExpertEntry:
     classifier: str | None = None
     accuracy: float | None = None
     training: dict[str, Any] = field(default_factory=dict)
+    privacy: PrivacySpent | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +85,8 @@ class Manifest:
 
     def classes_of(self, index: int) -> list[int]:
         """Return the class indices that an expert knows, in the order of its outputs."""
-        return [self.class_names.index(name) for name in self.experts[index].classes]
+        places = {name: place for place, name in enumerate(self.class_names)}
+        return [places[name] for name in self.experts[index].classes]
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
@@ -78,8 +97,20 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     write_text(folder / FILE_NAME, text)
 
 
+def check_manifest(manifest: Manifest) -> None:
+    """Refuse what `read_manifest` would refuse to read back.
+
+    Args:
+        manifest: What is to be written.
+
+    Raises:
+        ExmlError: Names the key.
+    """
+    _parse({"format": FORMAT, **_plain(asdict(manifest))})
+
+
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check ``manifest.yaml``. The weights are not looked at.
+    """Read and check ``manifest.yaml``. The weights are not looked at, and nothing that it names is imported.
 
     Args:
         folder: A folder of experts.
@@ -91,38 +122,43 @@ def read_manifest(folder: Path) -> Manifest:
         ExmlError: If the file is missing or anything in it is not as it should be; names the file and the key.
     """
     path = folder / FILE_NAME
+    if not path.exists():
+        raise ExmlError(f"{path} is missing: there are no experts in this folder")
+    raw = read_yaml(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ExmlError(f"{path} is missing: there are no experts in this folder") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ExmlError(f"{path} is not YAML: {one_line(error)}") from error
-    try:
-        return _parse(raw)
-    except (ExmlError, TypeError, ValueError) as error:
+        manifest = _parse(raw)
+        for class_path in sorted({expert.architecture.class_path for expert in manifest.experts}):
+            check_origin(class_path, folder)
+    except ExmlError as error:
         raise ExmlError(f"{path}: {error}") from error
+    return manifest
 
 
 def _parse(raw: object) -> Manifest:
-    values = _mapping(raw, "the file")
+    values = check.mapping(raw, "the file")
     if values.pop("format", None) != FORMAT:
         raise ExmlError(f"format must be {FORMAT}")
-    _only(values, [f.name for f in fields(Manifest)], "the file")
+    check.only(values, [f.name for f in fields(Manifest)], "the file")
     manifest = Manifest(
-        scenario=str(_need(values, "scenario")),
-        run=_optional(values, "run", int, "the file"),
-        class_names=_names(_need(values, "class_names"), "class_names"),
-        input=_image_format(_need(values, "input"), "input"),
+        scenario=check.folder_name(check.need(values, "scenario"), "scenario"),
+        run=None if values.get("run") is None else check.whole(values["run"], "run"),
+        class_names=check.names(check.need(values, "class_names"), "class_names"),
+        input=check.image_format(check.need(values, "input"), "input"),
         experts=tuple(
-            _parse_expert(entry, f"experts[{i}]") for i, entry in enumerate(_list(_need(values, "experts"), "experts"))
+            _parse_expert(entry, f"experts[{i}]")
+            for i, entry in enumerate(check.items(check.need(values, "experts"), "experts"))
         ),
     )
     if not manifest.experts:
         raise ExmlError("experts is empty")
+    known = set(manifest.class_names)
     for i, expert in enumerate(manifest.experts):
-        unknown = [name for name in expert.classes if name not in manifest.class_names]
+        unknown = [name for name in expert.classes if name not in known]
         if unknown:
-            raise ExmlError(f"experts[{i}].classes: {unknown} is not in class_names {list(manifest.class_names)}")
+            raise ExmlError(
+                f"experts[{i}].classes: [{check.shown(unknown)}] is not in class_names "
+                f"[{check.shown(manifest.class_names)}]"
+            )
     check_experts(manifest.experts)
     return manifest
 
@@ -147,18 +183,17 @@ def check_experts(experts: Sequence[ExpertEntry]) -> None:
                 f"one class has two names: {other!r} in {_files(experts, other)}, {name!r} in {_files(experts, name)}; "
                 "give it one name (or, if they are two classes, names that differ in more than case, spaces, - and _)"
             )
-    for i, expert in enumerate(experts):
-        for other_expert in experts[:i]:
-            if (expert.sha256, expert.task) != (other_expert.sha256, other_expert.task):
-                continue
-            if dict(zip(expert.outputs, expert.classes, strict=True)) != dict(
-                zip(other_expert.outputs, other_expert.classes, strict=True)
-            ):
-                raise ExmlError(
-                    f"{other_expert.file} and {expert.file} hold the same weights (sha256) but are said to know "
-                    f"{list(other_expert.classes)} and {list(expert.classes)}: correct one of them, or give them "
-                    "different tasks if each is a head of a multi-task model"
-                )
+    heads: dict[tuple[str, int], ExpertEntry] = {}
+    for expert in experts:
+        first = heads.setdefault((expert.sha256, expert.task), expert)
+        if dict(zip(expert.outputs, expert.classes, strict=True)) != dict(
+            zip(first.outputs, first.classes, strict=True)
+        ):
+            raise ExmlError(
+                f"{first.file} and {expert.file} hold the same weights (sha256) but are said to know "
+                f"[{check.shown(first.classes)}] and [{check.shown(expert.classes)}]: correct one of them, or give "
+                "them different tasks if each is a head of a multi-task model"
+            )
 
 
 def tasks_of(experts: Sequence[ExpertEntry]) -> dict[str, int]:
@@ -189,98 +224,65 @@ def tasks_of(experts: Sequence[ExpertEntry]) -> dict[str, int]:
 
 def _bare(name: str) -> str:
     """What is left of a class name without case and separators; between digits, and before a number, they count."""
-    name = re.sub(r"(?<=[^\W\d_])[\s_-]+|[\s_-]+(?=[^\W\d_])", "", name.strip().casefold())
+    name = re.sub(r"(?<=[^\W\d_])[\s_-]+|(?<![\s_-])[\s_-]+(?=[^\W\d_])", "", name.strip().casefold())
     return re.sub(r"(?<=\d)[\s_-]+(?=\d)", " ", name)
 
 
 def _files(experts: Sequence[ExpertEntry], name: str) -> str:
-    return ", ".join(dict.fromkeys(expert.file for expert in experts if name in expert.classes))
+    return ", ".join(list(dict.fromkeys(expert.file for expert in experts if name in expert.classes))[: check.SHOWN])
 
 
 def _parse_expert(raw: object, where: str) -> ExpertEntry:
-    values = _mapping(raw, where)
-    _only(values, [f.name for f in fields(ExpertEntry)], where)
-    architecture = _mapping(_need(values, "architecture", where), f"{where}.architecture")
-    _only(architecture, ["class_path", "init_args"], f"{where}.architecture")
-    classes = _names(_need(values, "classes", where), f"{where}.classes")
-    outputs = tuple(int(unit) for unit in _list(_need(values, "outputs", where), f"{where}.outputs"))
+    values = check.mapping(raw, where)
+    check.only(values, [f.name for f in fields(ExpertEntry)], where)
+    classes = check.names(check.need(values, "classes", where), f"{where}.classes")
+    units = check.items(check.need(values, "outputs", where), f"{where}.outputs")
+    outputs = tuple(check.whole(unit, f"{where}.outputs") for unit in units)
     if not classes:
         raise ExmlError(f"{where}.classes is empty: an expert must know a class")
-    if len(outputs) != len(classes) or len(set(outputs)) != len(outputs) or min(outputs) < 0:
+    if len(outputs) != len(classes) or len(set(outputs)) != len(outputs):
         raise ExmlError(f"{where}.outputs must name one output unit of its own for each of its {len(classes)} classes")
-    file = str(_need(values, "file", where))
-    if Path(file).name != file:
-        raise ExmlError(f"{where}.file {file!r} must be a file of the same folder, without a path")
+    digest, classifier, accuracy = check.need(values, "sha256", where), values.get("classifier"), values.get("accuracy")
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-fA-F]{64}", digest):
+        raise ExmlError(f"{where}.sha256 must be 64 hexadecimal digits, in quotes, as `sha256sum FILE` prints them")
     return ExpertEntry(
-        file=file,
-        sha256=str(_need(values, "sha256", where)),
-        architecture=Architecture(
-            str(_need(architecture, "class_path", f"{where}.architecture")),
-            _mapping(architecture.get("init_args") or {}, f"{where}.architecture.init_args"),
-        ),
+        file=check.file_name(check.need(values, "file", where), f"{where}.file"),
+        sha256=digest.lower(),
+        architecture=_architecture(check.need(values, "architecture", where), f"{where}.architecture"),
         classes=classes,
         outputs=outputs,
-        task=int(values.get("task", 0)),
-        input=None if values.get("input") is None else _image_format(values["input"], f"{where}.input"),
-        classifier=_optional(values, "classifier", str, where),
-        accuracy=_optional(values, "accuracy", float, where),
-        training=_mapping(values.get("training") or {}, f"{where}.training"),
+        task=check.whole(values.get("task", 0), f"{where}.task", -check.MAX_WHOLE),
+        input=None if values.get("input") is None else check.image_format(values["input"], f"{where}.input"),
+        classifier=None if classifier is None else check.text(classifier, f"{where}.classifier"),
+        accuracy=None if accuracy is None else check.number(accuracy, f"{where}.accuracy", 0, 1),
+        training=_arguments(values.get("training"), f"{where}.training"),
+        privacy=None if values.get("privacy") is None else _privacy(values["privacy"], f"{where}.privacy"),
     )
 
 
-def _need(values: dict[str, Any], key: str, where: str = "") -> Any:
-    if key not in values:
-        raise ExmlError(f"{where + '.' if where else ''}{key} is missing")
-    return values[key]
-
-
-def _only(values: dict[str, Any], keys: Sequence[str], where: str) -> None:
-    unknown = [key for key in values if key not in keys]
-    if unknown:
-        raise ExmlError(f"{where} has unknown keys {unknown}; it takes {list(keys)}")
-
-
-def _optional(values: dict[str, Any], key: str, kind: type[T], where: str) -> T | None:
-    value = values.get(key)
-    if value is not None and not isinstance(value, kind):
-        raise ExmlError(f"{where}: {key} must be of type {kind.__name__}, or null")
-    return value
-
-
-def _mapping(value: object, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ExmlError(f"{where} must be a mapping")
-    return dict(value)
-
-
-def _list(value: object, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise ExmlError(f"{where} must be a list")
-    return value
-
-
-def _names(value: object, where: str) -> tuple[str, ...]:
-    names = tuple(str(name) for name in _list(value, where))
-    if len(set(names)) != len(names):
-        raise ExmlError(f"{where} names a class twice")
-    return names
-
-
-def _numbers(value: object, where: str) -> tuple[float, ...]:
-    return tuple(float(number) for number in _list(value, where))
-
-
-def _image_format(value: object, where: str) -> ImageFormat:
-    values = _mapping(value, where)
-    _only(values, [f.name for f in fields(ImageFormat)], where)
-    sizes = [int(size) for size in _list(_need(values, "shape", where), f"{where}.shape")]
-    if len(sizes) != 3:
-        raise ExmlError(f"{where}.shape must be [channels, height, width]")
-    return ImageFormat(
-        (sizes[0], sizes[1], sizes[2]),
-        _numbers(_need(values, "mean", where), f"{where}.mean"),
-        _numbers(_need(values, "std", where), f"{where}.std"),
+def _privacy(raw: object, where: str) -> PrivacySpent:
+    values = check.mapping(raw, where)
+    check.only(values, [f.name for f in fields(PrivacySpent)], where)
+    return PrivacySpent(
+        check.number(check.need(values, "epsilon", where), f"{where}.epsilon", 0, math.inf),
+        check.number(check.need(values, "delta", where), f"{where}.delta", 0, 1),
     )
+
+
+def _architecture(raw: object, where: str) -> Architecture:
+    values = check.mapping(raw, where)
+    check.only(values, ["class_path", "init_args"], where)
+    class_path = check.text(check.need(values, "class_path", where), f"{where}.class_path")
+    if not all(part.isidentifier() for part in class_path.split(".")):
+        raise ExmlError(f"{where}.class_path is {class_path!r}: give the dotted path of an nn.Module class")
+    init_args = _arguments(values.get("init_args"), f"{where}.init_args")
+    if "trust_remote_code" in repr(init_args):
+        raise ExmlError(f"{where}.init_args: trust_remote_code would run code that comes with weights: leave it out")
+    return Architecture(class_path, init_args)
+
+
+def _arguments(raw: object, where: str) -> dict[str, Any]:
+    return {} if raw is None else check.mapping(check.plain(raw, where), where)
 
 
 def _plain(value: Any) -> Any:

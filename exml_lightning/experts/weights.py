@@ -7,18 +7,22 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from exml_lightning.core.errors import ExmlError, one_line
+from exml_lightning.core.errors import BrokenExpertError, ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.experts.manifest import ExpertEntry, Manifest
+from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest
+from exml_lightning.fields import printable
 from exml_lightning.files import write_whole
 from exml_lightning.models import probe
+from exml_lightning.regular_file import check_regular
+from exml_lightning.torch_file import is_dense, load_torch_file, reason
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Where checkpoints keep a state dict."""
+MAX_PREFIXES = 8
+"""Wrappers around a network that names are freed of."""
 SHOWN = 3
 """How many names of each kind a message shows."""
 
@@ -55,7 +59,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
             do not (``module.`` of DataParallel, the attribute of a LightningModule) is left out.
 
     Raises:
-        ExmlError: If the file is missing or broken, or belongs to another network, or holds NaN or infinity.
+        ExmlError: If the file is missing or broken, or belongs to another network, or holds NaN or infinity. Names and
+            shapes are compared before any values are looked at.
     """
     own = network.state_dict()
     state = _without_prefix(_read(path), own)
@@ -69,30 +74,34 @@ def load_weights(network: nn.Module, path: Path) -> None:
             f"as the manifest describes it: {differences}"
         )
     for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise ExmlError(f"{path}: {name} holds NaN or infinity: the expert is broken, leave it out of the manifest")
+        if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex() != own[name].is_complex():
+            raise ExmlError(f"{path}: {name} is {tensor.dtype} where the network has {own[name].dtype}: convert it")
+        state[name] = tensor.to(own[name].dtype)
+        if not torch.isfinite(state[name]).all():
+            raise BrokenExpertError(f"{path}: {name} holds NaN or infinity: the expert is broken")
     network.load_state_dict(state)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        check_regular(path)
+        content = load_file(path) if path.suffix == ".safetensors" else load_torch_file(path)
+    except ExmlError:
+        raise
     except FileNotFoundError as error:
         raise ExmlError(f"{path} is missing, though the manifest beside it names it") from error
     except UnpicklingError as error:
         # What torch says beside this is how to run the code.
         held = re.search(r"GLOBAL (\S+)", str(error))
         raise ExmlError(
-            f"{path} holds {held.group(1)}, which cannot be read without running code: save its state dict alone, by "
-            "torch.save(network.state_dict(), FILE)"
+            f"{path} holds {printable(held.group(1))}, which cannot be read without running code: save its state dict "
+            "alone, by torch.save(network.state_dict(), FILE)"
             if held
             else f"{path} cannot be read as weights: it is damaged, or was not written by torch.save"
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # readers of broken files raise almost anything
         raise ExmlError(
-            f"{path} cannot be read as weights ({one_line(error)[:200]}): write it as safetensors, or by "
+            f"{path} cannot be read as weights ({reason(error)}): write it as safetensors, or by "
             "torch.save(network.state_dict(), FILE)"
         ) from error
     state = content
@@ -103,25 +112,34 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path} is not a state dict of tensors, nor a checkpoint with one under {', '.join(WRAPPERS)}: "
             "write one by torch.save(network.state_dict(), FILE)"
         )
+    for name, tensor in state.items():
+        if not isinstance(name, str):
+            raise ExmlError(f"{path} is not a state dict: it has a tensor under {printable(repr(name))}, not a name")
+        if not is_dense(tensor):
+            raise ExmlError(
+                f"{path}: {printable(name)} is no ordinary tensor: save a state dict of dense ones on a CPU"
+            )
     return dict(state)
 
 
 def _without_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Leave out first parts that all names have, as far as this makes names of the network out of them."""
     bare = state
-    while not bare.keys() & own.keys():
+    for _ in range(MAX_PREFIXES):
+        if bare.keys() & own.keys():
+            return bare
         firsts = {name.partition(".")[0] for name in bare}
         if len(firsts) != 1 or not all("." in name for name in bare):
             return state
         bare = {name.partition(".")[2]: tensor for name, tensor in bare.items()}
-    return bare
+    return state
 
 
 def _differences(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> str:
     """Say what is missing, unexpected and of another shape, in the order of the network; empty if nothing is."""
     kinds = {
         "missing": [name for name in own if name not in state],
-        "unexpected": [name for name in state if name not in own],
+        "unexpected": [printable(name) for name in state if name not in own],
         "of another shape": [
             f"{name} {list(state[name].shape)} where the network has {list(tensor.shape)}"
             for name, tensor in own.items()
@@ -156,7 +174,10 @@ def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
             f"{path} has another hash (sha256) than the manifest says: it was changed or damaged; "
             "bring the original back or train it again"
         )
-    network = entry.architecture.skeleton().build()
+    try:
+        network = entry.architecture.skeleton().build()
+    except ExmlError as error:
+        raise ExmlError(f"{folder / FILE_NAME}: {path.name} has an {error}") from error
     load_weights(network, path)
     _check_forward(network, entry, manifest, path)
     return Expert(
@@ -168,6 +189,7 @@ def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
         entry.task,
         entry.classifier,
         entry.input,
+        str(path),
     )
 
 

@@ -2,7 +2,9 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NotRequired, TypedDict, get_type_hints
 
@@ -11,6 +13,7 @@ from torch import nn
 
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.core.rng import derive_seed
+from exml_lightning.torch_file import reason
 
 
 class ArchitectureConfig(TypedDict):
@@ -52,7 +55,7 @@ class Architecture:
         return replace(self, init_args={**self.init_args, **nothing})
 
     def build(self, *seed: int | str) -> nn.Module:
-        """Make the network.
+        """Make the network; what its code reads with `torch.load` is read without running code in the file.
 
         Args:
             seed: Key of the initial weights: the same key always gives the same ones. The global random state stays
@@ -67,16 +70,14 @@ class Architecture:
         """
         make = self._import()
         # On the CPU even where Lightning builds on another device: its generator would draw other weights.
-        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]), _weights_only():
             torch.manual_seed(derive_seed("weights", *seed))
             try:
                 network = make(**self.init_args)
             except ExmlError:
                 raise
             except Exception as error:  # anyone's code
-                raise ExmlError(
-                    f"architecture {self.class_path} {self._refusal(error)}: {one_line(error)[:300]}"
-                ) from error
+                raise ExmlError(f"architecture {self.class_path} {self._refusal(error)}: {reason(error)}") from error
         if not isinstance(network, nn.Module):
             raise ExmlError(f"architecture {self.class_path} makes {type(network).__name__}, which is no nn.Module")
         return network.train()
@@ -103,6 +104,19 @@ class Architecture:
             )
         make: Callable[..., nn.Module] = found
         return make
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Let every `torch.load` refuse code: init_args may name files (`checkpoint_path` of timm)."""
+    names = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.environ[names[0]] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[names[0]]
+        os.environ.update(before)
 
 
 def _makes_networks(found: object) -> bool:

@@ -16,7 +16,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as transforms
 
 from exml_lightning.core.errors import ExmlError, one_line
-from exml_lightning.image_files import image_files, image_pixels
+from exml_lightning.image_files import image_files, image_pixels, open_image
 from exml_lightning.scenarios.auxiliary import AuxiliaryImages
 
 
@@ -69,7 +69,7 @@ class FolderImages(AuxiliaryImages):
         )
 
     def _load(self, index: int) -> Tensor:
-        with Image.open(self._files[index]) as image:
+        with open_image(self._files[index]) as image:
             # A JPEG may be decoded at half its size and less, many times faster: the smallest crop stays large enough.
             needed = 2 * math.ceil(max(self._shape[1:]) / self.min_crop)
             image.draft(None, (needed, needed))

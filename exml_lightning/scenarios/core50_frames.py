@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import ExmlError, one_line
 
 NUM_OBJECTS = 50
-FRAME = re.compile(r"s(\d+)/o(\d+)/C_(\d+)_(\d+)_(\d+)\.png")
+MAX_BOXES = 2**20
+"""Bytes of the list of one video's boxes; the official ones have a hundredth of it."""
+FRAME = re.compile(r"s(\d{1,3})/o(\d{1,3})/C_(\d{1,3})_(\d{1,3})_(\d{1,6})\.png")
 LISTS = ("NC_inc", "NI_inc", "NIC_inc")
 """Folders of official file lists; the first run of any of them lists all frames."""
 
@@ -107,7 +109,7 @@ def read_lists(paths: Iterable[Path], label_is_object: bool = False) -> list[Fra
 
 def _parse(words: list[str], where: str) -> tuple[Frame, int]:
     match = FRAME.fullmatch(words[0])
-    if match is None or len(words) != 2 or not words[1].isdecimal():
+    if match is None or len(words) != 2 or not re.fullmatch(r"\d{1,6}", words[1]):
         raise ExmlError(f"{where}: {' '.join(words)!r} must be like 's11/o1/C_11_01_000.png 0'")
     session, object_, again, object_again, number = map(int, match.groups())
     frame = Frame(session, object_, number)
@@ -121,15 +123,17 @@ def _frames_with_boxes(path: Path) -> list[Frame]:
     frames = []
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                match = re.fullmatch(r"bbox/s(\d+)/CropC_o(\d+)\.txt", name)
+            for part in archive.infolist():
+                match = re.fullmatch(r"bbox/s(\d{1,3})/CropC_o(\d{1,3})\.txt", part.filename)
                 if match is None:
                     continue
+                if part.file_size > MAX_BOXES:
+                    raise ValueError(f"{part.filename} claims {part.file_size} bytes")
                 session, object_ = map(int, match.groups())
-                boxes = re.findall(r"^Color(\d+):(.*)$", archive.read(name).decode(), flags=re.MULTILINE)
+                boxes = re.findall(r"^Color(\d{1,6}):(.*)$", archive.read(part).decode(), flags=re.MULTILINE)
                 frames += [Frame(session, object_, int(number)) for number, box in boxes if "-1" not in box.split()]
-    except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
-        raise ExmlError(f"{path} cannot be read ({error}): fetch CORe50's bbox.zip again") from error
+    except Exception as error:  # zipfile raises almost anything for a broken file
+        raise ExmlError(f"{path} cannot be read ({one_line(error)}): fetch CORe50's bbox.zip again") from error
     if not frames:
         raise ExmlError(f"{path} has no files bbox/s<S>/CropC_o<O>.txt: fetch CORe50's bbox.zip again")
     return sorted(frames)

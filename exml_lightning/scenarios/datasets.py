@@ -142,6 +142,8 @@ class MNIST(ImageDataset):
         labels = self._read(Path(f"{prefix}-labels-idx1-ubyte"), read_label_file)
         if len(images) != len(labels):
             raise ExmlError(f"{prefix}-labels-idx1-ubyte has {len(labels)} labels for {len(images)} images")
+        if images.ndim != 3 or labels.ndim != 1 or int(labels.max()) >= len(self.class_names):
+            raise ExmlError(f"{prefix}-labels-idx1-ubyte has labels that are no digits, or none: fetch it again")
         return _labelled(images[:, None], labels.long(), self.image_format)
 
     def _read(self, path: Path, reader: object) -> Tensor:

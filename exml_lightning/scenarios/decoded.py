@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 from tqdm.auto import tqdm
 
-from exml_lightning.core.errors import ExmlError
-from exml_lightning.files import write_whole
+from exml_lightning.core.errors import ExmlError, one_line
+from exml_lightning.files import NotWrittenError, write_whole
+from exml_lightning.image_files import open_image
 
 log = logging.getLogger(__name__)
 CHUNK = 256
@@ -43,8 +43,8 @@ def decode_images(files: Sequence[Path], shape: tuple[int, int, int], cache: Pat
         return found
     try:
         write_whole(cache, lambda part: _write(part, files, shape, key, cache.stem))
-    except OSError as error:  # a folder that may only be read, or a full disk, must not cost the run
-        log.warning("%s cannot be written (%s): the images will be decoded again the next time", cache, error)
+    except NotWrittenError as error:  # a folder that may only be read, or a full disk, must not cost the run
+        log.warning("%s; until then images are decoded again each time", error)
     else:
         found = _find(cache, key, (len(files), *shape))
     return torch.cat(list(_decoded(files, shape, cache.stem))) if found is None else found
@@ -99,10 +99,13 @@ def _find(cache: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:
 
 def _decode(file: Path, shape: tuple[int, int, int]) -> Tensor:
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
+            if image.size != (shape[2], shape[1]):
+                size = f"{image.width}x{image.height}"
+                raise ExmlError(f"{file} has {size} pixels: it must have {shape[2]}x{shape[1]}")
             pixels: Tensor = transforms.pil_to_tensor(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ExmlError(f"{file} is no whole image ({error}): fetch it again") from error
-    if pixels.shape != shape:
-        raise ExmlError(f"{file} has {pixels.shape[2]}x{pixels.shape[1]} pixels: it must have {shape[2]}x{shape[1]}")
+    except ExmlError:
+        raise
+    except Exception as error:  # decoders of broken files raise almost anything
+        raise ExmlError(f"{file} is no whole image ({one_line(error)}): fetch it again") from error
     return pixels

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.fields import folder_name
 from exml_lightning.scenarios.datasets import Groups, ImageDataset, LabelledImages
 from exml_lightning.scenarios.runs import RUN_SEEDS, class_order
 
@@ -99,6 +100,9 @@ class Scenario:
         protocol: The data set's own way to make experiences, in place of `classes_per_experience`, `classes` and
             `groups`: CORe50 has nc, ni and nic.
         experts_of: Name of the scenario whose experts are learned; default its own.
+
+    Raises:
+        ExmlError: If its name, or that of the experts, cannot name a folder.
     """
 
     name: str
@@ -110,6 +114,11 @@ class Scenario:
     task_labels: bool = False
     protocol: str | None = None
     experts_of: str | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("name", "experts_of"):
+            if getattr(self, key) is not None:
+                folder_name(getattr(self, key), f"data.scenario.{key}")
 
     def experiences(self, run_id: int, root: Path) -> list[Experience]:
         """Deal classes and sessions out.

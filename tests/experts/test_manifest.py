@@ -11,7 +11,7 @@ from exml_lightning.models import Architecture
 
 ENTRY = ExpertEntry(
     file="expert_0.safetensors",
-    sha256="00",
+    sha256="00" * 32,
     architecture=Architecture("exml_lightning.models.LeNet5", {"num_classes": 3}),
     classes=("cat", "ant"),
     outputs=(2, 0),
@@ -48,13 +48,13 @@ def damage(tmp_path: Path, change) -> None:
         (lambda m: m.pop("format"), "format must be 1"),
         (lambda m: m.update(format=2), "format must be 1"),
         (lambda m: m.pop("class_names"), "class_names is missing"),
-        (lambda m: m.update(clas_names=[]), "unknown keys .'clas_names'"),
+        (lambda m: m.update(clas_names=[]), r"unknown keys \['clas_names'\]"),
         (lambda m: m.update(class_names=["ant", "ant", "cat"]), "twice"),
         (lambda m: m.update(experts={}), "experts must be a list"),
         (lambda m: m.update(experts=[]), "experts is empty"),
-        (lambda m: m["input"].update(std=[float("nan")]), "finite"),
-        (lambda m: m["experts"][0].update(classifier=["a"]), "classifier must be of type str"),
-        (lambda m: m["experts"][0].update(accuracy="good"), "accuracy must be of type float"),
+        (lambda m: m["input"].update(std=[float("nan")]), r"input\.std must be a number from"),
+        (lambda m: m["experts"][0].update(classifier=["a"]), r"experts\[0\]\.classifier must be of type str"),
+        (lambda m: m["experts"][0].update(accuracy="good"), r"experts\[0\]\.accuracy must be a number"),
         (lambda m: m["input"].update(shape=[1, 32]), r"input\.shape"),
         (lambda m: m["input"].update(std=[0]), "std"),
         (lambda m: m["experts"][0].pop("sha256"), r"experts\[0\]\.sha256 is missing"),
@@ -62,9 +62,29 @@ def damage(tmp_path: Path, change) -> None:
         (lambda m: m["experts"][0].update(classes=["cat", "unicorn"]), "unicorn"),
         (lambda m: m["experts"][0].update(outputs=[1]), r"experts\[0\]\.outputs"),
         (lambda m: m["experts"][0].update(outputs=[1, 1]), r"experts\[0\]\.outputs"),
-        (lambda m: m["experts"][0].update(outputs=[1, "x"]), "invalid literal"),
+        (lambda m: m["experts"][0].update(outputs=[1, "x"]), r"experts\[0\]\.outputs must be a whole number, not str"),
         (lambda m: m["experts"][0].update(file="../secret"), "without a path"),
         (lambda m: m["experts"][0]["architecture"].update(init_args=[1]), r"init_args must be a mapping"),
+        (lambda m: m.update(scenario="../elsewhere"), "scenario '../elsewhere' names folders of runs"),
+        (lambda m: m.update(run=True), "run must be a whole number, not bool"),
+        (
+            lambda m: m.update(class_names=["ant", "bee", "cat", True]),
+            r"class_names\[3\] must be of type str, not bool",
+        ),
+        (lambda m: m["input"].update(shape=[1, 20_000, 20_000]), r"input\.shape .* is too large"),
+        (lambda m: m["input"].update(mean=[True]), r"input\.mean must be a number, not bool"),
+        (lambda m: m["experts"][0].update(sha256="00"), r"experts\[0\]\.sha256 must be 64 hexadecimal digits"),
+        (lambda m: m["experts"][0].update(file=".."), "without a path"),
+        (lambda m: m["experts"][0].update(outputs=[2, -1]), "a whole number from 0 to 2147483647"),
+        (lambda m: m["experts"][0].update(outputs=[2, float("inf")]), "a whole number, not float"),
+        (lambda m: m["experts"][0].update(accuracy=1.01), "accuracy must be a number from 0 to 1"),
+        (lambda m: m["experts"][0].update(accuracy=float("nan")), "accuracy must be a number from 0 to 1"),
+        (
+            lambda m: m["experts"][0].update(classes=["cat", "a\x1b[2J"]),
+            r"classes\[1\] is .* none of them a control character",
+        ),
+        (lambda m: m["experts"][0]["architecture"].update(class_path="a b.c"), "give the dotted path"),
+        (lambda m: m["experts"][0]["architecture"].update(init_args={"a": 2**64}), r"init_args\.a is a number of more"),
     ],
 )
 def test_what_is_wrong_is_named_with_the_file(tmp_path, change, message):
@@ -81,6 +101,22 @@ def test_what_is_no_manifest_is_refused(tmp_path, text):
         read_manifest(tmp_path)
 
 
+def test_what_people_write_by_hand_is_understood(tmp_path):
+    """Class names that are numbers, a whole number for an accuracy, a hash in capitals, a date."""
+
+    def change(raw):
+        raw.update(class_names=[1, 2, 3], scenario="mine/first")
+        raw["experts"][0].update(classes=[3, 1], accuracy=1, sha256="AB" * 32, training={"on": "DATE", "lr": None})
+
+    damage(tmp_path, change)
+    path = tmp_path / "manifest.yaml"
+    path.write_text(path.read_text().replace("DATE", "2024-05-01"))
+    manifest = read_manifest(tmp_path)
+    entry = manifest.experts[0]
+    assert (manifest.class_names, manifest.scenario, entry.classes) == (("1", "2", "3"), "mine/first", ("3", "1"))
+    assert (entry.accuracy, entry.sha256, entry.training) == (1, "ab" * 32, {"on": "2024-05-01", "lr": None})
+
+
 def test_a_folder_without_experts_says_so(tmp_path):
     with pytest.raises(ExmlError, match="there are no experts in this folder"):
         read_manifest(tmp_path)
@@ -88,7 +124,7 @@ def test_a_folder_without_experts_says_so(tmp_path):
 
 def second(classes, **changes):
     """A manifest whose second expert knows other classes."""
-    other = replace(ENTRY, file="b.pt", sha256="01", classes=classes, outputs=tuple(range(len(classes))))
+    other = replace(ENTRY, file="b.pt", sha256="01" * 32, classes=classes, outputs=tuple(range(len(classes))))
     names = tuple(dict.fromkeys((*MANIFEST.class_names, *classes)))
     return replace(MANIFEST, class_names=names, experts=(ENTRY, replace(other, **changes)))
 
@@ -130,12 +166,12 @@ def test_numbers_of_two_experts_are_left_alone(tmp_path):
 
 
 def test_the_same_weights_know_the_same_classes_unless_tasks_differ(tmp_path):
-    write_manifest(second(("ant", "bee"), sha256="00"), tmp_path)
+    write_manifest(second(("ant", "bee"), sha256="00" * 32), tmp_path)
     with pytest.raises(ExmlError, match=r"expert_0\.safetensors and b\.pt hold the same weights .*'cat', 'ant'.*'bee'"):
         read_manifest(tmp_path)
     for same in (
-        second(("bee", "dog"), sha256="00", task=1),
-        second(("ant", "cat"), sha256="00", outputs=(0, 2)),
+        second(("bee", "dog"), sha256="00" * 32, task=1),
+        second(("ant", "cat"), sha256="00" * 32, outputs=(0, 2)),
     ):
         write_manifest(same, tmp_path)
         assert read_manifest(tmp_path) == same
@@ -144,7 +180,7 @@ def test_the_same_weights_know_the_same_classes_unless_tasks_differ(tmp_path):
 def test_an_interrupted_write_leaves_the_old_one(tmp_path, monkeypatch):
     write_manifest(MANIFEST, tmp_path)
     monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ExmlError, match="disk full"):
         write_manifest(replace(MANIFEST, run=4), tmp_path)
     assert read_manifest(tmp_path) == MANIFEST
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.yaml"]

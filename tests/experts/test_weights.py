@@ -114,6 +114,23 @@ def test_files_without_the_batches_that_batch_norm_counts_are_read(tmp_path):
     assert other.running_mean.tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floating_types_are_converted(tmp_path, dtype):
+    network, other = LeNet5(), LeNet5()
+    torch.save({name: tensor.to(dtype) for name, tensor in network.state_dict().items()}, tmp_path / "weights.pt")
+    load_weights(other, tmp_path / "weights.pt")
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor.to(dtype).float())
+
+
+def test_what_is_too_large_for_the_network_is_infinite(tmp_path):
+    state = {name: tensor.double() for name, tensor in LeNet5().state_dict().items()}
+    state["classifier.bias"][0] = 1e300
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(ExmlError, match=r"classifier\.bias holds NaN or infinity"):
+        load_weights(LeNet5(), tmp_path / "weights.pt")
+
+
 def test_all_that_differs_is_named_in_the_order_of_the_network(tmp_path):
     state = LeNet5().state_dict()
     names = list(state)

@@ -123,10 +123,11 @@ class OptimisedImages(Generator):
         images = noise.to(low.device).clamp_(low, high).requires_grad_()
         optimizer = torch.optim.Adam([images], lr=self.lr)
         watch = FiniteWatch(shared=False)
-        with torch.enable_grad(), statistics or nullcontext():
+        kind = low.device.type
+        with torch.enable_grad(), torch.autocast(kind, enabled=False), statistics or nullcontext():
             for step in range(self.steps):
                 changed = self.augmentation.apply(images, changes(step, rows))
-                with torch.autocast(low.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+                with torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
                     logits = expert(changed)
                 watch.add(step, logits)
                 self._check(watch.look(), expert)

@@ -1,0 +1,1 @@
+"""What the package survives: `python -m benchmarks.reliability` writes docs/reliability.md."""

@@ -1,6 +1,7 @@
 """Several processes on one machine, which Lightning starts by the same command."""
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -8,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from lightning import Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 SECONDS = 0.5
 """Between two looks at the other processes."""
+_watched = threading.Event()
 
 
 @contextmanager
@@ -38,35 +41,33 @@ def end_together(trainer: Trainer) -> None:
         trainer: Knows the processes. Where something else started them (Slurm, torchrun), that ends them.
     """
     launcher = trainer.strategy.launcher
-    if not isinstance(launcher, _SubprocessScriptLauncher):
-        return
-    if launcher.procs:
+    others = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
+    parent = os.getppid()
 
-        def dead() -> str | None:
-            for place, process in enumerate(launcher.procs, start=2):
-                if process.poll():
-                    return f"process {place} of {trainer.world_size} died with status {process.returncode}"
-            return None
+    def dead() -> str | None:
+        for place, process in enumerate(others, start=2):
+            if process.poll():
+                return f"process {place} of {trainer.world_size} died with status {process.returncode}"
+        if not others and os.getppid() != parent:
+            return f"process {trainer.local_rank + 1} of {trainer.world_size}: the first one is gone"
+        return None
 
-        threading.Thread(target=_watch, args=(dead, launcher), daemon=True).start()
-    elif trainer.local_rank > 0 and not launcher.cluster_environment.creates_processes_externally:
-        parent = os.getppid()
-        gone = f"process {trainer.local_rank + 1} of {trainer.world_size}: the first one is gone"
-        threading.Thread(
-            target=_watch, args=(lambda: gone if os.getppid() != parent else None, launcher), daemon=True
-        ).start()
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if others or (trainer.local_rank > 0 and isinstance(environment, LightningEnvironment)):
+        threading.Thread(target=_watch, args=(dead, others), daemon=True).start()
 
 
 def wait_for_the_end() -> None:
-    """Wait as long as `end_together` needs to notice that another process has died, where there are several."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    """Wait as long as `end_together` needs to notice that another process has died, if it looks for that."""
+    if _watched.is_set():
         time.sleep(4 * SECONDS)
 
 
-def _watch(dead: Callable[[], str | None], launcher: _SubprocessScriptLauncher) -> None:
+def _watch(dead: Callable[[], str | None], others: list["subprocess.Popen[bytes]"]) -> None:
+    _watched.set()
     while (what := dead()) is None:
         time.sleep(SECONDS)
     print(f"\nexml: error: {what}: the run ends; go on with the same command", file=sys.stderr, flush=True)
-    for process in launcher.procs:
+    for process in others:
         process.kill()
     os._exit(1)  # the main thread may wait for the dead one in a call that nothing interrupts

@@ -1,5 +1,6 @@
 """Which checkpoint a run goes on with."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from exml_lightning.checkpoint_file import check_checkpoint
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.files import write_whole
 
 OTHER_OPTIMIZER = "the checkpoint is of another ex-model: its optimiser's tensors do not fit; give its configuration"
 
@@ -58,6 +60,21 @@ def find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str |
 
 def _inside(path: str, folder: Path) -> bool:
     return Path(path).resolve().is_relative_to(folder.resolve())
+
+
+def go_back(run_folder: Path, experience: int) -> None:
+    """Let a run go on where an experience began: what it has learned in it is not to be kept.
+
+    Args:
+        run_folder: The run folder.
+        experience: The experience.
+    """
+    folder = run_folder / "checkpoints"
+    last, before = folder / "last.ckpt", folder / f"experience={experience - 1}.ckpt"
+    if before.is_file():
+        write_whole(last, lambda part: shutil.copyfile(before, part))
+    elif experience == 0:
+        last.unlink(missing_ok=True)
 
 
 def grow_weights(

@@ -120,8 +120,8 @@ def _run(args: list[str]) -> None:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from exml_lightning.core.errors import ExmlError
-    from exml_lightning.lightning_cli import run_experts, run_generate, run_stream
     from exml_lightning.processes import wait_for_the_end
+    from exml_lightning.verbs import run_experts, run_generate, run_stream
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 

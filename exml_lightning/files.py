@@ -10,9 +10,6 @@ from safetensors import SafetensorError
 
 from exml_lightning.core.errors import ExmlError, one_line
 
-PARTS = ".*.part.*"
-"""Names of files that are being written, as `write_whole` makes them."""
-
 
 class NotWrittenError(ExmlError):
     """A file cannot be written, for instance to a full disk."""
@@ -37,6 +34,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
                 os.fsync(file.fileno())
             part.chmod(0o644)  # some writers make files that only their owner can read
             part.replace(path)
+            _flush_folder(path.parent)
         finally:
             part.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
@@ -47,20 +45,30 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         ) from error
 
 
+def _flush_folder(folder: Path) -> None:
+    """Make sure that a new name in a folder outlives a power failure."""
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole; see `write_whole`."""
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def remove_parts(folder: Path, pattern: str = PARTS, older_than: float = 0.0) -> None:
+def remove_parts(folder: Path, older_than: float = 0.0) -> None:
     """Remove what killed processes had begun to write.
 
     Args:
         folder: The folder.
-        pattern: Of the names, as `Path.glob` takes it; ``**/`` before it for folders in the folder, too.
         older_than: Seconds that a file must not have changed for, where others may be writing.
     """
-    for part in folder.glob(pattern):
+    for part in folder.glob(".*.part.*"):
         try:
             if time.time() - part.stat().st_mtime >= older_than:
                 part.unlink()

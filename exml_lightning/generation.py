@@ -14,9 +14,10 @@ from exml_lightning import cache as samples_cache
 from exml_lightning.buffer_file import BufferFile, read_buffer, write_buffer
 from exml_lightning.core import distributed
 from exml_lightning.core.buffer import Buffer
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import BrokenExpertError, ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Auxiliary, Generator
+from exml_lightning.core.generators.optimised import OptimisedImages
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
 from exml_lightning.files import NotWrittenError, check_folder
@@ -50,7 +51,7 @@ def generate_samples(
         The samples, on the expert's device.
     """
     manifest = stream.manifest
-    device = expert.classes.device
+    device, rank = expert.classes.device, distributed.rank()
     title = f"Generating from expert {expert.experience + 1}/{num_experts}"
     key = _describe(generator, stream, expert, num_samples)
     kept = cache if generator.slow else None
@@ -67,20 +68,30 @@ def generate_samples(
         disable=not show_progress,
     )
     together = distributed.world_size() if generator.slow else 1  # processes at work
-    samples = None
+    if isinstance(generator, OptimisedImages) and num_samples <= generator.batch_size * (together - 1) and not rank:
+        log.warning(
+            "expert %d gives some processes no work: make buffer.generator.batch_size %d or less",
+            expert.experience + 1,
+            max(num_samples // together, 1),
+        )
+    samples, broken = None, None
     with bar, logging_redirect_tqdm():
-        if generator.slow or distributed.rank() == 0:
-            samples = generator.generate(
-                expert,
-                num_samples,
-                keyed_generator("generate", stream.seed, expert.experience),
-                lambda images: bar.update(min(together * images, num_samples - bar.n)),  # fractions need not add up
-            )
+        if generator.slow or rank == 0:
+            try:
+                samples = generator.generate(
+                    expert,
+                    num_samples,
+                    keyed_generator("generate", stream.seed, expert.experience),
+                    lambda images: bar.update(min(together * images, num_samples - bar.n)),  # fractions need not add up
+                )
+            except BrokenExpertError as error:
+                broken = error
+        distributed.raise_together(broken)
         bar.update(num_samples - bar.n)
-    if not generator.slow:
-        samples = distributed.from_first(samples)
+    if not generator.slow and distributed.together():
+        samples = distributed.from_first(None if samples is None else samples.to(torch.device("cpu")))
     assert samples is not None
-    if kept is not None and distributed.rank() == 0:
+    if kept is not None and rank == 0:
         try:
             samples_cache.store(kept, key, manifest.class_names, samples, expert)
         except NotWrittenError as error:  # a full disk must not cost the run

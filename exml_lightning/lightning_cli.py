@@ -6,7 +6,6 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from exml_lightning.baselines import Baseline
@@ -26,9 +25,8 @@ from exml_lightning.data import NO_SCENARIO, ExpertStream
 from exml_lightning.experts.manifest import FILE_NAME, read_manifest
 from exml_lightning.experts.privacy import PrivacySettings
 from exml_lightning.experts.recipe import ExpertRecipe
-from exml_lightning.experts.training import train_experts
 from exml_lightning.files import check_folder
-from exml_lightning.generation import GenerateOptions, generate_files
+from exml_lightning.generation import GenerateOptions
 from exml_lightning.logger import RunLogger
 from exml_lightning.measure import BufferSettings, measure
 from exml_lightning.module import ExModelModule
@@ -120,6 +118,8 @@ class StreamCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the run folder, and find what ``last`` means in it."""
         config = self._section()
+        if config.privacy.epsilon is not None and self.verb != "experts":
+            raise ExmlError("privacy.epsilon is for `exml experts`: an ex-model is as private as the experts it learns")
         if config.data.scenario is None and self.verb not in ("fit", "generate"):
             raise ExmlError(NO_SCENARIO)
         if self.verb == "generate":
@@ -206,71 +206,6 @@ class StreamCLI(LightningCLI):
         section = self.config if self.subcommand is None else self.config[self.subcommand]
         assert isinstance(section, Namespace)
         return section
-
-
-def run_stream(args: list[str]) -> None:
-    """Run ``exml fit``, ``validate`` or ``test``.
-
-    Args:
-        args: The verb and its options.
-
-    Raises:
-        ExmlError: For whatever the user can put right.
-    """
-    StreamCLI(args, verb=args[0])
-
-
-def run_experts(args: list[str]) -> None:
-    """Run ``exml experts``: train the stream of experts of a scenario.
-
-    Args:
-        args: The options.
-
-    Raises:
-        ExmlError: For whatever the user can put right.
-    """
-    cli = StreamCLI(args, verb="experts")
-    trainer_config = vars(cli.config_init.trainer)
-
-    def make_trainer(callbacks: list[Callback], **overrides: Any) -> Trainer:
-        if trainer_config["enable_progress_bar"] is False:
-            callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-        return Trainer(**{**trainer_config, **overrides, "callbacks": callbacks})
-
-    whole_epochs = {"fast_dev_run": False, "max_steps": -1, "limit_train_batches": None, "overfit_batches": 0.0}
-    for key, value in whole_epochs.items():
-        if trainer_config[key] != value:
-            raise ExmlError(
-                f"trainer.{key} is {trainer_config[key]}: experts are trained by whole epochs (experts.epochs)"
-            )
-
-    limit = trainer_config["max_epochs"]
-    if limit == 0:
-        raise ExmlError("trainer.max_epochs is 0: give the number of experts to train, or -1 for all")
-    first = None if limit in (None, -1) else limit
-    train_experts(cli.datamodule, cli.config_init.experts, make_trainer, first, cli.config_init.privacy)
-
-
-def run_generate(args: list[str]) -> None:
-    """Run ``exml generate``: write samples made from the experts of a folder.
-
-    Args:
-        args: The options.
-
-    Raises:
-        ExmlError: For whatever the user can put right.
-    """
-    cli = StreamCLI(args, verb="generate")
-    buffer = cli.config_init.buffer
-    generate_files(
-        cli.datamodule,
-        buffer.generator,
-        buffer.size,
-        buffer.cache,
-        cli.config_init.generate,
-        cli.trainer.strategy.root_device,
-        show_progress=cli.config_init.trainer.enable_progress_bar is not False,
-    )
 
 
 def _what_is_distilled(trainer: Trainer) -> str:

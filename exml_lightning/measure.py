@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from exml_lightning.baselines import Baseline, ExpertSource
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.finite import check_answers
 from exml_lightning.core.generators import Auxiliary, Generator
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import Manifest
@@ -105,6 +106,7 @@ def _check(baseline: Baseline, stream: ExpertStream, manifest: Manifest, buffer:
         connect(buffer.generator, stream, buffer.size)
     for index in range(stream.num_experts):
         expert = stream.load_expert(index, torch.device("cpu"))
+        check_answers(expert)
         baseline.check_expert(expert, num_classes)
         if baseline.needs_samples:
             buffer.generator.check(expert)

@@ -8,7 +8,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.files import PARTS, lock_folder, remove_parts, write_text
+from exml_lightning.files import lock_folder, remove_parts, write_text
 
 
 class RunFolder(SaveConfigCallback):
@@ -35,7 +35,8 @@ class RunFolder(SaveConfigCallback):
                 f"{folder} cannot be made ({error.strerror}): name another folder with --trainer.default_root_dir DIR"
             ) from error
         self._lock = lock_folder(folder)
-        remove_parts(folder, f"**/{PARTS}")
+        for place in (folder, *(folder / name for name in ("buffer", "checkpoints", "ex_model"))):
+            remove_parts(place)
         write_text(folder / self.config_filename, self.parser.dump(self.config, skip_none=False))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

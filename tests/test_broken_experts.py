@@ -30,6 +30,16 @@ class Sometimes(LeNet5):
         return super().forward(images).masked_fill(wrong[:, None], self.value)
 
 
+class Later(LeNet5):
+    """Answers NaN from the fourth mini-batch of 8 on."""
+
+    steps = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.steps += len(images) == 8
+        return super().forward(images) * (torch.nan if self.steps > 3 else 1)
+
+
 @pytest.fixture
 def spoil(tmp_path):
     """Copies the shipped experts and spoils one: by another architecture, or by a change of its weights."""
@@ -164,7 +174,8 @@ def test_a_run_that_skipped_resumes_to_the_same_weights(spoil, small_run, tmp_pa
     weights = [(tmp_path / run / "ex_model" / "expert_0.safetensors").read_bytes() for run in ("whole", "parts")]
     assert weights[0] == weights[1]
     saved = torch.load(tmp_path / "parts" / "checkpoints" / "experience=1.ckpt", weights_only=True)["ExpertStream"]
-    assert len(saved["buffer"]["images"]) == 12  # the first one learned fills it
+    assert saved["skipped"] == [0]
+    assert saved["buffer"]["experiences"].bincount().tolist() == [0, 12]  # the first one learned fills it
 
 
 def test_without_a_scenario_the_skipped_have_no_agreement(spoil, small_run, tmp_path):
@@ -179,3 +190,35 @@ def test_without_a_scenario_the_skipped_have_no_agreement(spoil, small_run, tmp_
 def test_a_stream_of_broken_experts_is_refused(spoil, small_run, tmp_path, capsys):
     args = small_run(data__experts=str(spoil(0, no_weights)), trainer__max_epochs=1)
     assert "has no expert that can be learned" in refused([*args, "--data.skip_broken", "true"], capsys)
+
+
+def test_samples_from_files_are_learned_after_a_skip(spoil, small_run, tmp_path):
+    main([*small_run(verb="generate"), "--generate.folder", str(tmp_path / "made")])
+    folder = spoil(0, no_weights)
+    files = ["--buffer.generator", "Precomputed", "--buffer.generator.folder", str(tmp_path / "made")]
+    main([*small_run(data__experts=str(folder)), *files, "--data.skip_broken", "true"])
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["ExpertStream"]
+    assert saved["buffer"]["experiences"].tolist() == [1] * 6  # what the file of the second expert has
+
+
+def test_a_sound_expert_in_its_place_is_learned(small_run, tmp_path, capsys):
+    """Found broken late in its experience, when a safety copy of it is there already."""
+    folder = tmp_path / "experts"
+    shutil.copytree(EXPERTS, folder)
+    manifest = read_manifest(folder)
+    sound = manifest.experts[1]
+    args = [*small_run(data__experts=str(folder)), *SCRATCH, "--buffer.generator", "Replay"]
+    main([*args, "--trainer.default_root_dir", str(tmp_path / "whole")])
+
+    shutil.move(folder / sound.file, tmp_path / "kept")
+    digest = save_weights(load_expert(EXPERTS, manifest, 1).model, folder / sound.file)
+    kind = Architecture("tests.test_broken_experts.Later", {"num_classes": 10})
+    late = replace(sound, architecture=kind, sha256=digest)
+    write_manifest(replace(manifest, experts=(manifest.experts[0], late, *manifest.experts[2:])), folder)
+    assert "for 8 of 8 samples in step 3 of experience 1" in refused(args, capsys)  # a safety copy was due at step 2
+
+    shutil.move(tmp_path / "kept", folder / sound.file)
+    write_manifest(manifest, folder)
+    main(args)
+    weights = [(tmp_path / run / "ex_model" / "expert_0.safetensors").read_bytes() for run in ("whole", "run")]
+    assert weights[0] == weights[1]

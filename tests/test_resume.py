@@ -137,6 +137,17 @@ def test_stopped_within_an_experience_and_resumed_is_as_never_stopped(small_run,
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("step", [4, 5])
+def test_accumulated_gradients_are_not_lost(small_run, tmp_path, step):
+    """A safety copy is due after every third mini-batch, an optimiser step is every second one."""
+    args = ["--trainer.accumulate_grad_batches", "2", "--checkpoint.every_n_steps", "3", "--data.n_iter", "12"]
+    main([*small_run("whole", trainer__max_epochs=1), *args])
+    stop = json.dumps([{"class_path": "tests.test_resume.StopAt", "init_args": {"step": step}}])
+    main([*small_run("cut", trainer__max_epochs=1), *args, "--trainer.callbacks", stop])
+    main([*small_run("cut", trainer__max_epochs=1), *args])
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
 def test_stopped_by_ctrl_c_and_resumed_is_as_never_stopped(small_run, tmp_path):
     main(small_run("whole"))
     for point in ("generating", "distilling"):

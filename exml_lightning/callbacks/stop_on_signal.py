@@ -64,8 +64,11 @@ class StopOnSignal(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop if any process was told to; `StreamCheckpoint` comes after this."""
-        if trainer.world_size == 1 or (batch_idx + 1) % EVERY == 0:
+        steps = batch_idx + 1
+        if steps % trainer.accumulate_grad_batches == 0 and (trainer.world_size == 1 or steps % EVERY == 0):
             self._stop(trainer)
+            if trainer.should_stop and steps < trainer.num_training_batches:
+                trainer.limit_val_batches = 0  # of half an experience: there is no time for it, and no use
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The same between two experiences."""

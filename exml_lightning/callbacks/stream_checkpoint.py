@@ -4,12 +4,27 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
+from exml_lightning.callbacks.find import find_callback
+from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import write_whole
 from exml_lightning.module import ExModelModule
+
+
+class _WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place; Lightning's own way leads through the folder of temporary files."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        def write(part: Path) -> None:
+            with part.open("wb") as file:  # given a path, torch does not say why it cannot write
+                torch.save(checkpoint, file)
+
+        write_whole(Path(path), write)
 
 
 def save_checkpoint(trainer: Trainer, path: Path) -> None:
@@ -21,18 +36,16 @@ def save_checkpoint(trainer: Trainer, path: Path) -> None:
     """
     for logger in trainer.loggers:
         logger.save()  # so that a resumed run finds the rows up to here
-    if trainer.is_global_zero:
-        write_whole(path, trainer.save_checkpoint)
-    else:
-        trainer.save_checkpoint(path)  # takes part and writes nothing
+    trainer.strategy.checkpoint_io = _WholeCheckpoints()
+    trainer.save_checkpoint(path)
 
 
 class StreamCheckpoint(Checkpoint):
     """Writes ``checkpoints/experience=<k>.ckpt`` after each experience, and ``last.ckpt`` then and in between.
 
     In between means every `every_n_steps` steps and when a fit stops early (``trainer.max_time``, SIGTERM), but never
-    after the last step of an experience: Lightning would resume such a file in the next experience and leave out the
-    end of this one.
+    after the last step of an experience, since Lightning would resume such a file in the next experience and leave out
+    the end of this one; nor while gradients are accumulated.
 
     Args:
         every_n_steps: Steps between two safety copies within an experience; 0 for none.
@@ -51,16 +64,18 @@ class StreamCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write ``last.ckpt`` if it is time."""
-        assert isinstance(pl_module, ExModelModule)
-        if self.due(trainer, batch_idx) and pl_module.attached is not None:
-            save_checkpoint(trainer, self.folder(trainer) / "last.ckpt")
-
-    def due(self, trainer: Trainer, batch_idx: int) -> bool:
-        """Whether it is time for ``last.ckpt`` after a step."""
+        """Write ``last.ckpt`` if it is time, and numbers have not gone wrong."""
         steps = batch_idx + 1
         asked = trainer.should_stop or (self.every_n_steps > 0 and steps % self.every_n_steps == 0)
-        return asked and steps < trainer.num_training_batches
+        between = steps % trainer.accumulate_grad_batches != 0  # gradients of half a step are not saved
+        if not asked or between or steps == trainer.num_training_batches:
+            return
+        assert isinstance(pl_module, ExModelModule)
+        buffer = find_callback(trainer, SyntheticBufferCallback)
+        assert buffer is not None
+        buffer.look(trainer, pl_module, wait=True)
+        if pl_module.attached is not None:
+            save_checkpoint(trainer, self.folder(trainer) / "last.ckpt")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``experience=<k>.ckpt`` and the same as ``last.ckpt``, unless the experience was cut short."""

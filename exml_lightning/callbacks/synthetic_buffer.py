@@ -9,12 +9,12 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.broken import check_experts, pass_over
-from exml_lightning.callbacks.find import find_callback
-from exml_lightning.callbacks.stream_checkpoint import StreamCheckpoint
+from exml_lightning.checkpoints import go_back
 from exml_lightning.core.buffer import Buffer, update_buffer
 from exml_lightning.core.errors import BrokenExpertError, ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.generators import Auxiliary, Generator, ModelInversion
+from exml_lightning.core.finite import check_answers
+from exml_lightning.core.generators import Auxiliary, Generator, ModelInversion, Precomputed
 from exml_lightning.core.generators.auxiliary import label_by_expert
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
@@ -118,16 +118,14 @@ class SyntheticBufferCallback(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Look whether numbers have gone wrong in the steps before."""
-        self._look(trainer, pl_module, wait=False)
+        self.look(trainer, pl_module, wait=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """The same at the end of an experience, and before `StreamCheckpoint` saves what would be broken."""
-        checkpoint = find_callback(trainer, StreamCheckpoint)
-        last = batch_idx + 1 == trainer.num_training_batches
-        if last or (checkpoint is not None and checkpoint.due(trainer, batch_idx)):
-            self._look(trainer, pl_module, wait=True)
+        """The same at the end of an experience."""
+        if batch_idx + 1 == trainer.num_training_batches:
+            self.look(trainer, pl_module, wait=True)
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, ExModelModule)
@@ -138,6 +136,7 @@ class SyntheticBufferCallback(Callback):
         try:
             expert = stream.load_expert(experience, pl_module.device)
             if stream.experience != experience:
+                check_answers(expert)
                 self._begin_new(trainer, pl_module, expert)
         except BrokenExpertError as error:
             self._skip(trainer, pl_module, error)
@@ -149,7 +148,10 @@ class SyntheticBufferCallback(Callback):
     def _begin_new(self, trainer: Trainer, pl_module: ExModelModule, expert: Expert) -> None:
         stream, experience = _stream(trainer), expert.experience
         learned = experience - len(stream.skipped)
-        new = self._generate(trainer, expert, self.size // (learned + 1))
+        share = self.size // (learned + 1)
+        if isinstance(self.generator, Precomputed):  # a file has what its place in the stream asks for, skipped or not
+            share = min(share, self.generator.count(expert))
+        new = self._generate(trainer, expert, share)
         if not stream.test_parts:
             new = replace(new, answers=label_by_expert(new.images, expert).labels)
         if trainer.is_global_zero:
@@ -160,7 +162,17 @@ class SyntheticBufferCallback(Callback):
         stream.experience = experience
         pl_module.begin_experience(expert, learned)
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule, wait: bool) -> None:
+    def look(self, trainer: Trainer, pl_module: LightningModule, wait: bool) -> None:
+        """Skip the expert if its answers have gone wrong.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The ex-model.
+            wait: See `ExModelModule.check_numbers`.
+
+        Raises:
+            ExmlError: If it may not be skipped, or the ex-model has diverged.
+        """
         assert isinstance(pl_module, ExModelModule)
         if pl_module.attached is None:
             return
@@ -172,6 +184,8 @@ class SyntheticBufferCallback(Callback):
     def _skip(self, trainer: Trainer, pl_module: ExModelModule, error: BrokenExpertError) -> None:
         """Take back what a broken expert has done so far, if it may be skipped: the next one finds its place free."""
         stream, experience = _stream(trainer), trainer.current_epoch
+        if not stream.skip_broken and stream.experience == experience and trainer.is_global_zero:
+            go_back(Path(trainer.default_root_dir), experience)  # so that a sound one can take its place
         pass_over(stream, error)
         if stream.experience == experience:
             pl_module.abandon_experience()

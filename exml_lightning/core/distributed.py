@@ -5,6 +5,8 @@ from typing import TypeVar
 import torch.distributed as dist
 from torch import Tensor
 
+from exml_lightning.core.errors import BrokenExpertError
+
 T = TypeVar("T")
 
 
@@ -36,6 +38,24 @@ def from_first(value: T) -> T:
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def raise_together(error: BrokenExpertError | None) -> None:
+    """Raise in all processes what one of them has found, so that none waits for the others.
+
+    Args:
+        error: What this process has found; None for nothing.
+
+    Raises:
+        BrokenExpertError: If any process has found something.
+    """
+    found = [None if error is None else str(error)]
+    if together():
+        found = [None] * world_size()
+        dist.all_gather_object(found, None if error is None else str(error))
+    for message in found:
+        if message is not None:
+            raise BrokenExpertError(message) from error
 
 
 def add_up(tensor: Tensor) -> Tensor:

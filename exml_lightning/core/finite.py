@@ -62,9 +62,9 @@ class FiniteWatch:
             counts, samples = distributed.add_up(counts), samples * distributed.world_size()
         event = None
         if counts.is_cuda:
+            event, stream = torch.cuda.Event(), torch.cuda.current_stream(counts.device)
             counts = counts.to("cpu", non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
+            event.record(stream)
         self._pending.append((step, counts, event, samples))
 
     def look(self, wait: bool = False) -> Counts | None:
@@ -148,7 +148,7 @@ def check_step(counts: Counts | None, expert: Expert) -> None:
 
 
 def check_weights(network: nn.Module, expert: Expert) -> None:
-    """Refuse weights with NaN or infinity in them.
+    """Refuse weights, or statistics of batch norm, with NaN or infinity in them.
 
     Args:
         network: The ex-model.
@@ -157,7 +157,7 @@ def check_weights(network: nn.Module, expert: Expert) -> None:
     Raises:
         ExmlError: If there are any.
     """
-    broken = sum(int((~parameter.isfinite()).sum()) for parameter in network.parameters())
+    broken = sum(int((~tensor.isfinite()).sum()) for tensor in network.state_dict().values())
     if broken:
         raise ExmlError(
             f"the ex-model diverged while it learned {expert.name}: {broken} of its weights are NaN or infinite in "

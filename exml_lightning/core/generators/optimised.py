@@ -96,15 +96,21 @@ class OptimisedImages(Generator):
         """
         parts = list(batches(num_samples, self.batch_size))
         images = torch.empty(num_samples, *expert.image_format.shape, device=expert.classes.device)
-        seed = generator.initial_seed()
+        seed, broken = generator.initial_seed(), None
 
         def changes(step: int, rows: slice) -> Tensor:
             return self.augmentation.draw(num_samples, keyed_generator("change images", seed, step))[rows]
 
         for i, rows in enumerate(parts):
             noise = torch.randn(rows.stop - rows.start, *expert.image_format.shape, generator=generator)
-            if i % distributed.world_size() == distributed.rank():
+            if i % distributed.world_size() != distributed.rank():
+                continue
+            try:
                 images[rows] = self._optimise(expert, noise, rows, output_loss, changes, progress)
+            except BrokenExpertError as error:
+                broken = error
+                break
+        distributed.raise_together(broken)
         for i, rows in enumerate(parts):
             distributed.broadcast(images[rows], i % distributed.world_size())
         return images

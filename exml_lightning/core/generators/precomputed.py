@@ -51,6 +51,10 @@ class Precomputed(Generator):
         progress(float(num_samples))
         return samples.to(expert.classes.device)
 
+    def count(self, expert: Expert) -> int:
+        """Count the samples of the expert's file."""
+        return len(self._samples(expert))
+
     def _samples(self, expert: Expert) -> Buffer:
         require(self.read is not None, "the precomputed generator has no files to read")
         assert self.read is not None

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from lightning import Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 SECONDS = 0.5
@@ -35,7 +36,8 @@ def first_process_first(trainer: Trainer) -> Iterator[None]:
 def end_together(trainer: Trainer) -> None:
     """End this process soon after another one of the same run has died, instead of waiting for it forever.
 
-    Lightning's own observer kills the first process without a word, and the others do not notice the first one's death.
+    It takes the place of Lightning's observer, which kills the first process without a word, and which lets no other one
+    notice the first one's death.
 
     Args:
         trainer: Knows the processes. Where something else started them (Slurm, torchrun), that ends them.
@@ -52,6 +54,9 @@ def end_together(trainer: Trainer) -> None:
             return f"process {trainer.local_rank + 1} of {trainer.world_size}: the first one is gone"
         return None
 
+    for thread in threading.enumerate():
+        if isinstance(thread, _ChildProcessObserver):
+            thread._child_processes = []  # nothing left for it to do
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if others or (trainer.local_rank > 0 and isinstance(environment, LightningEnvironment)):
         threading.Thread(target=_watch, args=(dead, others), daemon=True).start()

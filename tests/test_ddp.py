@@ -91,6 +91,7 @@ def test_an_expert_that_breaks_in_one_process_is_skipped_in_both(small_run, tmp_
     args = small_run(data__experts=str(folder), trainer__max_epochs=2)
     # noise is strong enough; the norm's weight pulls the images of the only batch, which the first process makes, to 0
     pulled = ["--buffer.generator.l2", "100", "--buffer.generator.steps", "8", "--model.start", "scratch"]
+    pulled += ["--model.architecture.class_path", "exml_lightning.models.LeNet5"]
     run([*args, *pulled, *PROCESSES, "--data.skip_broken", "true"])
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["ExpertStream"]
     assert saved["skipped"] == [0]

@@ -1,33 +1,38 @@
 """`RunLogger`: `metrics.csv` in the run folder, which a resumed run goes on with."""
 
 import csv
-import io
 from argparse import Namespace
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from exml_lightning.files import write_text
+from exml_lightning.files import write_whole
 
 
 class RunLogger(Logger):
     """Writes ``metrics.csv`` into the run folder.
 
     Lightning's CSVLogger deletes the file of an earlier start as soon as it is made, before it is known whether the run
-    may continue. This one leaves it alone until `keep` says how far it counts, and then replaces it as a whole.
+    may continue. This one leaves it alone until `keep` says how far it counts. The file is always replaced as a whole;
+    rows that are in it are not kept in memory, and new columns come after the others.
 
     Args:
         folder: The run folder.
-        save_every: Rows between two writes; every checkpoint writes too.
+        save_every: Rows between two writes, more as the file grows; every checkpoint writes too.
     """
 
     def __init__(self, folder: str, save_every: int = 50) -> None:
         super().__init__()
         self._folder = folder
         self._save_every = save_every
+        self._path = Path(folder) / "metrics.csv"
+        self._names = ["step"]
+        self._written = 0
+        self._just_saved = False
         self._rows: list[dict[str, float | str]] = []
 
     @property
@@ -52,11 +57,13 @@ class RunLogger(Logger):
         Args:
             step: The step at which the run goes on; rows from there on are dropped.
         """
-        path = Path(self._folder) / "metrics.csv"
-        if step and path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                earlier = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(file)]
-            self._rows = [{**row} for row in earlier if row.get("step", "").isdigit() and int(row["step"]) < step]
+        if not step or not self._path.is_file():
+            return
+        with self._path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if (row.get("step") or "").isdigit() and int(row["step"]) < step:
+                    self._rows.append({name: value for name, value in row.items() if name and value})
+        self._write()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -67,8 +74,10 @@ class RunLogger(Logger):
             step: The optimiser step, from 0.
         """
         self._rows.append({"step": -1 if step is None else step, **metrics})
-        if len(self._rows) % self._save_every == 0:
-            self.save()
+        # Lightning logs a step after the checkpoint of that step is written: that row must not wait.
+        if self._just_saved or len(self._rows) >= max(self._save_every, self._written // 10):
+            self._write()
+            self._just_saved = False
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -76,17 +85,38 @@ class RunLogger(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the file."""
-        if not self._rows:
-            return
-        names = ["step", *sorted({name for row in self._rows for name in row} - {"step"})]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_text(Path(self._folder) / "metrics.csv", text.getvalue())
+        """Add the new rows to the file; a checkpoint does so before it is written."""
+        self._write()
+        self._just_saved = True
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write the file at the end."""
-        self.save()
+        self._write()
+
+    def _write(self) -> None:
+        if not self._rows:
+            return
+        names = [*self._names, *sorted({name for row in self._rows for name in row} - set(self._names))]
+
+        def write(part: Path) -> None:
+            with part.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, fieldnames=names, lineterminator="\n")
+                writer.writeheader()
+                if self._written and self._path.is_file():
+                    self._copy_rows(file, len(names))
+                writer.writerows(self._rows)
+
+        write_whole(self._path, write)
+        self._names = names
+        self._written += len(self._rows)
+        self._rows = []
+
+    def _copy_rows(self, to: TextIO, columns: int) -> None:
+        """Copy the rows that count, with empty cells for new columns.
+
+        A write that was interrupted may have left more rows and more columns than this logger knows of.
+        """
+        with self._path.open(newline="", encoding="utf-8") as file:
+            more = "," * (columns - len(next(csv.reader([file.readline()]))))
+            to.writelines(f"{line.rstrip()}{more}\n" for line in islice(file, self._written))

@@ -36,8 +36,8 @@ def first_process_first(trainer: Trainer) -> Iterator[None]:
 def end_together(trainer: Trainer) -> None:
     """End this process soon after another one of the same run has died, instead of waiting for it forever.
 
-    It takes the place of Lightning's observer, which kills the first process without a word, and which lets no other one
-    notice the first one's death.
+    It takes the place of Lightning's observer, which kills the first process without a word, and lets no other one notice
+    the first one's death.
 
     Args:
         trainer: Knows the processes. Where something else started them (Slurm, torchrun), that ends them.

@@ -10,6 +10,9 @@ from matplotlib.ticker import MaxNLocator
 
 from exml_lightning.files import write_whole
 
+MOST_LABELS = 30
+"""Rows or columns of a matrix that have room for a name each; of more, only some are named."""
+
 
 def save_accuracy_over_time(path: Path, streams: Sequence[float], seen: Sequence[float], title: str) -> None:
     """Save a line chart: accuracy after each experience.
@@ -63,12 +66,15 @@ def save_matrix(
     rows, columns, longest = len(matrix), len(parts), max(map(len, parts))
     whole = [[*row, *[math.nan] * (columns - len(row))] for row in matrix]
     figure = Figure(
-        figsize=(0.75 * columns + 2.2, min(0.5 * rows, 10) + 1.6 + 0.07 * longest), dpi=110, layout="constrained"
+        figsize=(min(0.75 * columns, 15) + 2.2, min(0.5 * rows, 10) + 1.6 + 0.07 * longest),
+        dpi=110,
+        layout="constrained",
     )
     axis = figure.subplots()
     picture = axis.imshow(whole, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axis.set_xticks(range(columns), parts, rotation=0 if longest <= 5 else 45)
-    labelled = range(0, rows, 1 + rows // 30)
+    named = range(0, columns, 1 + columns // MOST_LABELS)
+    axis.set_xticks(named, [parts[j] for j in named], rotation=0 if longest <= 5 else 45)
+    labelled = range(0, rows, 1 + rows // MOST_LABELS)
     axis.set_yticks(labelled, [f"expert {i + 1}" for i in labelled])
     axis.set_xlabel(axis_label)
     axis.set_ylabel("after learning")

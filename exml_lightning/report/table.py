@@ -7,11 +7,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+MOST = 12
+"""Rows and columns of a matrix that are printed, the newest ones; all are in the files of the run."""
+
 
 def print_matrix(
     title: str, matrix: Sequence[Sequence[float]], columns: Sequence[str], totals: dict[str, Sequence[float]]
 ) -> None:
-    """Print fractions in per cent, one row for each experience learned.
+    """Print fractions in per cent, one row for each experience learned; of a long stream the newest rows and columns.
 
     Args:
         title: Heading.
@@ -19,17 +22,18 @@ def print_matrix(
         columns: Name of each column of the matrix.
         totals: More columns, by name.
     """
+    rows, shown = range(len(matrix))[-MOST:], range(len(columns))[-MOST:]
     table = Table(box=box.SIMPLE)
     table.add_column("learned", no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right")
+    for j in shown:
+        table.add_column(columns[j], justify="right")
     for name in totals:
         table.add_column(name, justify="right", style="bold")
-    for i, row in enumerate(matrix):
-        cells = [f"{100 * value:.1f}" for value in row] + [""] * (len(columns) - len(row))
+    for i in rows:
+        cells = [f"{100 * matrix[i][j]:.1f}" if j < len(matrix[i]) else "" for j in shown]
         table.add_row(f"expert {i + 1}", *cells, *(f"{100 * values[i]:.1f}" for values in totals.values()))
     console = Console()
-    console.print(title)
+    console.print(title if len(rows) == len(matrix) else f"{title}, the last {len(rows)} of {len(matrix)}")
     console.print(table)
 
 

@@ -36,7 +36,7 @@ def first_process_first(trainer: Trainer) -> Iterator[None]:
 def end_together(trainer: Trainer) -> None:
     """End this process soon after another one of the same run has died, instead of waiting for it forever.
 
-    It takes the place of Lightning's observer, which kills the first process without a word, and lets no other one notice
+    It takes the place of Lightning's observer, which kills the first process without a word, and tells no other one of
     the first one's death.
 
     Args:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from exml_lightning.checkpoint_file import check_checkpoint
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.experts.manifest import FILE_NAME
 from exml_lightning.files import write_whole
 
 OTHER_OPTIMIZER = "the checkpoint is of another ex-model: its optimiser's tensors do not fit; give its configuration"
@@ -24,25 +25,26 @@ def find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str |
         verb: ``fit``, ``validate`` or ``test``.
 
     Returns:
-        The file; None for a fit that starts with the first expert. A fit goes on with a run that was stopped, also
-        where nothing is given: it would end with the same weights if it started anew.
+        The file; None for a fit that starts with the first expert. A fit goes on with the run of its folder, also where
+        nothing is given: it would end with the same weights if it started anew.
 
     Raises:
-        ExmlError: If there is no such checkpoint, or the run would overwrite another or a finished one.
+        ExmlError: If there is no such checkpoint, or the run would overwrite another one.
     """
     folder = run_folder / "checkpoints"
     last = folder / "last.ckpt"
     if ckpt_path is None and verb != "fit":
         raise ExmlError(f"which checkpoint? Give --ckpt_path last ({last}) or --ckpt_path FILE")
     if verb == "fit" and ckpt_path is None:
-        if (run_folder / "ex_model" / "manifest.yaml").is_file():
-            raise ExmlError(
-                f"{run_folder} already holds a finished run: learn more experts with --ckpt_path last, "
-                "write elsewhere with --trainer.default_root_dir DIR, or delete it"
-            )
         if not last.is_file():
             return None
-        print(f"{run_folder} holds a run that was stopped: going on with {last.name}")
+        finished = (run_folder / "ex_model" / FILE_NAME).is_file()
+        print(
+            f"{run_folder} holds a finished run: only experts that are new are learned; to begin anew, delete it or "
+            "name another folder with --trainer.default_root_dir DIR"
+            if finished
+            else f"{run_folder} holds a run that was stopped: going on with {last.name}"
+        )
     elif verb == "fit" and ckpt_path != "last" and folder.exists() and not _inside(str(ckpt_path), folder):
         raise ExmlError(
             f"{run_folder} already holds a run, and {ckpt_path} is not of it: go on with --ckpt_path last, "

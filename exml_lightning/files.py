@@ -12,7 +12,22 @@ from exml_lightning.core.errors import ExmlError, one_line
 
 
 class NotWrittenError(ExmlError):
-    """A file cannot be written, for instance to a full disk."""
+    """A file cannot be written, for instance to a full disk.
+
+    Args:
+        path: The file.
+        reason: Why.
+
+    Attributes:
+        what: The same without advice, for work that goes on without the file.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.what = f"{path} cannot be written ({reason})"
+        super().__init__(
+            f"{self.what}: make room there or allow it, then give the same command again; "
+            "files written before are whole"
+        )
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -39,10 +54,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             part.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
-        raise NotWrittenError(
-            f"{path} cannot be written ({reason}): make room there or allow it, then give the same command again; "
-            "files written before are whole"
-        ) from error
+        raise NotWrittenError(path, reason) from error
 
 
 def _flush_folder(folder: Path) -> None:

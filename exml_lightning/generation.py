@@ -95,7 +95,7 @@ def generate_samples(
         try:
             samples_cache.store(kept, key, manifest.class_names, samples, expert)
         except NotWrittenError as error:  # a full disk must not cost the run
-            log.warning("going on without the cache: %s", error)
+            log.warning("going on without the cache: %s", error.what)
     return samples.to(device)
 
 

@@ -37,7 +37,9 @@ class RunFolder(SaveConfigCallback):
         self._lock = lock_folder(folder)
         for place in (folder, *(folder / name for name in ("buffer", "checkpoints", "ex_model"))):
             remove_parts(place)
-        write_text(folder / self.config_filename, self.parser.dump(self.config, skip_none=False))
+        config = self.config.clone()
+        config.ckpt_path = None  # where a run went on is no setting of it
+        write_text(folder / self.config_filename, self.parser.dump(config, skip_none=False))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let the folder go."""

@@ -372,10 +372,11 @@ def test_a_stream_that_is_not_trained_to_its_end_says_so(small_run, digit_expert
 
 def test_a_second_run_does_not_overwrite_the_first(small_run, tmp_path, capsys):
     main(small_run())
-    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
-    line = refused(small_run(), capsys)
-    assert "already holds a finished run: learn more experts with --ckpt_path last" in line
-    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file() and p.name != "summary.json"}
+    refused([*small_run(), "--data.seed", "7"], capsys)
+    main(small_run())
+    assert "run holds a finished run: only experts that are new are learned" in capsys.readouterr().out
+    assert {p: p.read_bytes() for p in before} == before
 
 
 def test_test_asks_for_a_checkpoint(small_run, capsys):
@@ -410,7 +411,7 @@ def test_another_logger_leaves_the_run_folder_complete_and_guarded(small_run, tm
     main([*small_run(), *logger])
     assert (tmp_path / "run" / "config.yaml").is_file()
     assert list((tmp_path / "logs").rglob("metrics.csv"))
-    assert "already holds a finished run" in refused([*small_run(), *logger], capsys)
+    assert "under other settings" in refused([*small_run(), *logger, "--data.seed", "7"], capsys)
 
 
 def test_a_run_folder_that_is_a_file_is_named(small_run, tmp_path, capsys):

@@ -31,9 +31,9 @@ started again by the same command; so are `exml experts` and `exml generate`.
 
 After each kill every file that has its final name is read to its end (checkpoints, safetensors, JSON, CSV, YAML and
 the hashes in it, PNG). At the end the ex-model's weights and manifest, `accuracy_matrix.csv` and the measured part of
-`summary.json` (of `experts` and `generate`: all files) must equal, byte for byte, those of the job that was left
-alone, and no part of a file may be left in the run folder. The exit status must be that of the signal: 143 for
-SIGTERM, 130 for Ctrl-C.
+`summary.json` (of `experts` and `generate`: all files, of safetensors the tensors) must equal, byte for byte, those of
+the job that was left alone, and no part of a file may be left in the run folder. The exit status must be
+that of the signal: 143 for SIGTERM, 130 for Ctrl-C.
 """
 
 DISKS = """\
@@ -64,8 +64,9 @@ distilling, measuring, pictures, tables and checkpoints.
 
 ![memory, checkpoint and time over {experts} experts](long_stream.png)
 
-The sawteeth and spikes are Python's full garbage collections. What grows in a checkpoint is the hash of each expert
-learned and the matrix; that of agreement has a number for each pair of experts. Means over the quarters of the stream:
+None of the three may grow by more than a quarter from the second quarter of the stream to the last. The sawteeth and
+spikes are Python's full garbage collections. What grows in a checkpoint is the hash of each expert learned and the
+matrix; that of agreement has a number for each pair of experts. Means over the quarters of the stream:
 """
 
 PROCESSES = """\
@@ -92,7 +93,7 @@ def render(results: dict[str, Any]) -> str:
         results: Of each part that was run, its ``result`` and what it was run on (``about``).
     """
     found = {part: content["result"] for part, content in results.items()}
-    sections = [HEAD, "## Counts\n", _table(["what", "tried", "as promised"], _counts(found))]
+    sections = [HEAD, "## Counts\n", _table(["what", "tried", "promises not kept"], _counts(found))]
     renderers: dict[str, Callable[[dict[str, Any]], str]] = {"kills": _kills, "disks": _disks, "stream": _stream}
     for part in ("kills", "disks", "files", "stream", "processes"):
         if part == "files" and {"files", "fuzz"} & found.keys():
@@ -117,7 +118,7 @@ def _counts(found: dict[str, Any]) -> list[list[str]]:
     rows = []
 
     def add(what: str, tried: int, failures: int) -> None:
-        rows.append([what, f"{tried:,}", f"{tried - failures:,}"])
+        rows.append([what, f"{tried:,}", f"{failures:,}"])
 
     for name, title in JOBS.items():
         if "kills" in found:

@@ -25,6 +25,8 @@ QUANTITIES = {
     "checkpoint_kb": "checkpoint, kB",
     "seconds": "processor time, s",
 }
+FLAT = 1.25
+"""What is flat grows by less than this factor from the second quarter of the stream to the last."""
 KINDS = {"test stream": "with a scenario: accuracy", "folder": "experts alone: agreement"}
 
 
@@ -90,11 +92,14 @@ def run(folder: Path, experts: int = EXPERTS, picture: Path = PICTURE) -> dict[s
         _run(["fit", "-c", str(config), "-c", str(small), *options], folder)
         measured[kind] = _measured(run_folder, json.loads((folder / "probe.json").read_text(encoding="utf-8")))
     _plot(measured, picture)
-    return {
-        "experts": experts,
-        "failures": [],
-        **{kind: {name: quarters(values) for name, values in columns.items()} for kind, columns in measured.items()},
-    }
+    means = {kind: {name: quarters(values) for name, values in columns.items()} for kind, columns in measured.items()}
+    growing = [
+        f"{KINDS[kind]}: {QUANTITIES[name]} grows from {second:.1f} in the second quarter to {last:.1f} in the last"
+        for kind, columns in means.items()
+        for name, (_, second, _, last) in columns.items()
+        if last > FLAT * second
+    ]
+    return {"experts": experts, "failures": growing, **means}
 
 
 def quarters(values: list[float]) -> list[float]:

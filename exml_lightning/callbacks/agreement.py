@@ -35,8 +35,8 @@ class AgreementCallback(ResultsCallback):
 
     def values_to_log(self, module: ExModelModule) -> dict[str, float]:
         """Return the agreements; see `ResultsCallback.values_to_log`."""
-        values = {f"agreement/expert_{j}": a for j, a in zip(_learned(module), self.rows[-1], strict=True)}
-        return {**values, "agreement/mean": self._means()[-1]}
+        newest = self.rows[-1][-1:]  # a column for each of them would make metrics.csv as wide as the stream is long
+        return {"agreement/mean": self._means()[-1], **({"agreement/newest": newest[0]} if newest else {})}
 
     def write(self, folder: Path, module: ExModelModule) -> dict[str, Any]:
         """Write the matrix; see `ResultsCallback.write`."""

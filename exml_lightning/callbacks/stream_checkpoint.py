@@ -21,8 +21,12 @@ class _WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         def write(part: Path) -> None:
-            with part.open("wb") as file:  # given a path, torch does not say why it cannot write
-                torch.save(checkpoint, file)
+            try:
+                with part.open("wb") as file:  # given a path, torch does not say why it cannot write
+                    torch.save(checkpoint, file)
+            except RuntimeError as error:
+                reason = error.__context__  # raised on the way out, in the place of what went wrong
+                raise (reason if isinstance(reason, OSError) else error) from None
 
         write_whole(Path(path), write)
 

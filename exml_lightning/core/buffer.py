@@ -61,9 +61,10 @@ def quotas(counts: list[int], total: int) -> list[int]:
         Places of each group. They differ by at most one, except where a group has too few samples.
     """
     shares = [0] * len(counts)
-    for _ in range(total):
-        group = min((g for g in range(len(counts)) if shares[g] < counts[g]), key=lambda g: (shares[g], -counts[g]))
-        shares[group] += 1
+    smallest_first = sorted(range(len(counts)), key=lambda g: (counts[g], -g))
+    for i, group in enumerate(smallest_first):
+        shares[group] = min(counts[group], total // (len(counts) - i))
+        total -= shares[group]
     return shares
 
 

@@ -44,7 +44,7 @@ def decode_images(files: Sequence[Path], shape: tuple[int, int, int], cache: Pat
     try:
         write_whole(cache, lambda part: _write(part, files, shape, key, cache.stem))
     except NotWrittenError as error:  # a folder that may only be read, or a full disk, must not cost the run
-        log.warning("%s; until then images are decoded again each time", error)
+        log.warning("%s: images are decoded again each time", error.what)
     else:
         found = _find(cache, key, (len(files), *shape))
     return torch.cat(list(_decoded(files, shape, cache.stem))) if found is None else found

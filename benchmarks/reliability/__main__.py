@@ -19,6 +19,7 @@ from benchmarks.reliability.jobs import ROOT
 
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "kills": kills.run,
+    "random": kills.run_random,
     "disks": disks.run,
     "files": files.run,
     "fuzz": files.run_fuzz,

@@ -10,8 +10,8 @@ What happens to a run when something goes wrong, and how often that was tried. T
 
     pip install -e ".[test]" && python -m benchmarks.reliability
 
-which takes about half an hour on two idle cores and keeps its results in `reliability.json`. One part again (`kills`,
-`disks`, `files`, `fuzz`, `stream` or `processes`):
+which takes about three quarters of an hour on two cores and keeps its results in `reliability.json`. One part again
+(`kills`, `random`, `disks`, `files`, `fuzz`, `stream` or `processes`):
 
     python -m benchmarks.reliability kills
 """
@@ -79,7 +79,7 @@ JOBS = {
     "fit": "`exml fit`, at file events",
     "experts": "`exml experts`, at file events",
     "generate": "`exml generate`, at file events",
-    "real fit": "`exml fit`, the real command at random moments",
+    "random": "`exml fit`, the real command at random moments",
 }
 STREAMS = {"test stream": "with a scenario", "folder": "experts alone"}
 QUANTITIES = {"memory_mb": "resident memory, MB", "checkpoint_kb": "checkpoint, kB", "seconds": "processor time, s"}
@@ -94,9 +94,11 @@ def render(results: dict[str, Any]) -> str:
     """
     found = {part: content["result"] for part, content in results.items()}
     sections = [HEAD, "## Counts\n", _table(["what", "tried", "promises not kept"], _counts(found))]
-    renderers: dict[str, Callable[[dict[str, Any]], str]] = {"kills": _kills, "disks": _disks, "stream": _stream}
+    renderers: dict[str, Callable[[dict[str, Any]], str]] = {"disks": _disks, "stream": _stream}
     for part in ("kills", "disks", "files", "stream", "processes"):
-        if part == "files" and {"files", "fuzz"} & found.keys():
+        if part == "kills" and part in found:
+            sections.append(_kills(found))
+        elif part == "files" and {"files", "fuzz"} & found.keys():
             sections.append(FILES)
         elif part == "processes" and part in found:
             sections.append(_processes(found[part]))
@@ -121,8 +123,9 @@ def _counts(found: dict[str, Any]) -> list[list[str]]:
         rows.append([what, f"{tried:,}", f"{failures:,}"])
 
     for name, title in JOBS.items():
-        if "kills" in found:
-            add(f"kills of {title}", found["kills"][name]["kills"], len(found["kills"][name]["failures"]))
+        tally = found.get("random") if name == "random" else found.get("kills", {}).get(name)
+        if tally is not None:
+            add(f"kills of {title}", tally["kills"], len(tally["failures"]))
     if "disks" in found:
         disks = found["disks"]
         tried = disks["failing writes"] + len(disks["mounted"])
@@ -142,15 +145,20 @@ def _counts(found: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _kills(result: dict[str, Any]) -> str:
-    rows = []
-    for job in ("fit", "experts", "generate"):
-        for place, counts in sorted(result[job]["struck"].items()):
-            rows.append([f"`exml {job}`", place, *(str(counts.get(fault, "")) for fault in FAULTS)])
-    rows.append(["`exml fit`", "any, at random", *(_at_random(result, fault) for fault in FAULTS)])
-    statuses = [[JOBS[job], *(_statuses(result[job]["statuses"].get(fault, {})) for fault in FAULTS)] for job in JOBS]
-    fits = [result[job] for job in ("fit", "real fit")]
-    lost, rows_of_metrics = (sum(fit[name] for fit in fits) for name in ("rows_lost", "rows"))
+def _kills(found: dict[str, Any]) -> str:
+    tallies = {name: found["kills"][name] for name in ("fit", "experts", "generate")}
+    if "random" in found:
+        tallies["random"] = found["random"]
+    rows = [
+        [JOBS[job].partition(",")[0], place, *(str(counts.get(fault, "")) for fault in FAULTS)]
+        for job, tally in tallies.items()
+        for place, counts in sorted(tally["struck"].items())
+    ]
+    statuses = [
+        [JOBS[job], *(_statuses(tally["statuses"].get(fault, {})) for fault in FAULTS)]
+        for job, tally in tallies.items()
+    ]
+    lost, rows_of_metrics = (sum(tally[name] for tally in tallies.values()) for name in ("rows_lost", "rows"))
     note = (
         f"\nOf {rows_of_metrics:,} rows of `metrics.csv` that these fits should have written, {lost} were lost:\n"
         "Lightning logs a step just after its checkpoint is written, and a kill in between costs that row. No row is\n"
@@ -164,10 +172,6 @@ def _kills(result: dict[str, Any]) -> str:
             _table(["", *FAULTS], statuses) + note,
         ]
     )
-
-
-def _at_random(result: dict[str, Any], fault: str) -> str:
-    return str(result["real fit"]["struck"].get("at random", {}).get(fault, ""))
 
 
 def _statuses(counts: dict[str, int]) -> str:

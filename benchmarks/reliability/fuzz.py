@@ -54,7 +54,7 @@ COLUMNS = {
 }
 """Metadata and tensors of a whole buffer file."""
 
-ODD = st.sampled_from(
+ODD: st.SearchStrategy[Any] = st.sampled_from(
     [
         *(None, True, False, -1, 0, 1, 10, 2**31, 2**63, 10**400, 0.0, -0.5, 1e-320, 1e308),
         *(float("nan"), float("inf"), -float("inf"), "", " ", ".", "..", "../a.pt", "/etc/passwd", "a\\b", "a\0b"),

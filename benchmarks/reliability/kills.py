@@ -32,7 +32,7 @@ START_UP = 1.5
 
 
 def run(folder: Path) -> dict[str, Any]:
-    """Kill a fit, a training of experts and a generating.
+    """Kill a fit, a training of experts and a generating at their file events.
 
     Args:
         folder: A folder to work in.
@@ -51,10 +51,22 @@ def run(folder: Path) -> dict[str, Any]:
         ):
             survive(whole, folder / "killed", chain(whole.events, seed), tally)
         results[job.verb] = {**tally.result(), "events": len(whole.events)}
-    tally = Tally()
-    kill_real_commands(folder, tally, chains=6)
-    results["real fit"] = tally.result()
     return {**results, "failures": [line for result in results.values() for line in result["failures"]]}
+
+
+def run_random(folder: Path, chains: int = 20) -> dict[str, Any]:
+    """Kill the real command at random moments of its life.
+
+    Args:
+        folder: A folder to work in.
+        chains: Runs, each killed three times.
+
+    Returns:
+        What `Tally.result` gives.
+    """
+    tally = Tally()
+    kill_real_commands(folder, tally, chains)
+    return tally.result()
 
 
 def faults(events: list[FileEvent], every: int, stride: int, seed: int = 0) -> list[Fault]:

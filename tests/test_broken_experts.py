@@ -165,6 +165,7 @@ def test_broken_experts_are_skipped_if_that_is_wanted(spoil, small_run, tmp_path
     assert set(manifest.experts[0].classes) == {*all_classes.experts[0].classes, *all_classes.experts[2].classes}
 
 
+@pytest.mark.slow
 def test_a_run_that_skipped_resumes_to_the_same_weights(spoil, small_run, tmp_path):
     skip = ["--data.skip_broken", "true", "--trainer.max_epochs"]
     experts = str(spoil(0, no_weights))  # the first: the stream begins with the second
@@ -192,6 +193,7 @@ def test_a_stream_of_broken_experts_is_refused(spoil, small_run, tmp_path, capsy
     assert "has no expert that can be learned" in refused([*args, "--data.skip_broken", "true"], capsys)
 
 
+@pytest.mark.slow
 def test_samples_from_files_are_learned_after_a_skip(spoil, small_run, tmp_path):
     main([*small_run(verb="generate"), "--generate.folder", str(tmp_path / "made")])
     folder = spoil(0, no_weights)
@@ -201,6 +203,7 @@ def test_samples_from_files_are_learned_after_a_skip(spoil, small_run, tmp_path)
     assert saved["buffer"]["experiences"].tolist() == [1] * 6  # what the file of the second expert has
 
 
+@pytest.mark.slow
 def test_a_sound_expert_in_its_place_is_learned(small_run, tmp_path, capsys):
     """Found broken late in its experience, when a safety copy of it is there already."""
     folder = tmp_path / "experts"

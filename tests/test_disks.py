@@ -14,6 +14,7 @@ def namespaces_allowed() -> bool:
     return shutil.which("unshare") is not None and subprocess.run([*NAMESPACE, "true"]).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written(tmp_path):
     whole, tally = uninterrupted(fit(), tmp_path / "whole"), Tally()
     second = [fault for fault in failing_writes(whole) if fault.file == "run/checkpoints/last.ckpt"][1]

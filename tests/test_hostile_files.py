@@ -67,7 +67,7 @@ def test_the_catalogue_can_fail(tmp_path):
     assert results[5] == ("5", True, "exml: error: target: is refused")
 
 
-@pytest.mark.parametrize("verb", ["fit", "test", "validate"])
+@pytest.mark.parametrize("verb", ["fit", "test", pytest.param("validate", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("other", "message"),
     [

@@ -38,6 +38,7 @@ def test_a_cache_entry_and_a_checkpoint_half_written_are_not_taken_for_whole(who
     assert tally.struck == {"cache entry": {"torn write": 1}, "checkpoint": {"torn write": 1}}
 
 
+@pytest.mark.slow
 def test_killed_before_the_ex_model_has_its_name(whole, tmp_path):
     tally = struck(whole, tmp_path / "job", Fault(event(whole, "os.rename", "ex_model/expert_0.safetensors"), KILL))
     assert tally.failures == []

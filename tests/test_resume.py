@@ -82,7 +82,7 @@ def test_stopped_within_an_experience_and_resumed_is_as_never_stopped(small_run,
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("step", [4, 5])
+@pytest.mark.parametrize("step", [4, pytest.param(5, marks=pytest.mark.slow)])
 def test_accumulated_gradients_are_not_lost(small_run, tmp_path, step):
     """A safety copy is due after every third mini-batch, an optimiser step is every second one."""
     args = ["--trainer.accumulate_grad_batches", "2", "--checkpoint.every_n_steps", "3", "--data.n_iter", "12"]

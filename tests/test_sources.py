@@ -83,6 +83,7 @@ STRATEGIES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_goes_on_as_if_never_stopped(strategy, small_run, tmp_path):
     options = ["--buffer.generator", *STRATEGIES[strategy]]

@@ -132,6 +132,7 @@ def train_and_die(args: list[str], step: int, expert: int) -> None:
     main(args)
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_is_as_never_killed(arguments, tmp_path, capsys):
     more = ["--experts.epochs", "3"]
     main(arguments(*more, folder="whole"))

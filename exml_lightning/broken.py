@@ -49,6 +49,7 @@ def pass_over(stream: ExpertStream, error: BrokenExpertError) -> None:
     """
     if not stream.skip_broken:
         raise ExmlError(
-            f"{error}; put a sound expert in its place, or learn the others without it by --data.skip_broken true"
+            f"{error}; put a sound expert in its place, in manifest.yaml too, or learn the others without it by "
+            "--data.skip_broken true"
         ) from error
     log.warning("%s: it is skipped", error)

@@ -36,6 +36,7 @@ def find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str |
     if ckpt_path is None and verb != "fit":
         raise ExmlError(f"which checkpoint? Give --ckpt_path last ({last}) or --ckpt_path FILE")
     if verb == "fit" and ckpt_path is None:
+        last = _newest(folder)
         if not last.is_file():
             return None
         finished = (run_folder / "ex_model" / FILE_NAME).is_file()
@@ -50,14 +51,32 @@ def find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str |
             f"{run_folder} already holds a run, and {ckpt_path} is not of it: go on with --ckpt_path last, "
             "write elsewhere with --trainer.default_root_dir DIR, or delete it"
         )
-    path = last if ckpt_path in (None, "last") else Path(str(ckpt_path))
+    path = _newest(folder) if ckpt_path in (None, "last") else Path(str(ckpt_path))
     if not path.is_file():
         if verb == "fit" and ckpt_path == "last":
             print(f"{path} does not exist yet: starting with the first expert")
             return None
         raise ExmlError(f"--ckpt_path: {path} does not exist; `exml fit` writes checkpoints")
-    check_checkpoint(path)
+    try:
+        check_checkpoint(path)
+    except ExmlError as error:
+        others = [other for other in _of_experiences(folder) if other != path]
+        if path.parent != folder or not others:
+            raise
+        raise ExmlError(f"{error}; an older one is {others[-1]}: give it by --ckpt_path") from error
     return str(path)
+
+
+def _of_experiences(folder: Path) -> list[Path]:
+    """The checkpoints of finished experiences, in order."""
+    found = {path.stem.removeprefix("experience="): path for path in folder.glob("experience=*.ckpt")}
+    return [found[k] for k in sorted((k for k in found if k.isdecimal()), key=int)]
+
+
+def _newest(folder: Path) -> Path:
+    """Return ``last.ckpt``, or where a kill came just before it was written, the experience it would have been of."""
+    last = folder / "last.ckpt"
+    return last if last.exists() else [last, *_of_experiences(folder)][-1]
 
 
 def _inside(path: str, folder: Path) -> bool:

@@ -55,8 +55,8 @@ class ExpertStream(LightningDataModule):
         seed: Seed of every random draw; default the run's (1234, 2345, 3456, 5678, 6789).
         eval_batch_size: Images at a time when accuracy is measured.
         download: Fetch missing data sets into `root`.
-        skip_broken: Go on without experts whose weights or answers are NaN, infinite or always the same, instead of
-            stopping.
+        skip_broken: Go on without experts whose weights or answers are NaN, infinite, absurdly large or always the
+            same, instead of stopping. Files that are missing or damaged stop a fit all the same, before it begins.
     """
 
     def __init__(

@@ -34,12 +34,16 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under another name in the same folder, flush it to disk, then give it its name.
 
     Args:
-        path: The file; its folder is made where it is missing. An existing file is replaced in one step.
+        path: The file; its folder is made where it is missing. An existing file is replaced in one step; a link stays,
+            and what it leads to is replaced.
         write: Writes the file it is given.
 
     Raises:
-        NotWrittenError: If it cannot be; an existing file stays as it was.
+        NotWrittenError: If it cannot be, or a pipe or a device is in its place; an existing file stays as it was.
     """
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file():
+        raise NotWrittenError(path, "it is no regular file")
     part = path.with_name(f".{secrets.token_hex(4)}.part.{path.name}")  # another host may have a process of our number
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -157,8 +157,11 @@ class StreamCLI(LightningCLI):
         Raises:
             Terminated: If it was.
         """
-        if self.stop.asked and self.datamodule.completed < self.trainer.max_epochs:
+        if self.datamodule.completed == self.trainer.max_epochs:
+            return
+        if self.stop.asked:
             raise Terminated
+        print("stopped before the end: go on with the same command, and a larger trainer.max_time if that was over")
 
     def validate(self, **kwargs: Any) -> None:
         """Print the accuracy of the baseline, if there is one, else of a checkpoint."""

@@ -14,7 +14,7 @@ from exml_lightning.checkpoints import grow_optimizer_state, grow_weights
 from exml_lightning.core.distillation import Distillation, Loss
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.finite import FiniteWatch, check_step, check_weights
+from exml_lightning.core.finite import FiniteWatch, check_step, check_weights, sane
 from exml_lightning.core.rng import derive_seed
 from exml_lightning.core.targets import Merge, Normalize, Unknown
 from exml_lightning.data import ExpertStream
@@ -114,8 +114,8 @@ class ExModelModule(LightningModule):
             return self.architecture.skeleton().build(self.stream.seed, "ex-model")
         except ExmlError as error:
             raise ExmlError(
-                f"the ex-model cannot be built: {error}; it must take num_classes: name a network that does with "
-                "--model.architecture.class_path CLASS"
+                f"the ex-model, built as the first expert in {self.stream.experts} unless model.architecture names "
+                f"another network, cannot be built: {error}; that network must take num_classes"
             ) from error
 
     def check_start(self) -> None:
@@ -230,7 +230,7 @@ class ExModelModule(LightningModule):
                 logits, from_expert, from_previous, batch.labels, answers, self.heads, self._tasks
             )
         loss = terms["loss"].detach().expand(len(logits), 1)  # an infinite one spoils every sample
-        self._watch.add(batch_idx, from_expert[0], torch.cat([logits, loss], dim=1))
+        self._watch.add(batch_idx, sane(from_expert[0]), torch.cat([logits, loss], dim=1))
         for name, value in terms.items():
             self.log(f"train/{name}", value, prog_bar=name == "loss")
         return terms["loss"]

@@ -18,6 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.experts import Manifest, load_expert, read_manifest
 from exml_lightning.experts.manifest import FILE_NAME
+from exml_lightning.fields import printable
 from exml_lightning.files import write_whole
 from exml_lightning.image_files import image_files, image_pixels, open_image
 
@@ -103,7 +104,7 @@ def predict(
             good = [(file, found) for file, found in batch if isinstance(found, Tensor)]
             for file, found in batch:
                 if not isinstance(found, Tensor):
-                    failures.append(f"{file} cannot be read ({found})")
+                    failures.append(f"{printable(str(file), 300)} cannot be read ({found})")
                     log.warning("%s: left out", failures[-1])
             if good:
                 pixels = torch.stack([found for _, found in good])

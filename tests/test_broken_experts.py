@@ -66,6 +66,11 @@ def spoil(tmp_path):
     return spoilt
 
 
+def huge_weights(network):
+    for parameter in network.parameters():
+        parameter.data.mul_(1e12)
+
+
 def no_weights(network):
     for parameter in network.parameters():
         parameter.data.zero_()
@@ -95,6 +100,19 @@ def test_a_constant_expert_is_found_before_work(spoil, small_run, capsys):
     folder = spoil(0, no_weights)
     error = refused(small_run(data__experts=str(folder)), capsys)
     assert f"expert 0 ({folder / 'expert_0.safetensors'}) gives 16 images of noise one and the same answer" in error
+
+
+def test_absurd_answers_are_found_before_work(spoil, small_run, capsys):
+    folder = spoil(1, huge_weights)
+    error = refused(small_run(data__experts=str(folder)), capsys)
+    assert f"expert 1 ({folder / 'expert_1.safetensors'}) answers noise with logits up to " in error
+
+
+def test_absurd_answers_while_distilling_are_the_experts_fault(spoil, small_run, capsys):
+    args = [*small_run(data__experts=str(spoil(1, high=0.9, value=1e30))), *SCRATCH]
+    error = refused([*args, "--buffer.generator", "Replay"], capsys)
+    assert "expert 1 (" in error
+    assert "more than 1e+06 for " in error
 
 
 def test_an_infinite_weight_is_found_before_work(spoil, small_run, capsys):
@@ -130,7 +148,7 @@ def test_nan_while_distilling_is_found_at_once_and_counted(spoil, small_run, tmp
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["ExpertStream"]["experience"] == 0
     assert "expert 1 (" in error
-    found = int(error.split("infinity for ")[1].split(" of 8 samples in step ")[0])
+    found = int(error.split("1e+06 for ")[1].split(" of 8 samples in step ")[0])
     assert 1 <= found <= 8
     assert error.split("in step ")[1].split(" of experience 1")[0] in ("0", "1")
     assert strong(1, 0.9)[1].float().mean() > 0.3  # so that hardly any mini-batch of 8 is without one

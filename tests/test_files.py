@@ -45,3 +45,14 @@ def test_a_folder_is_locked_until_it_is_let_go(tmp_path):
         lock_folder(tmp_path)
     os.close(lock)
     os.close(lock_folder(tmp_path))
+
+
+def test_pipes_are_not_replaced_and_links_are_followed(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NotWrittenError, match="is no regular file"):
+        write_text(tmp_path / "pipe", "x")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    write_text(tmp_path / "link", "x")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_text() == "x"

@@ -82,3 +82,14 @@ def test_what_a_killed_fit_had_begun_to_write_is_removed(small_run, tmp_path):
     begun.write_text("half")
     main(small_run(trainer__max_epochs=1))
     assert not begun.exists()
+
+
+def test_a_damaged_checkpoint_names_the_one_before(small_run, tmp_path, capsys):
+    main(small_run())
+    folder = tmp_path / "run" / "checkpoints"
+    (folder / "last.ckpt").write_bytes(b"half")
+    error = refused(small_run(), capsys)
+    assert f"an older one is {folder / 'experience=1.ckpt'}: give it by --ckpt_path" in error
+    (folder / "last.ckpt").unlink()  # as where a kill came just before it was written
+    main(small_run())
+    assert "holds a finished run" in capsys.readouterr().out

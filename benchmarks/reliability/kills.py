@@ -133,6 +133,7 @@ def _kill_real_command(job: Job, folder: Path, number: signal.Signals, moment: f
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=_hear_ctrl_c,
     )
     try:
         child.wait(moment)
@@ -147,6 +148,11 @@ def _kill_real_command(job: Job, folder: Path, number: signal.Signals, moment: f
     if child.returncode not in (STATUSES[number], *((-number, 1) if moment < START_UP else ())):
         tally.failures.append(f"{where}: status {child.returncode}: {output[-300:]}")
     tally.failures += [f"{where}: not whole: {line}" for line in broken_files(folder)]
+
+
+def _hear_ctrl_c() -> None:
+    """Undo what a shell does to commands in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _first_mention(events: list[FileEvent], path: str) -> int:

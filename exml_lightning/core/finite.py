@@ -15,6 +15,8 @@ DELAY = 2
 """Steps that a GPU may be ahead of the look at its counts."""
 NOISE = 16
 """Images of noise that `check_answers` shows."""
+LARGEST = 1e6
+"""Logits of trained networks are tens, or hundreds."""
 
 SMALLER = (
     "start another run with a smaller learning rate (model.optimizer); the checkpoints of the experiences before it "
@@ -88,6 +90,11 @@ class FiniteWatch:
         self._pending.clear()
 
 
+def sane(logits: Tensor) -> Tensor:
+    """Return logits with infinity for those that are beyond all measure."""
+    return torch.where(logits.abs() <= LARGEST, logits, torch.inf)
+
+
 def check_logits(logits: Tensor, expert: Expert, images: str) -> None:
     """Refuse answers with NaN or infinity in them.
 
@@ -111,13 +118,16 @@ def check_answers(expert: Expert) -> None:
         expert: The expert.
 
     Raises:
-        BrokenExpertError: If its answers are NaN or infinite, or the same for all images.
+        BrokenExpertError: If its answers are NaN, infinite or absurdly large, or the same for all images.
     """
     low, high = expert.image_format.limits(expert.classes.device)
     noise = torch.randn(NOISE, *expert.image_format.shape, generator=keyed_generator("check answers")).to(low.device)
     with torch.no_grad():
         logits = expert(noise.clamp_(low, high))
     check_logits(logits, expert, "images of noise")
+    largest = float(logits.abs().max())
+    if largest > LARGEST:
+        raise BrokenExpertError(f"{expert.name} answers noise with logits up to {largest:.1e}: nothing can learn these")
     if torch.equal(logits.amax(dim=0), logits.amin(dim=0)):  # to the last bit: a weak answer is an answer
         raise BrokenExpertError(
             f"{expert.name} gives {NOISE} images of noise one and the same answer: it tells nothing"
@@ -132,15 +142,22 @@ def check_step(counts: Counts | None, expert: Expert) -> None:
         expert: The expert.
 
     Raises:
-        BrokenExpertError: If the expert answers NaN or infinity.
-        ExmlError: If only the ex-model does, or its loss is: it has diverged.
+        BrokenExpertError: If the expert answers NaN or infinity, or the loss is in the first step.
+        ExmlError: If only the ex-model does, or its loss is, later: it has diverged.
     """
     if counts is None:
         return
     from_expert, from_ex_model = counts.broken
     where = f"of {counts.samples} samples in step {counts.step} of experience {expert.experience}"
     if from_expert:
-        raise BrokenExpertError(f"{expert.name} answers NaN or infinity for {from_expert} {where}")
+        raise BrokenExpertError(
+            f"{expert.name} answers NaN, infinity or more than {LARGEST:.0e} for {from_expert} {where}"
+        )
+    if counts.step == 0:
+        raise BrokenExpertError(
+            f"{expert.name} is too much for the loss, which is NaN or infinite for {from_ex_model} {where}, before the "
+            "ex-model has moved"
+        )
     raise ExmlError(
         f"the ex-model diverged while it learned {expert.name}: its answers or its loss are NaN or infinite for "
         f"{from_ex_model} {where}; {SMALLER}"

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import torch
+
 from exml_lightning.cli import main
 from exml_lightning.core.errors import ExmlError
 
@@ -108,6 +110,7 @@ def _judge(path: Path, place: Path, said: str) -> tuple[bool, str]:
 
 
 def _meet_each(hostiles: Sequence[Hostile], places: Sequence[Path], sender: Connection) -> None:
+    torch.set_num_threads(1)  # the others were left behind in the fork, and torch would wait for them
     status = Path("/proc/self/status")
     if status.is_file():
         found = re.search(r"VmSize:\s+(\d+) kB", status.read_text())

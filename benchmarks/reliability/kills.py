@@ -89,7 +89,9 @@ def faults(events: list[FileEvent], every: int, stride: int, seed: int = 0) -> l
         if event.what == "os.rename" and not Path(event.target).name.startswith("."):
             first = _first_mention(events, event.path)
             if first > 0:
-                chosen.append(Fault(first - 1, TORN, longest=draw.randrange(event.size), file=event.target))
+                chosen.append(
+                    Fault(first - 1, TORN, longest=draw.randrange(max(3 * event.size // 4, 1)), file=event.target)
+                )
     return chosen
 
 

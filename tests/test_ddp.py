@@ -28,7 +28,7 @@ SHARED = ["--buffer.generator.batch_size", "5"]
 
 
 class BufferOfEachProcess(Callback):
-    """Writes the buffer that each process holds, and what it generated itself."""
+    """Writes the buffer that each process holds."""
 
     def on_train_epoch_end(self, trainer, module):
         path = Path(trainer.default_root_dir) / f"buffer_{trainer.current_epoch}_{trainer.global_rank}.pt"

@@ -32,3 +32,17 @@ def keyed_generator(*key: int | str) -> torch.Generator:
         A freshly seeded generator on the CPU.
     """
     return torch.Generator().manual_seed(derive_seed(*key))
+
+
+def seed_layers(seed: int, device: torch.device) -> None:
+    """Seed the global generators that a layer (dropout) draws from on a device.
+
+    `torch.manual_seed` asks every kind of device there might be, which takes longer than a step of a small network.
+
+    Args:
+        seed: The seed.
+        device: Where the layers are.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from exml_lightning.callbacks.stream_checkpoint import save_checkpoint
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
-from exml_lightning.core.rng import derive_seed, keyed_generator
+from exml_lightning.core.rng import derive_seed, keyed_generator, seed_layers
 from exml_lightning.models import ArchitectureConfig
 from exml_lightning.scenarios import LabelledImages
 
@@ -106,7 +106,7 @@ class ExpertModule(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed torch for layers that draw from the global state (dropout), by this step's key alone."""
-        torch.manual_seed(derive_seed("step", *self.key, self.global_step))
+        seed_layers(derive_seed("step", *self.key, self.global_step), self.device)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Compute the cross-entropy of a mini-batch."""

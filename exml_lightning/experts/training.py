@@ -19,7 +19,7 @@ from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, check_ins
 from exml_lightning.experts.private_training import PoissonLoader, PrivateExpertModule, check_network, check_trainer
 from exml_lightning.experts.recipe import ADVICE, EpochCheckpoint, EpochLoader, ExpertModule, ExpertRecipe
 from exml_lightning.experts.weights import load_weights, save_weights, sha256
-from exml_lightning.models import Architecture, last_linear, probe
+from exml_lightning.models import Architecture, fast_layout, last_linear, probe
 from exml_lightning.scenarios import LabelledImages
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def train_experts(
     for k in pending:
         network = architecture.skeleton().build()
         load_weights(network, initial)
+        fast_layout(network, dataset.image_format.shape)
         checkpoint = folder / "training" / f"expert_{k}.ckpt"
         title = f"Training expert {k + 1}/{len(wanted)} ({_short(wanted[k].classes)})"
         trainer = make_trainer(

@@ -15,7 +15,7 @@ from exml_lightning.core.expert import Expert
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest
 from exml_lightning.fields import printable
 from exml_lightning.files import write_whole
-from exml_lightning.models import probe
+from exml_lightning.models import fast_layout, probe
 from exml_lightning.regular_file import check_regular
 from exml_lightning.torch_file import is_dense, load_torch_file, reason
 
@@ -181,7 +181,7 @@ def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
     load_weights(network, path)
     _check_forward(network, entry, manifest, path)
     return Expert(
-        network,
+        fast_layout(network, (entry.input or manifest.input).shape),
         manifest.classes_of(index),
         entry.outputs,
         manifest.input,

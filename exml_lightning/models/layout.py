@@ -1,0 +1,41 @@
+"""The order in which weights and activations lie in memory, which decides how fast convolutions are."""
+
+import torch
+from torch import Tensor, nn
+
+from exml_lightning.core.rng import keyed_generator
+
+
+def fast_layout(network: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
+    """Let a network work with the channels of a pixel side by side (`torch.channels_last`), if it can.
+
+    Its answers stay the same but for rounding, its state dict as well. Narrow convolutions on a CPU are up to twice as
+    fast so (docs/performance.md). A network whose code relies on the other order (``view`` on feature maps) keeps that.
+
+    Args:
+        network: The network, on the CPU.
+        shape: Channels, height and width of its images.
+
+    Returns:
+        The same network, in the mode it was in.
+    """
+    mode = network.training
+    images = torch.randn(2, *shape, generator=keyed_generator("layout"))
+    network.eval()
+    try:
+        before = _answer(network, images)
+        try:
+            after = _answer(network.to(memory_format=torch.channels_last), images)
+        except RuntimeError:  # of `view`, or of weights that have no channels
+            after = torch.full_like(before, torch.nan)
+        if not (after - before).abs().max() <= 1e-3 * before.abs().max():
+            network.to(memory_format=torch.contiguous_format)
+    finally:
+        network.train(mode)
+    return network
+
+
+def _answer(network: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        answer: Tensor = network(images)
+    return answer

@@ -21,11 +21,13 @@ class Batch(NamedTuple):
         images: Normalised images, float ``(n, channels, height, width)``.
         labels: Class indices in the stream, int64 ``(n,)``.
         tasks: Task labels, int64 ``(n,)``.
+        rows: Their places in the buffer, int64 ``(n,)``; None for samples of the test stream.
     """
 
     images: Tensor
     labels: Tensor
     tasks: Tensor
+    rows: Tensor | None = None
 
 
 class BufferLoader:
@@ -66,9 +68,10 @@ class BufferLoader:
             generator = keyed_generator("batch", stream.seed, self._experience, self._position)
             rows = torch.randint(len(buffer), (self._world_size * stream.batch_size,), generator=generator)
             changes = stream.augmentation.draw(len(rows), generator)[self._own]
-            sample = buffer[rows[self._own].to(buffer.images.device, non_blocking=True)]
+            own = rows[self._own].to(buffer.images.device, non_blocking=True)
             self._position += 1
-            yield Batch(stream.augmentation.apply(sample.images, changes), sample.labels, sample.tasks)
+            images = stream.augmentation.apply(buffer.images[own], changes)
+            yield Batch(images, buffer.labels[own], buffer.tasks[own], own)
 
     def state_dict(self) -> dict[str, int]:
         """Return the place in the experience."""

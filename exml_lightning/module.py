@@ -1,5 +1,6 @@
 """`ExModelModule`: target merging and the Ex-Model Distillation loss (Section 3)."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -8,19 +9,21 @@ from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics.aggregation import MeanMetric
 
 from exml_lightning.checkpoints import grow_optimizer_state, grow_weights
 from exml_lightning.core.distillation import Distillation, Loss
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import FiniteWatch, check_step, check_weights, sane
-from exml_lightning.core.rng import derive_seed
+from exml_lightning.core.rng import derive_seed, seed_layers
 from exml_lightning.core.targets import Merge, Normalize, Unknown
+from exml_lightning.core.teachers import Teachers
 from exml_lightning.data import ExpertStream
 from exml_lightning.loaders import Batch
-from exml_lightning.models import Architecture, ArchitectureConfig, probe
+from exml_lightning.models import Architecture, ArchitectureConfig
+from exml_lightning.networks import build_networks, check_compiled, compile_network
 from exml_lightning.optimizers import default_optimizer, describe_optimizer, make_optimizer
+from exml_lightning.part_accuracy import PartAccuracy
 from exml_lightning.starts import Start, check_start, starting_weights
 
 
@@ -45,11 +48,14 @@ class ExModelModule(LightningModule):
         optimizer: Makes the optimiser, anew for each expert.
         lr_scheduler: The learning-rate schedule, anew for each expert, one step an optimiser step: `cosine` falls to 0
             over the steps of the expert; or what makes a schedule of torch; or null for none.
+        compile: Compile the three networks with `torch.compile`, which takes up to a minute once and pays in long runs
+            (docs/performance.md says by how much). Checkpoints stay the same.
     """
 
     known: Tensor
     previous_known: Tensor
     heads: Tensor | None
+    _student: Callable[[Tensor], Tensor]
 
     def __init__(
         self,
@@ -64,6 +70,7 @@ class ExModelModule(LightningModule):
         reset_each_experience: bool = False,
         optimizer: OptimizerCallable = default_optimizer,
         lr_scheduler: LRSchedulerCallable | Literal["cosine"] | None = "cosine",
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if reset_each_experience and start == "average":
@@ -74,9 +81,10 @@ class ExModelModule(LightningModule):
         self.reset_each_experience = reset_each_experience
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
+        self._compile = compile
         self.accuracy: list[float] = []
         """Accuracy on each part of the test stream, a fraction, when it was last measured."""
-        self._expert: tuple[Expert, ...] = ()  # a tuple, so that the expert is no sub-module
+        self._teachers: Teachers | None = None
         self._watch = FiniteWatch()
 
     @property
@@ -94,43 +102,28 @@ class ExModelModule(LightningModule):
         num_classes = len(manifest.class_names)
         architecture = self.architecture or manifest.experts[0].architecture
         self.architecture = architecture.with_classes(num_classes)
-        # Weights come at the first experience or from a checkpoint: none are downloaded for nothing.
-        self.network = self._skeleton()
-        self.previous = self._skeleton().requires_grad_(False).eval()
+        self.network, self.previous = build_networks(self.architecture, self.stream)
         for name in ("known", "previous_known"):
             self.register_buffer(name, torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("heads", None if heads is None else torch.tensor(heads), persistent=False)
         self._tasks = sorted(set(heads or []))
-        self._metrics = nn.ModuleList(MeanMetric() for _ in self.stream.test_parts)
-        name = f"model.architecture {self.architecture.class_path}"
-        units = probe(self.network, manifest.input.shape, name)
-        probe(self._skeleton(), manifest.input.shape, f"{name}, while it is trained,", training=True)
-        if units != num_classes:
-            raise ExmlError(f"{name} has {units} output units: it must have {num_classes}, one a class of the stream")
-
-    def _skeleton(self) -> nn.Module:
-        assert self.architecture is not None
-        try:
-            return self.architecture.skeleton().build(self.stream.seed, "ex-model")
-        except ExmlError as error:
-            raise ExmlError(
-                f"the ex-model, built as the first expert in {self.stream.experts} unless model.architecture names "
-                f"another network, cannot be built: {error}; that network must take num_classes"
-            ) from error
+        self._right = PartAccuracy([len(part.images) for part in self.stream.test_parts])
 
     def check_start(self) -> None:
-        """Make sure that the weights to start with can be had, once a checkpoint is restored.
+        """Make sure that the weights to start with can be had, once a checkpoint is restored, and compile.
 
         Raises:
-            ExmlError: If the experts to learn are not built as `start` needs, or pretrained weights cannot be fetched.
+            ExmlError: If the experts to learn are not built as `start` needs, pretrained weights cannot be fetched, or
+                the network cannot be compiled.
         """
         assert self.architecture is not None
-        stream = self.stream
-        experts = range(stream.completed, self.trainer.max_epochs or 0)
+        stream, experts = self.stream, range(self.stream.completed, self.trainer.max_epochs or 0)
         any_may_be_first = self.reset_each_experience or stream.skip_broken
         check_start(self.start, stream.manifest, self.architecture, experts, any_may_be_first)
         if self.start == "scratch" and (stream.completed == 0 or self.reset_each_experience):
             self._initial_model()
+        if self._compile:
+            check_compiled(self.previous, stream.manifest.input.shape, stream.batch_size, self.device)
 
     def _initial_model(self) -> nn.Module:
         assert self.architecture is not None
@@ -166,18 +159,34 @@ class ExModelModule(LightningModule):
         self.detach()
 
     def attach(self, expert: Expert) -> None:
-        """Take `expert` as the teacher of the next steps."""
-        self._expert = (expert,)
+        """Take `expert` as the teacher of the next steps, beside the previous ex-model.
+
+        Where the buffer's images never change and all are needed, both are asked about them once, here.
+
+        Raises:
+            BrokenExpertError: If the expert's answers turn out to be broken.
+        """
+        teachers, stream = Teachers(expert, self.previous, self.previous_known, self._ready), self.stream
+        assert stream.buffer is not None
+        if not stream.augmentation.changes and stream.n_iter * stream.batch_size >= len(stream.buffer):
+            with self.trainer.precision_plugin.forward_context():
+                teachers.ask_all(stream.buffer.images)
+        self._teachers = teachers
+        self._student = self._ready(self.network)
+
+    def _ready(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """A network as mini-batches are given to it."""
+        return compile_network(network, self.device) if self._compile else network.__call__
 
     def detach(self) -> None:
         """Let go of the expert, so that the next one is alone in memory."""
-        self._expert = ()
+        self._teachers = None
         self._watch.clear()
 
     @property
     def attached(self) -> int | None:
         """The experience of the expert at hand, None without one."""
-        return self._expert[0].experience if self._expert else None
+        return None if self._teachers is None else self._teachers.expert.experience
 
     def forward(self, images: Tensor, tasks: Tensor | None = None) -> Tensor:
         """Compute logits.
@@ -203,10 +212,10 @@ class ExModelModule(LightningModule):
         Returns:
             -1, which ends the epoch, where the expert was broken and let go.
         """
-        if not self._expert:
+        if self._teachers is None:
             return -1
-        stream = self.stream
-        torch.manual_seed(derive_seed("step", stream.seed, stream.experience, self.global_rank, batch_idx))
+        key = "step", self.stream.seed, self.stream.experience, self.global_rank, batch_idx
+        seed_layers(derive_seed(*key), self.device)
         return None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -219,20 +228,19 @@ class ExModelModule(LightningModule):
         Returns:
             The loss, a scalar.
         """
-        (expert,) = self._expert
-        with torch.no_grad():
-            from_expert = expert(batch.images).float(), expert.classes
-            from_previous = self.previous(batch.images).float(), self.previous_known
-        logits = self.network(batch.images).float()
+        teachers = self._teachers
+        assert teachers is not None
+        from_expert, from_previous = teachers.ask(batch.images, batch.rows)
+        logits = self._student(batch.images).float()
+        expert, previous = (from_expert, teachers.expert.classes), (from_previous, self.previous_known)
         answers = self._answers(batch.tasks)
         with torch.autocast(self.device.type, enabled=False):  # logits of hundreds, and their squares, need float32
-            terms = self.distillation(
-                logits, from_expert, from_previous, batch.labels, answers, self.heads, self._tasks
-            )
+            terms = self.distillation(logits, expert, previous, batch.labels, answers, self.heads, self._tasks)
         loss = terms["loss"].detach().expand(len(logits), 1)  # an infinite one spoils every sample
-        self._watch.add(batch_idx, sane(from_expert[0]), torch.cat([logits, loss], dim=1))
-        for name, value in terms.items():
-            self.log(f"train/{name}", value, prog_bar=name == "loss")
+        self._watch.add(batch_idx, sane(from_expert), torch.cat([logits, loss], dim=1))
+        if self.trainer._logger_connector.should_update_logs:  # Lightning would throw the other values away
+            for name, value in terms.items():
+                self.log(f"train/{name}", value, prog_bar=name == "loss")
         return terms["loss"]
 
     def check_numbers(self, wait: bool) -> None:
@@ -242,24 +250,20 @@ class ExModelModule(LightningModule):
             BrokenExpertError: If the expert's answers are NaN or infinite.
             ExmlError: If the ex-model's answers or weights are: it has diverged.
         """
-        check_step(self._watch.look(wait), self._expert[0])
+        if self._teachers is None:
+            return
+        expert = self._teachers.expert
+        check_step(self._watch.look(wait), expert)
         if wait:
-            check_weights(self.network, self._expert[0])
+            check_weights(self.network, expert)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count right answers on one part of the test stream; no answer, for a task not yet learned, is a wrong one."""
-        best, guesses = self(batch.images, batch.tasks).max(dim=1)
-        right = (guesses == batch.labels) & best.isfinite()
-        self._metrics[dataloader_idx].update(right.float())  # type: ignore[operator]
+        self._right.update(dataloader_idx, self(batch.images, batch.tasks), batch.labels)
 
     def on_validation_epoch_end(self) -> None:
         """Read the accuracies off, over all processes."""
-        self.accuracy = []
-        for metric, part in zip(self._metrics, self.stream.test_parts, strict=True):
-            assert isinstance(metric, MeanMetric)
-            right = round(float(metric.compute()) * len(part.images))  # a whole number again, not a rounded fraction
-            self.accuracy.append(right / len(part.images))
-            metric.reset()
+        self.accuracy = self._right.read()
 
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
@@ -286,8 +290,8 @@ class ExModelModule(LightningModule):
     def settings(self) -> dict[str, Any]:
         """Return what must stay the same for a run to continue, as plain values.
 
-        Not `start`, which says nothing any more once an experience has begun: a run may go on with experts that are not
-        built as the ex-model is. Not the number of classes, which grows.
+        Not `start`, which an experience that has begun needs no more: a run may go on with experts that are not built
+        as the ex-model is. Not the number of classes, which grows. Not `compile`.
         """
         assert self.architecture is not None
         return {

@@ -138,12 +138,11 @@ class SyntheticBufferCallback(Callback):
             if stream.experience != experience:
                 check_answers(expert)
                 self._begin_new(trainer, pl_module, expert)
+            assert stream.buffer is not None
+            stream.buffer = stream.buffer.to(pl_module.device)  # a checkpoint brings it back on the CPU
+            pl_module.attach(expert)
         except BrokenExpertError as error:
             self._skip(trainer, pl_module, error)
-            return
-        assert stream.buffer is not None
-        stream.buffer = stream.buffer.to(pl_module.device)  # a checkpoint brings it back on the CPU
-        pl_module.attach(expert)
 
     def _begin_new(self, trainer: Trainer, pl_module: ExModelModule, expert: Expert) -> None:
         stream, experience = _stream(trainer), expert.experience

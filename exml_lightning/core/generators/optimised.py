@@ -127,7 +127,7 @@ class OptimisedImages(Generator):
         statistics = priors.BatchNormStatistics(expert.model) if self.batch_norm else None
         low, high = expert.image_format.limits(expert.classes.device)
         images = noise.to(low.device).clamp_(low, high).requires_grad_()
-        optimizer = torch.optim.Adam([images], lr=self.lr)
+        optimizer = torch.optim.Adam([images], lr=self.lr, fused=True)
         watch = FiniteWatch(shared=False)
         kind = low.device.type
         with torch.enable_grad(), torch.autocast(kind, enabled=False), statistics or nullcontext():

@@ -68,12 +68,12 @@ class DataImpression(OptimisedImages):
         labels = targets.argmax(dim=1)
         targets = targets.to(expert.classes.device)
 
-        def divergence(logits: Tensor, rows: slice) -> Tensor:
+        def divergence(logits: Tensor, rows: Tensor) -> Tensor:
             if logits.shape[1] == 1:  # softmax over one class says nothing: take the logit against 0
                 return F.softplus(-logits).sum()
             return F.kl_div(logits.log_softmax(dim=1), targets[rows], reduction="sum")
 
-        images = self.optimise(expert, num_samples, divergence, generator, progress)
+        images = self.optimise(expert, num_samples, labels.to(targets.device), divergence, generator, progress)
         return to_buffer(images, labels, expert)
 
 

@@ -26,10 +26,10 @@ class ModelInversion(OptimisedImages):
         """Make samples from one expert; see `Generator.generate`."""
         columns = balanced_columns(num_samples, len(expert.classes), generator).to(expert.classes.device)
 
-        def cross_entropy(logits: Tensor, rows: slice) -> Tensor:
+        def cross_entropy(logits: Tensor, rows: Tensor) -> Tensor:
             if logits.shape[1] == 1:  # softmax over one class says nothing: take the logit against 0
                 return F.softplus(-logits).sum()
             return F.cross_entropy(logits, columns[rows], reduction="sum")
 
-        images = self.optimise(expert, num_samples, cross_entropy, generator, progress)
+        images = self.optimise(expert, num_samples, columns, cross_entropy, generator, progress)
         return to_buffer(images, columns, expert)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from exml_lightning.memory import keep_freed_memory
 from exml_lightning.signals import Terminated, ended_by_sigterm
 
 VERBS = {
@@ -67,6 +68,7 @@ def main(args: list[str] | None = None) -> None:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # for networks of the user's own, as `python -m exml_lightning` does
+    keep_freed_memory()
     if args[0] in ("manifest", "predict"):
         _interruptible(_run_alone, args, "nothing was written")
         return

@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.scenarios import LabelledImages
 
 if TYPE_CHECKING:
     from exml_lightning.data import ExpertStream
+
+
+AHEAD = 64
+"""Steps whose draws are made together."""
 
 
 class Batch(NamedTuple):
@@ -65,13 +70,23 @@ class BufferLoader:
         buffer = stream.buffer
         assert buffer is not None
         while self._position < stream.n_iter:
-            generator = keyed_generator("batch", stream.seed, self._experience, self._position)
-            rows = torch.randint(len(buffer), (self._world_size * stream.batch_size,), generator=generator)
-            changes = stream.augmentation.draw(len(rows), generator)[self._own]
-            own = rows[self._own].to(buffer.images.device, non_blocking=True)
-            self._position += 1
-            images = stream.augmentation.apply(buffer.images[own], changes)
-            yield Batch(images, buffer.labels[own], buffer.tasks[own], own)
+            ahead = range(self._position, min(self._position + AHEAD, stream.n_iter))
+            for rows, matrices in zip(*self._draw(buffer, ahead), strict=True):
+                self._position += 1
+                images = stream.augmentation.apply(buffer.images[rows], matrices)
+                yield Batch(images, buffer.labels[rows], buffer.tasks[rows], rows)
+
+    def _draw(self, buffer: Buffer, steps: range) -> tuple[Tensor, Tensor]:
+        """Draw samples and changes of this process for some steps, and bring them to the buffer's device at once."""
+        stream, total = self._stream, self._world_size * self._stream.batch_size
+        rows, draws = [], []
+        for step in steps:
+            generator = keyed_generator("batch", stream.seed, self._experience, step)
+            rows.append(torch.randint(len(buffer), (total,), generator=generator)[self._own])
+            draws.append(stream.augmentation.draw(total, generator)[self._own])
+        matrices = stream.augmentation.matrices(torch.cat(draws), *buffer.images.shape[-2:])
+        device = buffer.images.device
+        return torch.stack(rows).to(device), matrices.unflatten(0, (len(steps), stream.batch_size)).to(device)
 
     def state_dict(self) -> dict[str, int]:
         """Return the place in the experience."""

@@ -46,7 +46,7 @@ class Augmentation:
         Returns:
             Images of the same shape; pixels from outside repeat the border. Gradients flow to `images`.
         """
-        return self.apply(images, self.draw(len(images), generator))
+        return self.apply(images, self.matrices(self.draw(len(images), generator), *images.shape[-2:]))
 
     def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
         """Draw the changes of images; where there is nothing to change, nothing is drawn.
@@ -57,34 +57,49 @@ class Augmentation:
 
         Returns:
             Float32 in ``[0, 1)``, on the CPU, so that they are the same on every device: ``(num_images, 4)``, a row an
-            image for `apply`; ``(num_images, 0)`` where there is nothing to change.
+            image for `matrices`; ``(num_images, 0)`` where there is nothing to change.
         """
         return torch.rand(num_images, 4 if self.changes else 0, generator=generator)
 
-    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Change each image as drawn; see `draw` and `__call__`."""
-        if not draws.shape[1]:
-            return images
-        height, width = images.shape[-2:]
+    def matrices(self, draws: Tensor, height: int, width: int) -> Tensor:
+        """Say where the pixels of changed images come from.
+
+        Args:
+            draws: As `draw` returns them.
+            height: Of the images.
+            width: Of the images.
+
+        Returns:
+            Float32 ``(num_images, 2, 3)``, on the CPU: what takes coordinates (x, y, 1) of a changed image, from -1 to
+            1, to those of the original; ``(num_images, 0, 3)`` where there is nothing to change.
+        """
+        if not self.changes:
+            return draws.new_empty(len(draws), 0, 3)
         angle = (2 * draws[:, 0] - 1) * math.radians(self.rotation)
-        mirror = torch.where(draws[:, 1] < 0.5, -1.0, 1.0) if self.flip else torch.ones(len(images))
-        move = (2 * draws[:, 2:] - 1) * 2 * self.shift  # coordinates run from -1 to 1
+        mirror = torch.where(draws[:, 1] < 0.5, -1.0, 1.0) if self.flip else torch.ones(len(draws))
+        move = (2 * draws[:, 2:] - 1) * 2 * self.shift
         cos, sin = angle.cos(), angle.sin()
-        theta = torch.stack(
+        return torch.stack(
             [
                 torch.stack([mirror * cos, -sin * height / width, move[:, 0]], dim=1),
                 torch.stack([mirror * sin * width / height, cos, move[:, 1]], dim=1),
             ],
             dim=1,
-        ).to(images)  # (n, 2, 3)
+        )
+
+    def apply(self, images: Tensor, matrices: Tensor) -> Tensor:
+        """Change each image by its matrix; see `matrices` and `__call__`."""
+        if not self.changes:
+            return images
+        size = images.shape[-2:]
         # One product for all images: `affine_grid` makes a tiny one for each, and takes longer than the sampling.
-        grid = (theta.flatten(0, 1) @ _coordinates(height, width).to(images)).unflatten(1, (height, width))
-        grid = grid.unflatten(0, (len(images), 2)).permute(0, 2, 3, 1)
+        grid = matrices.to(images).flatten(0, 1) @ _coordinates(*size, images.device).to(images.dtype)
+        grid = grid.view(len(images), 2, *size).permute(0, 2, 3, 1)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 @cache
-def _coordinates(height: int, width: int) -> Tensor:
+def _coordinates(height: int, width: int, device: torch.device) -> Tensor:
     """The centres of pixels, from -1 to 1, in rows x, y and 1; float32 ``(3, height * width)``."""
     y, x = ((2 * torch.arange(size) + 1) / size - 1 for size in (height, width))
-    return torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones(height * width)])
+    return torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones(height * width)]).to(device)

@@ -111,7 +111,8 @@ class OptimisedImages(Generator):
         seed, broken = generator.initial_seed(), None
 
         def changes(step: int, rows: Tensor) -> Tensor:
-            return self.augmentation.draw(num_samples, keyed_generator("change images", seed, step))[rows]
+            draws = self.augmentation.draw(num_samples, keyed_generator("change images", seed, step))
+            return self.augmentation.matrices(draws[rows], *images.shape[-2:])
 
         for i, rows in enumerate(parts):
             noise = torch.randn(rows.stop - rows.start, *expert.image_format.shape, generator=generator)

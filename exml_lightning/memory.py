@@ -1,0 +1,18 @@
+"""How this process gets its memory from the system."""
+
+import ctypes
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""Of `mallopt`, in glibc's malloc.h."""
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep memory that is freed, for the next tensor, instead of giving it back to the system.
+
+    It gives large pieces back at once, and the system hands new ones out page by page, emptied: on a CPU that can take
+    as long as the arithmetic on them (docs/performance.md). Other C libraries are left alone.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(MMAP_THRESHOLD, 1 << 28)
+        library.mallopt(TRIM_THRESHOLD, (1 << 31) - 1)

@@ -24,6 +24,7 @@ import torch
 from benchmarks.performance.document import render
 from benchmarks.performance.figures import save_scaling
 from benchmarks.performance.workload import ROOT
+from exml_lightning.memory import keep_freed_memory
 
 RESULTS = ROOT / "docs" / "performance.json"
 Part = Callable[..., dict[str, Any]]
@@ -81,6 +82,7 @@ def main(words: list[str] | None = None) -> None:
     if asked.threads:
         os.environ["OMP_NUM_THREADS"] = str(asked.threads)  # of the processes that are started
         torch.set_num_threads(asked.threads)
+    keep_freed_memory()  # as the command line does
     results = json.loads(asked.results.read_text(encoding="utf-8")) if asked.results.is_file() else {}
     device = torch.device("cuda", 0) if asked.device == "cuda" else torch.device("cpu")
     measured = results.setdefault(torch.cuda.get_device_name(device) if asked.device == "cuda" else "cpu", {})

@@ -49,7 +49,7 @@ def run(device: torch.device, folder: Path, quick: bool) -> dict[str, Any]:
         quick: Do a handful of steps.
     """
     precisions = ("32-true", "16-mixed") if device.type == "cuda" else ("32-true",)
-    generating = [_generating(device, name, quick) for name in AUGMENTATIONS]
+    generating = [_generating(device, folder, name, quick) for name in AUGMENTATIONS]
     distilling = [
         _distilling(device, folder, name, precision, quick) for precision in precisions for name in AUGMENTATIONS
     ]
@@ -61,13 +61,13 @@ def run(device: torch.device, folder: Path, quick: bool) -> dict[str, Any]:
     }
 
 
-def _generating(device: torch.device, name: str, quick: bool) -> dict[str, Any]:
+def _generating(device: torch.device, folder: Path, name: str, quick: bool) -> dict[str, Any]:
     augmentation, shipped = AUGMENTATIONS[name], shipped_generator("LeNet5")
     count = 6 if quick else SHIPPED["buffer"]["size"]
     # On a GPU the package's steps are so fast that what comes once a call has to be shared by as many as are shipped.
     ours, theirs = 2 if quick else shipped.steps if device.type == "cuda" else 10, 2
     package = replace(shipped, steps=ours, augmentation=augmentation)
-    expert, other = (WORKLOAD.expert(0).to(device) for _ in range(2))
+    expert, other = (made.to(device) for made in (WORKLOAD.read_expert(folder / "experts", 0), WORKLOAD.expert(0)))
     own, limits = other.classes.tolist(), other.image_format.limits(device)
     columns = torch.arange(count, device=device) % len(own)
     settings = Settings(**asdict(augmentation))

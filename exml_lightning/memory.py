@@ -1,6 +1,7 @@
 """How this process gets its memory from the system."""
 
 import ctypes
+import sys
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Of `mallopt`, in glibc's malloc.h."""
@@ -12,6 +13,8 @@ def keep_freed_memory() -> None:
     It gives large pieces back at once, and the system hands new ones out page by page, emptied: on a CPU that can take
     as long as the arithmetic on them (docs/performance.md). Other C libraries are left alone.
     """
+    if sys.platform != "linux":
+        return
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         library.mallopt(MMAP_THRESHOLD, 1 << 28)

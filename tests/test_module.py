@@ -11,10 +11,13 @@ from exml_lightning.callbacks import SyntheticBufferCallback
 from exml_lightning.cli import main
 from exml_lightning.core.distillation import Distillation
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Noise
 from exml_lightning.data import ExpertStream
 from exml_lightning.module import ExModelModule
 from exml_lightning.scenarios import Digits, Scenario
+
+EXPERT_FORWARD = Expert.forward
 
 
 class Recorder(Callback):
@@ -54,8 +57,10 @@ class Recorder(Callback):
         self.returned.append(float(outputs["loss"]))
 
 
-def fit(tmp_path: Path, digit_experts: Path, recorder: Callback, epochs: int = 3, **options) -> ExModelModule:
-    stream = ExpertStream(Scenario("digits", Digits(), 2), experts=str(digit_experts), n_iter=3, batch_size=6)
+def fit(
+    tmp_path: Path, digit_experts: Path, recorder: Callback, epochs: int = 3, batch_size: int = 6, **options
+) -> ExModelModule:
+    stream = ExpertStream(Scenario("digits", Digits(), 2), experts=str(digit_experts), n_iter=3, batch_size=batch_size)
     module = ExModelModule(**options)
     trainer = Trainer(
         accelerator="cpu",
@@ -78,6 +83,42 @@ def test_the_loss_is_that_of_the_paper(tmp_path, digit_experts, lambda_ce):
     fit(tmp_path, digit_experts, recorder, lambda_ce=lambda_ce)
     assert len(recorder.returned) == 9
     assert recorder.returned == pytest.approx(recorder.expected, rel=1e-4)
+
+
+def test_the_loss_is_the_same_where_teachers_are_remembered(tmp_path, digit_experts, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        Expert, "forward", lambda self, images: asked.append(len(images)) or EXPERT_FORWARD(self, images)
+    )
+    recorder = Recorder(0.7)
+    fit(tmp_path, digit_experts, recorder, lambda_ce=0.7, batch_size=12)
+    assert recorder.returned == pytest.approx(recorder.expected, rel=1e-4)
+    # 3 steps of 12 are more than the 30 samples: each expert answers for them once, the first one labels 30, too
+    assert asked.count(30) == 3 + 1
+    assert asked.count(12) == 9  # by the recorder
+
+
+@pytest.mark.slow
+def test_compiled_networks_learn_the_same(tmp_path, digit_experts):
+    plain, compiled = Recorder(0.7), Recorder(0.7)
+    expected = fit(tmp_path / "plain", digit_experts, plain, lambda_ce=0.7).state_dict()
+    found = fit(tmp_path / "compiled", digit_experts, compiled, lambda_ce=0.7, compile=True).state_dict()
+    assert compiled.returned == pytest.approx(plain.returned, rel=1e-3)
+    assert found.keys() == expected.keys()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_that_cannot_be_compiled_is_refused_before_work(tmp_path, digit_experts, monkeypatch):
+    def refuse(network, **options):
+        def call(images):
+            raise RuntimeError("no compiler here")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    with pytest.raises(ExmlError, match=r"model.compile is true, but LeNet5 cannot be compiled here.*set it to false"):
+        fit(tmp_path, digit_experts, Recorder(0.0), compile=True)
+    assert not (tmp_path / "buffer").exists()
 
 
 def test_optimiser_and_schedule_start_anew_for_each_expert(tmp_path, digit_experts):

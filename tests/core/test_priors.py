@@ -58,3 +58,21 @@ def test_batch_norm_statistics_clean_up():
     assert not network[0]._forward_pre_hooks
     with pytest.raises(RuntimeError, match="no batch-norm layer"):
         statistics.pop()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradient_of_batch_norm_statistics_is_that_of_the_formula(layout):
+    layer = nn.BatchNorm2d(3).eval()
+    layer.running_mean.copy_(torch.tensor([0.1, -0.5, 2.0]))
+    layer.running_var.copy_(torch.tensor([0.5, 2.0, 1.0]))
+    torch.manual_seed(0)
+    images = (1.5 * torch.randn(4, 3, 5, 6) + 0.7).to(memory_format=layout).requires_grad_()
+    with priors.BatchNormStatistics(layer) as statistics:
+        layer(images)
+        (found,) = torch.autograd.grad(3 * statistics.pop(), [images])
+    columns = images.double().movedim(1, 0).flatten(1)
+    means = columns.mean(dim=1)
+    variances = ((columns - means[:, None]) ** 2).mean(dim=1)
+    distance = ((means - layer.running_mean) ** 2).sum() + ((variances - layer.running_var) ** 2).sum()
+    (expected,) = torch.autograd.grad(3 * distance, [images])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

@@ -1,6 +1,6 @@
 import torch
 
-from exml_lightning.core.rng import derive_seed, keyed_generator
+from exml_lightning.core.rng import derive_seed, keyed_generator, seed_layers
 
 
 def test_the_same_key_gives_the_same_draws():
@@ -29,3 +29,11 @@ def test_drawing_leaves_the_global_state_alone():
     torch.manual_seed(7)
     torch.rand(100, generator=keyed_generator("x"))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_layers_are_seeded_as_torch_seeds_them():
+    device = torch.device("cpu")
+    torch.manual_seed(5)
+    expected = torch.nn.functional.dropout(torch.ones(100))
+    seed_layers(5, device)
+    assert torch.equal(torch.nn.functional.dropout(torch.ones(100)), expected)

@@ -1,0 +1,66 @@
+import pytest
+import torch
+from torch import nn
+
+from exml_lightning.core.errors import BrokenExpertError
+from exml_lightning.core.teachers import CHUNK, Teachers
+
+IMAGES = torch.linspace(-1, 1, (CHUNK + 3) * 64).view(-1, 1, 8, 8)
+KNOWN = torch.tensor([True, False, True, False, False])
+
+
+class Counting(nn.Module):
+    """Counts the images it is asked about."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.images = network, 0
+
+    def forward(self, images):
+        self.images += len(images)
+        return self.network(images)
+
+
+@pytest.fixture
+def teachers(make_expert):
+    def make(known=KNOWN):
+        previous = Counting(make_expert(classes=range(5), seed=1).model)
+        expert = make_expert(classes=(1, 3))
+        return Teachers(expert, previous, known, lambda network: network.__call__), expert, previous
+
+    return make
+
+
+def test_both_are_asked(teachers):
+    asked, expert, previous = teachers()
+    from_expert, from_previous = asked.ask(IMAGES)
+    torch.testing.assert_close(from_expert, expert.model(IMAGES)[:, [1, 3]])
+    torch.testing.assert_close(from_previous, previous.network(IMAGES))
+    assert not from_previous.requires_grad
+
+
+def test_who_knows_nothing_is_not_asked(teachers):
+    asked, expert, previous = teachers(torch.zeros(5, dtype=torch.bool))
+    from_expert, from_previous = asked.ask(IMAGES)
+    assert previous.images == 0
+    torch.testing.assert_close(from_expert, expert(IMAGES))
+    assert torch.equal(from_previous, torch.zeros(len(IMAGES), 5))
+
+
+def test_answers_are_remembered(teachers):
+    asked, expert, previous = teachers()
+    asked.ask_all(IMAGES)
+    assert previous.images == len(IMAGES)
+    rows = torch.tensor([CHUNK + 2, 0, 7, 7])
+    from_expert, from_previous = asked.ask(torch.full((4, 1, 8, 8), torch.nan), rows)
+    assert previous.images == len(IMAGES)
+    torch.testing.assert_close(from_expert, expert(IMAGES[rows]))
+    torch.testing.assert_close(from_previous, previous.network(IMAGES[rows]))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
+def test_answers_that_cannot_be_are_found_when_all_are_asked(teachers, value):
+    asked, expert, _ = teachers()
+    expert.model[-1].bias.data[3] = value
+    with pytest.raises(BrokenExpertError, match=rf"{len(IMAGES)} of {len(IMAGES)} images of the buffer"):
+        asked.ask_all(IMAGES)

@@ -1,7 +1,7 @@
 """Overhead: distillation as `exml fit` runs it, against its bare arithmetic, in turn in one process."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -171,10 +171,10 @@ def run(device: torch.device, folder: Path, quick: bool) -> dict[str, Any]:
     for network in SHIPPED:
         workload = Workload(network)
         for precision in ("32-true", "16-mixed") if device.type == "cuda" else ("32-true",):
-            for augmentation in ("shipped", "none"):
-                size = 8 if quick else 128
-                speeds.append(_Case(workload, folder / network, device, precision, augmentation, size, quick).speed())
-            hosts.append(_Case(workload, folder / network, device, precision, "shipped", 1, quick).host())
+            case = _Case(workload, folder / network, device, precision, quick)
+            shipped = replace(case, augmentation="shipped")
+            speeds += [each.speed() for each in (shipped, replace(shipped, compiled=True), case)]
+            hosts.append(replace(shipped, batch_size=1).host())
     return {
         "tables": {
             "Batches of 128 (milliseconds a step; speed of the fit as a part of the bare speed)": speeds,
@@ -189,9 +189,10 @@ class _Case:
     folder: Path
     device: torch.device
     precision: str
-    augmentation: str
-    batch_size: int
     quick: bool
+    augmentation: str = "none"
+    compiled: bool = False
+    batch_size: int = 128
 
     def speed(self) -> dict[str, Any]:
         seconds = self._seconds()
@@ -218,15 +219,19 @@ class _Case:
         }
 
     def _about(self) -> dict[str, Any]:
-        return {"network": self.workload.network, "precision": self.precision, "augmentation": self.augmentation}
+        return {
+            "network": self.workload.network,
+            "precision": self.precision,
+            "augmentation": self.augmentation,
+            "model.compile": self.compiled,
+        }
 
     def _seconds(self) -> dict[str, list[float]]:
         half = self.precision == "16-mixed"
-        jobs = {
-            name: bare_step(self.workload, self.device, self.batch_size, layout, half)
-            for name, layout in LAYOUTS.items()
-        }
-        changes: dict[str, Any] = {"trainer.precision": self.precision, "data.batch_size": self.batch_size}
+        size = min(self.batch_size, 8) if self.quick else self.batch_size
+        jobs = {name: bare_step(self.workload, self.device, size, layout, half) for name, layout in LAYOUTS.items()}
+        changes: dict[str, Any] = {"trainer.precision": self.precision, "data.batch_size": size}
+        changes["model.compile"] = self.compiled
         if self.augmentation == "none":
             changes["data.augmentation"] = None
         if self.quick:

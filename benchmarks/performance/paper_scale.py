@@ -19,7 +19,13 @@ LIMIT = 540.0
 GOAL = 600
 STOPPED = (143, -signal.SIGTERM)
 """Exit statuses of a fit that was told to stop; the second is that of one that had not begun."""
-PAPER = {"data.n_iter": 50_000, "buffer.size": 5000, "buffer.generator.init_args.steps": 500}
+PAPER = {
+    "data.n_iter": 50_000,
+    "buffer.size": 5000,
+    "buffer.generator.init_args.steps": 500,
+    "buffer.generator.init_args.precision": "bf16-mixed",
+    "model.compile": True,
+}
 QUICK = {"data.n_iter": 2, "data.batch_size": 8, "buffer.size": 10, "buffer.generator.init_args.steps": 1}
 
 

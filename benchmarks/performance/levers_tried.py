@@ -19,6 +19,7 @@ from benchmarks.performance.workload import SHIPPED, Workload
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.memory import MMAP_THRESHOLD, TRIM_THRESHOLD, keep_freed_memory
 from exml_lightning.models import LeNet5
+from exml_lightning.networks import compile_network
 
 if TYPE_CHECKING:
     from benchmarks.performance.levers import Pair, Setting
@@ -52,6 +53,13 @@ def pairs(setting: "Setting") -> Iterator["Pair"]:
             _teacher(setting, workload, half=True),
             steps,
         )
+        yield (
+            "the expert compiled for generating, too",
+            f"{workload.network}: a pass to the input",
+            _to_input(setting, workload, compiled=False),
+            _to_input(setting, workload, compiled=True),
+            steps,
+        )
     yield (
         "the last convolution of LeNet5 as a matrix product",
         "LeNet5: a teacher's answers",
@@ -63,6 +71,12 @@ def pairs(setting: "Setting") -> Iterator["Pair"]:
         f"{EXPERTS} experts trained side by side (torch.func)",
         "LeNet5: a step of each, batch 32",
         *_side_by_side(setting, lenet),
+        fast,
+    )
+    yield (
+        "both teachers in one compiled call, not one each",
+        "LeNet5: their answers",
+        *_one_call(setting, lenet),
         fast,
     )
     yield (
@@ -91,6 +105,14 @@ def _model(setting: "Setting", workload: Workload) -> nn.Module:
 
 def _teacher(setting: "Setting", workload: Workload, half: bool) -> Job:
     return _answers(setting, workload, _model(setting, workload), half)
+
+
+def _to_input(setting: "Setting", workload: Workload, compiled: bool) -> Job:
+    model = _model(setting, workload)
+    call = compile_network(model, setting.device) if compiled else model
+    images = setting.images(workload).requires_grad_()
+    labels = workload.labels(len(images)).to(setting.device)
+    return lambda: _drop(torch.autograd.grad(F.cross_entropy(call(images), labels), [images]))
 
 
 def _folded(setting: "Setting", workload: Workload) -> tuple[Job, Job]:
@@ -122,6 +144,23 @@ def _as_product(setting: "Setting", workload: Workload) -> Job:
         classifier(nn.Sequential(*features[last + 1 :])(values))
 
     return ask
+
+
+def _one_call(setting: "Setting", workload: Workload) -> tuple[Job, Job]:
+    images, models = setting.images(workload), [_model(setting, workload) for _ in range(2)]
+    each = [compile_network(model, setting.device) for model in models]
+    together = torch.compile(lambda images: [model(images) for model in models], dynamic=False)
+
+    @torch.no_grad()
+    def ask_each() -> None:
+        for answer in each:
+            answer(images)
+
+    @torch.no_grad()
+    def ask_together() -> None:
+        together(images)
+
+    return ask_each, ask_together
 
 
 def _side_by_side(setting: "Setting", workload: Workload) -> tuple[Job, Job]:

@@ -16,6 +16,6 @@ def keep_freed_memory() -> None:
     if sys.platform != "linux":
         return
     library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
-        library.mallopt(MMAP_THRESHOLD, 1 << 28)
+    # Older ones know no larger pieces than 32 MB.
+    if hasattr(library, "mallopt") and any(library.mallopt(MMAP_THRESHOLD, 1 << bits) for bits in (28, 25)):
         library.mallopt(TRIM_THRESHOLD, (1 << 31) - 1)

@@ -56,6 +56,7 @@ class ExModelModule(LightningModule):
     previous_known: Tensor
     heads: Tensor | None
     _student: Callable[[Tensor], Tensor]
+    _terms: dict[str, Tensor]
 
     def __init__(
         self,
@@ -113,8 +114,8 @@ class ExModelModule(LightningModule):
         """Make sure that the weights to start with can be had, once a checkpoint is restored, and compile.
 
         Raises:
-            ExmlError: If the experts to learn are not built as `start` needs, pretrained weights cannot be fetched, or
-                the network cannot be compiled.
+            ExmlError: If experts are not built as `start` needs, pretrained weights cannot be fetched, or the network
+                cannot be compiled.
         """
         assert self.architecture is not None
         stream, experts = self.stream, range(self.stream.completed, self.trainer.max_epochs or 0)
@@ -123,7 +124,7 @@ class ExModelModule(LightningModule):
         if self.start == "scratch" and (stream.completed == 0 or self.reset_each_experience):
             self._initial_model()
         if self._compile:
-            check_compiled(self.previous, stream.manifest.input.shape, stream.batch_size, self.device)
+            check_compiled(self.previous, stream.manifest.input.shape, stream.batch_size, self.trainer)
 
     def _initial_model(self) -> nn.Module:
         assert self.architecture is not None
@@ -238,10 +239,14 @@ class ExModelModule(LightningModule):
             terms = self.distillation(logits, expert, previous, batch.labels, answers, self.heads, self._tasks)
         loss = terms["loss"].detach().expand(len(logits), 1)  # an infinite one spoils every sample
         self._watch.add(batch_idx, sane(from_expert), torch.cat([logits, loss], dim=1))
-        if self.trainer._logger_connector.should_update_logs:  # Lightning would throw the other values away
-            for name, value in terms.items():
-                self.log(f"train/{name}", value, prog_bar=name == "loss")
+        self._terms = {name: value.detach() for name, value in terms.items()}
         return terms["loss"]
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log the losses where Lightning is about to write a row: elsewhere it would take longer than the step."""
+        if self.trainer._logger_connector.should_update_logs:
+            for name, value in self._terms.items():
+                self.log(f"train/{name}", value, on_step=True, on_epoch=False, prog_bar=name == "loss")
 
     def check_numbers(self, wait: bool) -> None:
         """Look whether numbers have gone wrong: on a GPU a step or two late; at once, and at the weights, if `wait`.

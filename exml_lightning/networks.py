@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from lightning import Trainer
 from torch import Tensor, nn
 
 from exml_lightning.core.errors import ExmlError, one_line
@@ -58,25 +59,32 @@ def compile_network(network: nn.Module, device: torch.device) -> Callable[[Tenso
     Returns:
         A function of images; no module, so that checkpoints do not change.
     """
+    # Each architecture and each number of classes takes one, and what is beyond the limit would not be compiled.
+    torch._dynamo.config.cache_size_limit = 64
     compiled = torch.compile(network, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
     # Clones, since the next call of any compiled network writes over what a CUDA graph returned.
     return lambda images: compiled(images).clone()
 
 
-def check_compiled(network: nn.Module, shape: tuple[int, int, int], batch_size: int, device: torch.device) -> None:
+def check_compiled(network: nn.Module, shape: tuple[int, int, int], batch_size: int, trainer: Trainer) -> None:
     """Compile a network for mini-batches now, before any work.
 
     Args:
         network: A frozen one, in eval mode.
         shape: Channels, height and width of its images.
         batch_size: Images a mini-batch.
-        device: Where it is.
+        trainer: Knows the device and the precision.
 
     Raises:
-        ExmlError: If it cannot be compiled here.
+        ExmlError: If it cannot be compiled here, or what is compiled cannot do what the trainer asks for.
     """
+    device = trainer.strategy.root_device
+    if device.type == "cuda" and trainer.accumulate_grad_batches > 1:  # the next graph would write over gradients
+        raise ExmlError(
+            "model.compile does not go with trainer.accumulate_grad_batches on a GPU: leave one of them out"
+        )
     try:
-        with torch.no_grad():
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
             compile_network(network, device)(torch.zeros(batch_size, *shape, device=device))
     except Exception as error:  # compilers raise anything
         raise ExmlError(

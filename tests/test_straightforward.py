@@ -3,13 +3,14 @@
 import copy
 import json
 import math
+import os
 
 import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 
-from benchmarks.performance.race import compare, run, run_accuracy
+from benchmarks.performance.race import compare, read_curve, run, run_accuracy
 from benchmarks.performance.straightforward import Change, Distillation, Inversion, Settings, blurred, change_images
 from benchmarks.performance.straightforward_stream import StraightforwardStream
 from benchmarks.performance.workload import run_fit
@@ -165,14 +166,32 @@ def test_times_are_compared_at_the_accuracy_that_the_straightforward_run_ends_wi
         {"accuracy": 0.5, "seconds": 90.0, "seconds_with_evaluation": 99.0},
         {"accuracy": 0.4, "seconds": 130.0, "seconds_with_evaluation": 150.0},
     ]
-    rows = compare(curve, {"accuracy": 0.4, "seconds": 9.0}, 5)["tables"]["Time to the straightforward run's accuracy"]
-    assert [(row["times faster"], row["met"]) for row in rows] == [(11.0, True), (10.0, True)]
-    rows = compare(curve, {"accuracy": 0.39, "seconds": 1.0}, 5)["tables"]["Time to the straightforward run's accuracy"]
-    assert [(row["times faster"], row["met"]) for row in rows] == [(None, False)] * 2
+    fits = {
+        "good": [
+            {"seconds": 4.0, "accuracy": 0.3},
+            {"seconds": 9.0, "accuracy": 0.45},
+            {"seconds": 20.0, "accuracy": 0.4},
+        ],
+        "slow": [{"seconds": 10.0, "accuracy": 0.4}],
+        "worse": [{"seconds": 1.0, "accuracy": 0.39}],
+    }
+    first, *rows = compare(curve, fits, 5)["tables"]["Time to the straightforward run's accuracy"]
+    assert (first["seconds to that accuracy"], first["evaluations left out"]) == (99.0, 90.0)
+    assert [(row["times faster"], row["met"]) for row in rows] == [(10.0, True), (9.0, False), (None, False)]
+
+
+def test_the_curve_of_a_fit_is_read_from_its_run_folder(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "accuracy_matrix.csv").write_text("after_experience,0,1,stream\n0,1.0,0.0,0.5\n1,0.8,0.4,0.6\n")
+    for k, end in enumerate((1010, 1030)):
+        path = tmp_path / "checkpoints" / f"experience={k}.ckpt"
+        path.touch()
+        os.utime(path, (end, end))
+    assert read_curve(tmp_path, 1000.0) == [{"seconds": 10, "accuracy": 0.5}, {"seconds": 30, "accuracy": 0.6}]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", [run, run_accuracy])
 def test_parts_run(tmp_path, part):
     result = part(torch.device("cpu"), tmp_path, True)
-    assert all("met" in row for row in list(result["tables"].values())[-1])
+    assert all("met" in row for row in list(result["tables"].values())[-1][-2:])

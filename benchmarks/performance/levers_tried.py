@@ -40,7 +40,7 @@ def pairs(setting: "Setting") -> Iterator["Pair"]:
     )
     for workload, steps in ((lenet, fast), (resnet, slow)):
         yield (
-            "fused Adam",
+            "fused Adam for the ex-model",
             f"{workload.network}: its step alone",
             _adam(setting, workload, fused=False),
             _adam(setting, workload, fused=True),

@@ -17,6 +17,7 @@ from benchmarks.performance.timing import Job, ratio, synchronize, time_steps
 from benchmarks.performance.workload import SHIPPED, Workload, run_fit, write_fit
 from exml_lightning.callbacks import StreamCheckpoint
 from exml_lightning.callbacks.find import find_callback
+from exml_lightning.loaders import AHEAD
 
 LAYOUTS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}
 GOALS = {
@@ -198,13 +199,15 @@ class _Case:
         seconds = self._seconds()
         ratios = {name: ratio(seconds[name], seconds["fit"]) for name in LAYOUTS}
         goal = GOALS[self.device.type][self.workload.network]
+        # Without augmentation the fit asks no teachers, and on a CPU compiled code would make up for overhead.
+        fair = self.augmentation == "shipped" and (not self.compiled or self.device.type == "cuda")
         return {
             **self._about(),
             "fit": 1e3 * median(seconds["fit"]),
             **{f"bare, {name}": 1e3 * median(seconds[name]) for name in LAYOUTS},
             **{f"speed, {name}": ratios[name] for name in LAYOUTS},
-            "goal": f">= {goal}",
-            "met": min(each["median"] for each in ratios.values()) >= goal,
+            "goal": f">= {goal}" if fair else "",
+            "met": min(each["median"] for each in ratios.values()) >= goal if fair else None,
         }
 
     def host(self) -> dict[str, Any]:
@@ -242,4 +245,5 @@ class _Case:
         if self.quick:
             return Effort(2, 2)
         slow = self.device.type == "cpu" and self.workload.network == "SlimResNet18"
-        return Effort(7, (6 if self.batch_size > 1 else 20) if slow else 60)
+        # The package draws for 64 steps at a time: each round has one of these bursts, where that is affordable.
+        return Effort(7, 6 if slow and self.batch_size > 1 else AHEAD)

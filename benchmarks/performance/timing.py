@@ -46,7 +46,7 @@ def interleave(jobs: Mapping[str, Job], rounds: int, steps: int, synchronize: Jo
     """
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(rounds + 1):
-        for name, job in jobs.items():
+        for name, job in list(jobs.items())[:: -1 if turn % 2 else 1]:
             elapsed = time_steps(job, steps, synchronize)
             if turn:
                 seconds[name].append(elapsed)

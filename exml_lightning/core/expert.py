@@ -1,6 +1,6 @@
 """A frozen classifier and what is known about it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -69,8 +69,11 @@ class Expert(nn.Module):
         Returns:
             Logits ``(n, len(classes))``, in the order of `classes`.
         """
-        logits: Tensor = self.model(self.convert(images))
-        return logits[:, self.outputs]
+        return self.ask(self.model, images)
+
+    def ask(self, model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Compute the same by what stands for the network, for instance a compiled one; see `forward`."""
+        return model(self.convert(images))[:, self.outputs]
 
     def own_logits(self, images: Tensor, num_classes: int) -> Tensor:
         """Compute the logits of the classes the expert knows, each in the column of its class.

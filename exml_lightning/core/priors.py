@@ -55,6 +55,10 @@ def total_variation(images: Tensor) -> Tensor:
     return down + right
 
 
+_EPSILON = 1e-5
+"""Keeps the inverse deviation of a channel that is constant finite."""
+
+
 class _Distance(torch.autograd.Function):
     """Squared distance of the means and variances of channels to given ones.
 
@@ -64,8 +68,8 @@ class _Distance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         # The statistics that batch norm computes in train mode come from one pass, in any memory format.
-        _, means, deviations = torch.native_batch_norm(values, None, None, None, None, True, 0.0, 0.0)
-        mean_distance, variance_distance = means - mean, deviations.pow(-2) - variance
+        _, means, inverse = torch.native_batch_norm(values, None, None, None, None, True, 0.0, _EPSILON)
+        mean_distance, variance_distance = means - mean, inverse.pow(-2) - _EPSILON - variance
         ctx.save_for_backward(values, means, mean_distance, variance_distance)
         return mean_distance.square().sum() + variance_distance.square().sum()
 

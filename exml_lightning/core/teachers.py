@@ -1,10 +1,13 @@
 """The two that the ex-model learns from at each experience: the expert and the previous ex-model (Section 3)."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from exml_lightning.core import distributed
+from exml_lightning.core.errors import BrokenExpertError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import check_logits, sane
 from exml_lightning.core.generators.generator import batches
@@ -31,7 +34,7 @@ class Teachers:
         self.expert = expert
         self._num_classes = len(previous_known)
         self._previous = previous if bool(previous_known.any()) else None
-        self._ask_expert = ready(expert)
+        self._ask_expert = partial(expert.ask, ready(expert.model))
         self._ask_previous = None if self._previous is None else ready(self._previous)
         self._answers: tuple[Tensor, Tensor] | None = None
 
@@ -62,7 +65,12 @@ class Teachers:
         """
         parts = [self._both(images[rows], self.expert, self._previous) for rows in batches(len(images), CHUNK)]
         from_expert, from_previous = (torch.cat(column) for column in zip(*parts, strict=True))
-        check_logits(sane(from_expert), self.expert, "images of the buffer")
+        broken = None
+        try:
+            check_logits(sane(from_expert), self.expert, "images of the buffer")
+        except BrokenExpertError as error:
+            broken = error
+        distributed.raise_together(broken)
         self._answers = from_expert, from_previous
 
     @torch.no_grad()

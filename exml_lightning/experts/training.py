@@ -108,7 +108,8 @@ def train_experts(
     for k in pending:
         network = architecture.skeleton().build()
         load_weights(network, initial)
-        fast_layout(network, dataset.image_format.shape)
+        if privacy is None:  # Opacus' gradients of single samples are wrong in another memory format
+            fast_layout(network, dataset.image_format.shape)
         checkpoint = folder / "training" / f"expert_{k}.ckpt"
         title = f"Training expert {k + 1}/{len(wanted)} ({_short(wanted[k].classes)})"
         trainer = make_trainer(

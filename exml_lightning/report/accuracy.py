@@ -92,9 +92,10 @@ def peak_memory_mb(device: torch.device) -> float:
     if sys.platform == "win32":
         return 0.0
     status = Path("/proc/self/status")
-    if status.is_file():  # Linux counts the peak of the process that started this one into `ru_maxrss`
-        (line,) = [line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:")]
-        return int(line.split()[1]) / 2**10
+    # Linux counts the peak of the process that started this one into `ru_maxrss`.
+    for line in status.read_text(encoding="utf-8").splitlines() if status.is_file() else []:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 2**10
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

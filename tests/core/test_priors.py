@@ -76,3 +76,16 @@ def test_gradient_of_batch_norm_statistics_is_that_of_the_formula(layout):
     distance = ((means - layer.running_mean) ** 2).sum() + ((variances - layer.running_var) ** 2).sum()
     (expected,) = torch.autograd.grad(3 * distance, [images])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5, 5), (1, 3, 1, 1)])
+def test_constant_channels_have_no_variance(shape):
+    layer = nn.BatchNorm2d(3).eval()
+    images = torch.full(shape, 2.0, requires_grad=True)
+    with priors.BatchNormStatistics(layer) as statistics:
+        layer(images)
+        found = statistics.pop()
+        (gradient,) = torch.autograd.grad(found, [images])
+    assert found.item() == pytest.approx(3 * ((2 - 0) ** 2 + (0 - 1) ** 2), rel=1e-5)
+    # 2 (mean - 0) / n; the variance of a constant does not change to first order
+    torch.testing.assert_close(gradient, torch.full(shape, 2 * 2 * 3 / images.numel()), rtol=1e-5, atol=0)

@@ -34,7 +34,7 @@ class ImageBatch:
             low: Their least value, ``(channels, 1, 1)``.
             high: Their greatest.
         """
-        self.images.grad = gradient
+        self.images.grad = gradient.contiguous()  # fused Adam takes another memory format for other pixels
         self._optimizer.step()
         self.images.data.clamp_(low, high)
 
@@ -44,6 +44,8 @@ class ImageBatch:
         Args:
             done: Which, bool ``(n,)``.
         """
+        if not done.any():
+            return
         self._keep(done)
         (group,), state = self._optimizer.param_groups, self._optimizer.state[self.images]
         stay = ~done

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -32,8 +32,9 @@ class OptimisedImages(Generator):
         steps: Adam steps an image.
         lr: Learning rate of Adam.
         temperature: Softmax temperature tau; higher asks for larger logits.
-        confidence: Leave an image as it is once the expert gives its class more than this probability, at temperature
-            1 (Section 5.2: 0.99); looked at every 5 steps. Null for `steps` steps with every image.
+        confidence: Leave an image alone once the expert has given its class more than this probability, at temperature
+            1 (Section 5.2: 0.99), as it was changed for a step; looked at every 5 steps. Null for `steps` steps with
+            every image. With `batch_norm`, the statistics are those of the images that are left.
         batch_size: Images optimised together; the share of work that one of several processes takes at a time.
         l2: Weight of the squared L2 norm of the image.
         blur: Weight of the squared distance to the blurred image.
@@ -69,6 +70,11 @@ class OptimisedImages(Generator):
         require(self.batch_size >= 1, f"generator batch_size is {self.batch_size}: give 1 or more")
         for name in ("l2", "blur", "total_variation", "batch_norm"):
             require(getattr(self, name) >= 0, f"generator {name} is {getattr(self, name)}: give 0 or more")
+
+    def settings(self) -> dict[str, Any]:
+        """Return the class path and the settings; without `confidence` those of before it existed."""
+        settings = super().settings()
+        return settings if self.confidence is not None else {k: v for k, v in settings.items() if k != "confidence"}
 
     def check(self, expert: Expert) -> None:
         """Refuse an expert without batch-norm layers if `batch_norm` has a weight; see `Generator.check`."""
@@ -160,7 +166,7 @@ class OptimisedImages(Generator):
                 batch.step(gradient, low, high)
                 progress(len(batch) / self.steps)
                 if self.confidence is not None and (step + 1) % LOOK_EVERY == 0:
-                    done = confidence_in(logits.detach(), columns[batch.places]) > self.confidence
+                    done = confidence_in(logits.detach().float(), columns[batch.places]) > self.confidence
                     progress(int(done.sum()) * (1 - (step + 1) / self.steps))
                     batch.finish(done)
                     if not len(batch):

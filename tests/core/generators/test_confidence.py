@@ -75,3 +75,16 @@ def test_images_that_stay_keep_their_adam_state():
     made = batch.finish_all()
     assert torch.equal(made[1], left)
     torch.testing.assert_close(made[[0, 2]], alone.finish_all()[[0, 2]])
+
+
+def test_a_gradient_in_another_memory_format_is_the_same_gradient():
+    start, low, high = torch.zeros(2, 3, 4, 5), torch.tensor(-9.0), torch.tensor(9.0)
+    gradient = torch.arange(120.0).view(2, 3, 4, 5) - 60.5
+    batch = ImageBatch(start, torch.arange(2), 0.1)
+    batch.step(gradient.to(memory_format=torch.channels_last), low, high)
+    torch.testing.assert_close(batch.finish_all(), -0.1 * gradient.sign(), rtol=1e-5, atol=0)
+
+
+def test_without_it_the_settings_are_those_of_before():
+    assert "confidence" not in ModelInversion().settings()
+    assert ModelInversion(confidence=0.9).settings()["confidence"] == 0.9

@@ -49,7 +49,7 @@ class ExModelModule(LightningModule):
         lr_scheduler: The learning-rate schedule, anew for each expert, one step an optimiser step: `cosine` falls to 0
             over the steps of the expert; or what makes a schedule of torch; or null for none.
         compile: Compile the three networks with `torch.compile`, which takes up to a minute once and pays in long runs
-            (docs/performance.md says by how much). Checkpoints stay the same.
+            (docs/performance.md says by how much). Checkpoints fit either way.
     """
 
     known: Tensor

@@ -62,6 +62,25 @@ def test_iterating_twice_in_an_experience_goes_on_and_a_new_one_starts_anew():
     assert labels(seen) == labels(BufferLoader(stream(), rank=0))
 
 
+def test_draws_made_together_are_those_of_each_step():
+    """A run of 150 steps, begun anew in the middle of a block, against the draws of each step by themselves."""
+    augmentation = Augmentation(shift=0.2, rotation=20, flip=True)
+    images = torch.rand(50, 1, 4, 4, generator=keyed_generator("loader"))
+    changed = Buffer(images, *buffer(0).tensors()[1:])
+    source = stream(n_iter=150, augmentation=augmentation, buffer=changed)
+    loader = BufferLoader(source)
+    first = [batch for _, batch in zip(range(71), loader, strict=False)]
+    again = BufferLoader(source)
+    again.load_state_dict({"experience": 0, "position": 71})
+    for position, batch in enumerate([*first, *again]):
+        draws = keyed_generator("batch", 3, 0, position)
+        rows = torch.randint(50, (8,), generator=draws)
+        assert torch.equal(batch.labels, rows)
+        assert torch.equal(batch.rows, rows)
+        assert torch.equal(batch.images, augmentation(images[rows], draws))
+    assert position == 149
+
+
 def test_state_goes_on_in_the_middle():
     whole = labels(BufferLoader(stream(), rank=0))
     loader = BufferLoader(stream(), rank=0)

@@ -105,6 +105,23 @@ def test_metrics_csv_is_kept_and_not_doubled(small_run, tmp_path):
     assert [int(row["step"]) for row in rows if row["test/stream_accuracy"]] == [5, 11]
 
 
+def test_the_row_of_a_stop_has_the_losses_of_its_step(small_run, tmp_path):
+    def losses(folder):
+        with (tmp_path / folder / "metrics.csv").open() as file:
+            return {int(row["step"]): row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]}
+
+    main([*small_run("each"), "--trainer.log_every_n_steps", "1"])
+    stop = json.dumps([{"class_path": "tests.test_resume.StopAt", "init_args": {"step": 4}}])
+    main([*small_run("cut"), "--trainer.log_every_n_steps", "2", "--trainer.callbacks", stop])
+    each, cut = losses("each"), losses("cut")
+    assert [*cut] == [1, 3]
+    stop = json.dumps([{"class_path": "tests.test_resume.StopAt", "init_args": {"step": 5}}])
+    main([*small_run("odd"), "--trainer.log_every_n_steps", "2", "--trainer.callbacks", stop])
+    odd = losses("odd")
+    assert [*odd] == [1, 3, 4]
+    assert {**cut, **odd} == {step: each[step] for step in odd}
+
+
 def test_a_finished_run_resumed_stays_as_it_is(small_run, tmp_path):
     main(small_run())
     before = outcome(tmp_path / "run")

@@ -72,6 +72,23 @@ def check_same_run(state: dict[str, Any], manifest: Manifest, path: Path, scenar
         )
 
 
+def differences(name: str, was: object, now: object) -> list[str]:
+    """Say how a setting has changed.
+
+    Args:
+        name: Of the setting.
+        was: In the checkpoint.
+        now: In this run.
+
+    Returns:
+        A phrase; of settings in groups, one for each that differs.
+    """
+    if isinstance(was, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*was, *now])
+        return [text for key in keys for text in differences(f"{name}.{key}", was.get(key), now.get(key))]
+    return [] if was == now else [f"{name} was {was}, now {now}"]
+
+
 def _check(content: dict[Any, Any]) -> None:
     whole(need(content, "epoch"), "epoch")
     whole(need(content, "global_step"), "global_step")

@@ -72,7 +72,8 @@ def main(args: list[str] | None = None) -> None:
     if args[0] in ("manifest", "predict"):
         _interruptible(_run_alone, args, "nothing was written")
         return
-    if not any(word.startswith(("-c", "--config", "--data", "--help", "-h")) for word in args[1:]):
+    asks = [".help" in word or word.startswith(("-c", "--config", "--data", "--help", "-h")) for word in args[1:]]
+    if not any(asks):
         what, option = (
             ("experts", "--data.experts checkpoints/split_digits/run0")
             if args[0] == "generate"

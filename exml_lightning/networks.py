@@ -83,6 +83,8 @@ def check_compiled(network: nn.Module, shape: tuple[int, int, int], batch_size: 
         raise ExmlError(
             "model.compile does not go with trainer.accumulate_grad_batches on a GPU: leave one of them out"
         )
+    if trainer.is_global_zero:
+        print(f"compiling {type(network).__name__}, which can take a minute the first time (model.compile)", flush=True)
     try:
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             compile_network(network, device)(torch.zeros(batch_size, *shape, device=device))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from exml_lightning.callbacks import results
 from exml_lightning.cli import main
 
 forks = multiprocessing.get_context("forkserver")
@@ -149,7 +150,7 @@ def test_a_run_goes_on_to_more_experts(small_run, tmp_path):
         ("--trainer.precision", "bf16-mixed", "trainer.precision"),
         ("--model.lambda_ce", "0.25", "model.lambda_ce"),
         ("--buffer.size", "10", "buffer.size"),
-        ("--buffer.generator.init_args.temperature", "3", "buffer.generator"),
+        ("--buffer.generator.init_args.temperature", "3", "(buffer.generator.temperature"),
         ("--model.optimizer.init_args.lr", "0.5", "model.optimizer"),
     ],
 )
@@ -164,6 +165,18 @@ def test_other_settings_are_refused_and_nothing_is_overwritten(small_run, tmp_pa
     assert "under other settings (" in error
     assert f"{key} was" in error
     assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+
+
+def test_a_finished_run_keeps_its_peak_memory(small_run, tmp_path, monkeypatch):
+    def told():
+        return json.loads((tmp_path / "run" / "summary.json").read_text())["peak_memory_mb"]
+
+    monkeypatch.setattr(results, "peak_memory_mb", lambda device: 800.0)
+    main(small_run())
+    assert told() == 800
+    monkeypatch.setattr(results, "peak_memory_mb", lambda device: 500.0)
+    main(small_run())
+    assert told() == 800
 
 
 def test_other_experts_are_refused(small_run, tmp_path, capsys):

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import platform
+import sys
 import tempfile
 import time
 import tomllib
@@ -67,6 +68,8 @@ def main(words: list[str] | None = None) -> None:
     if asked.packages:
         print("\n".join(packages()))
         return
+    if not asked.results.parent.is_dir():
+        parser.error(f"--results {asked.results}: there is no folder {asked.results.parent}; make it first")
     unknown = [part for part in asked.parts if part not in PARTS and part != "scaling"]
     if unknown:
         parser.error(f"no part {unknown[0]!r}; parts: {', '.join(PARTS)}, or scaling for all of its four")
@@ -83,12 +86,16 @@ def main(words: list[str] | None = None) -> None:
         os.environ["OMP_NUM_THREADS"] = str(asked.threads)  # of the processes that are started
         torch.set_num_threads(asked.threads)
     keep_freed_memory()  # as the command line does
-    results = json.loads(asked.results.read_text(encoding="utf-8")) if asked.results.is_file() else {}
+    try:
+        results = json.loads(asked.results.read_text(encoding="utf-8")) if asked.results.is_file() else {}
+    except ValueError:
+        parser.error(f"{asked.results} is damaged: delete it, or name another one with --results FILE")
     device = torch.device("cuda", 0) if asked.device == "cuda" else torch.device("cpu")
     measured = results.setdefault(torch.cuda.get_device_name(device) if asked.device == "cuda" else "cpu", {})
     end = time.monotonic() + (asked.limit or float("inf"))
     for name in parts:
         if asked.missing and name in measured and measured[name]["result"].get("finished", True):
+            print(f"{name}: measured already", flush=True)
             continue
         left = end - time.monotonic()
         if left <= 0:
@@ -99,6 +106,8 @@ def main(words: list[str] | None = None) -> None:
         run = partial(PARTS[name], limit=left) if name == "paper_scale" and asked.limit else PARTS[name]
         with tempfile.TemporaryDirectory(prefix="exml_performance_") as folder:
             result = run(device, Path(folder), asked.quick)
+        if asked.quick:
+            result["note"] = " ".join(["Made by --quick: a handful of steps, no measurement.", result.get("note", "")])
         measured[name] = {"result": result, "about": _about(time.monotonic() - start)}
         asked.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         print(f"{name}: {verdict(result)}", flush=True)
@@ -109,18 +118,27 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.performance", description=main.__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default all")
+    what = "Measures how close the package is to the bare arithmetic, and writes docs/performance.json and .md."
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.performance", description=what)
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}, or scaling for all four of it; default all"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to measure; default cpu")
     parser.add_argument("--missing", action="store_true", help="leave out the parts that were measured")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help=f"default docs/{RESULTS.name}")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the CPU; default torch's")
+    parser.add_argument("--threads", type=_count, metavar="N", help="threads of the CPU; default torch's")
     parser.add_argument(
         "--limit", type=float, metavar="SECONDS", help="begin no part later, and stop paper_scale then (540 by default)"
     )
     parser.add_argument("--quick", action="store_true", help="a handful of steps, to see whether it works")
     parser.add_argument("--packages", action="store_true", help="print the Python packages that this needs")
     return parser
+
+
+def _count(word: str) -> int:
+    if not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word} is no number of threads: give 1 or more")
+    return int(word)
 
 
 def packages() -> list[str]:
@@ -151,4 +169,10 @@ def _about(seconds: float) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (KeyboardInterrupt, SystemExit) as stop:  # Lightning makes the one of the other
+        if not isinstance(stop, KeyboardInterrupt) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        print("stopped; go on with --missing", file=sys.stderr)
+        raise SystemExit(130) from None

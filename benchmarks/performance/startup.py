@@ -19,7 +19,7 @@ from exml_lightning.callbacks.find import find_callback
 
 EXML = (sys.executable, "-m", "exml_lightning")
 COMMANDS = {
-    "`python -c 'import torch, lightning'`": (sys.executable, "-c", "import torch, lightning"),
+    "`import torch, lightning`, and no more": (sys.executable, "-c", "import os, torch, lightning; os._exit(0)"),
     "`exml --help`": (*EXML, "--help"),
     "`exml fit --help`": (*EXML, "fit", "--help"),
 }

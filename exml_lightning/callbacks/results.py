@@ -31,6 +31,7 @@ class ResultsCallback(Callback, ABC):
         self.matrix: dict[int, list[float]] = {}
         """A row for each experience learned, fractions."""
         self.seconds_distilling = 0.0
+        self._peak = 0.0
         self._since: float | None = None
 
     @abstractmethod
@@ -114,12 +115,17 @@ class ResultsCallback(Callback, ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return the rows of the matrix and the seconds spent, those of the experience under way included."""
         running = 0.0 if self._since is None else time.monotonic() - self._since
-        return {"matrix": self.matrix, "seconds_distilling": self.seconds_distilling + running}
+        return {
+            "matrix": self.matrix,
+            "seconds_distilling": self.seconds_distilling + running,
+            "peak_memory_mb": self._peak,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to saved figures."""
         self.matrix = dict(state["matrix"])
         self.seconds_distilling = state["seconds_distilling"]
+        self._peak = state.get("peak_memory_mb", 0.0)  # checkpoints of before 0.1.0 lack it
 
     def _stop_clock(self) -> None:
         if self._since is not None:
@@ -130,8 +136,9 @@ class ResultsCallback(Callback, ABC):
         folder = Path(trainer.default_root_dir)
         buffer = find_callback(trainer, SyntheticBufferCallback)
         figures = self.write(folder, module)
+        self._peak = max(self._peak, peak_memory_mb(module.device))
         costs = {
-            "peak_memory_mb": peak_memory_mb(module.device),
+            "peak_memory_mb": self._peak,
             "seconds_generating": 0.0 if buffer is None else buffer.seconds_generating,
             "seconds_distilling": self.seconds_distilling,
         }

@@ -9,6 +9,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.broken import check_experts, pass_over
+from exml_lightning.checkpoint_file import differences
 from exml_lightning.checkpoints import go_back
 from exml_lightning.core.buffer import Buffer, update_buffer
 from exml_lightning.core.errors import BrokenExpertError, ExmlError
@@ -95,9 +96,10 @@ class SyntheticBufferCallback(Callback):
         }
         was = self._settings
         changed = [
-            f"{key} was {was[key]}, now {value}"
+            difference
             for key, value in settings.items()
             if key in was and value != was[key] and not (key == "buffer.size" and self.size > was[key])
+            for difference in differences(key, was[key], value)
         ]
         if changed:
             raise ExmlError(

@@ -127,7 +127,7 @@ def test_tables():
         (["overhead", "--quick"], "--results FILE"),
         (["paper_scale", "--results", "new.json"], "--device cuda"),
         (["--device", "tpu"], "invalid choice"),
-        (["--threads", "many"], "invalid int"),
+        (["--threads", "many"], "many is no number of threads"),
     ],
 )
 def test_bad_words(words, message, capsys):

@@ -15,12 +15,14 @@ from benchmarks.performance import levers_tried
 from benchmarks.performance.generation import shipped_generator
 from benchmarks.performance.overhead import Effort, bare_step, time_fit
 from benchmarks.performance.timing import Job, interleave, ratio, synchronize
-from benchmarks.performance.workload import SHIPPED, Workload, shipped_settings
+from benchmarks.performance.workload import ROOT, SHIPPED, Workload
 from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.generators import ModelInversion
 from exml_lightning.core.priors import BatchNormStatistics
 from exml_lightning.core.rng import keyed_generator, seed_layers
 from exml_lightning.core.teachers import Teachers
+from exml_lightning.experts import load_expert, read_manifest
 from exml_lightning.networks import compile_network
 
 BATCH = 128
@@ -272,13 +274,15 @@ def _logging(setting: Setting) -> dict[str, Any]:
 
 
 def _early(setting: Setting) -> dict[str, Any]:
-    workload, shipped = Workload("LeNet5", classes_per_expert=2), shipped_generator("LeNet5")
-    expert = workload.read_expert(setting.folder / "early", 0).to(setting.device)
-    count = 16 if setting.quick else shipped_settings("LeNet5")["buffer"]["generator"]["init_args"]["batch_size"]
+    """Of a trained expert: one that is not is never sure."""
+    folder = ROOT / "checkpoints" / "split_digits" / "run0"
+    expert = load_expert(folder, read_manifest(folder), 0).to(setting.device)
+    shipped, count = shipped_generator("LeNet5"), 16 if setting.quick else 256
     steps = 10 if setting.quick else shipped.steps
-    generators = [replace(shipped, steps=steps, confidence=confidence) for confidence in (None, 0.99)]
-    every, sure = (
-        lambda made=each: void(made.generate(expert, count, keyed_generator("lever"))) for each in generators
-    )
-    what = f"LeNet5, untrained: {steps} steps of generating {count} images"
+
+    def make(generator: ModelInversion) -> None:
+        generator.generate(expert, count, keyed_generator("lever"))
+
+    every, sure = (partial(make, replace(shipped, steps=steps, confidence=each)) for each in (None, 0.99))
+    what = f"LeNet5, a shipped expert of two digits: {steps} steps of generating {count} images"
     return measure(setting, ("`buffer.generator.confidence` 0.99 (other images)", what, every, sure, 1))

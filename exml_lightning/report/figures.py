@@ -48,7 +48,7 @@ def save_accuracy_over_time(path: Path, streams: Sequence[float], seen: Sequence
     axis.grid(alpha=0.3)
     axis.legend(loc="best")
     axis.set_title(title, fontsize="medium")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_matrix(
@@ -86,9 +86,17 @@ def save_matrix(
     bar = figure.colorbar(picture, ax=axis, ticks=[0, 0.5, 1])
     bar.ax.set_yticklabels(["0 %", "50 %", "100 %"])
     axis.set_title(title, fontsize="medium")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, and free its memory.
+
+    Args:
+        figure: The figure, of no use afterwards.
+        path: The PNG file.
+    """
+    canvas = FigureCanvasAgg(figure)
     write_whole(path, lambda part: figure.savefig(part, format="png"))
+    figure.clear()  # a figure is full of cycles: until they are collected, those of many experiences would stay
+    del canvas.renderer

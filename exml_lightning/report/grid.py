@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from exml_lightning.files import write_whole
+from exml_lightning.report.figures import save_figure
 
 
 def save_grid(
@@ -51,5 +50,4 @@ def save_grid(
     axis.spines[:].set_visible(False)
     more = f", first {len(shown)} of {len(present)} classes" if len(shown) < len(present) else ""
     figure.suptitle(f"{path.stem}: {len(labels)} new images{more}", fontsize="medium")
-    FigureCanvasAgg(figure)
-    write_whole(path, lambda part: figure.savefig(part, format="png"))
+    save_figure(figure, path)

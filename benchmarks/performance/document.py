@@ -21,9 +21,9 @@ which keeps its results in `{stem}.json`. One part again, or only what was not m
     python -m benchmarks.performance generation
     python -m benchmarks.performance --missing
 
-On a GPU (`--device cuda`) every part takes less than 10 minutes and is saved when it is done, so that the same command
-with `--missing` goes on. Nothing is fetched from the network. `python -m benchmarks.performance --packages` lists the
-Python packages that are needed.
+On a GPU (`--device cuda`) every part is meant to take less than 10 minutes and is saved when it is done, so that the
+same command with `--missing` goes on. Nothing is fetched from the network. `python -m benchmarks.performance
+--packages` lists the Python packages that are needed.
 
     python -m benchmarks.performance --device cuda --missing --limit 540
 

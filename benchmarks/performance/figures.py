@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 SCALING = ("scaling_buffer", "scaling_experts", "scaling_classes", "scaling_images")
 TIMES = ("generating", "distilling", "whole process")
@@ -37,7 +38,7 @@ def save_scaling(results: dict[str, Any], beside: Path) -> None:
 
 
 def _draw(tables: list[list[dict[str, Any]]]) -> Figure:
-    figure = Figure(figsize=(2.6 * len(tables), 4.4), dpi=90, layout="constrained")
+    figure = Figure(figsize=(3 * len(tables), 4.6), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(2, len(tables), squeeze=False, sharex="col")
     for (above, below), rows in zip(grid.T, tables, strict=True):
@@ -46,11 +47,15 @@ def _draw(tables: list[list[dict[str, Any]]]) -> Figure:
         for time in TIMES:
             above.loglog(x, [row[time] for row in rows], marker=".", label=time)
         below.semilogx(x, [row[MEMORY] for row in rows], marker=".", color="black")
-        below.set_ylim(bottom=0)
+        below.set_ylim(0, 1.15 * max(row[MEMORY] for row in rows))
         below.set_xlabel(name)
+        below.set_xticks(x, [f"{value:,}" for value in x], fontsize="small")
+        below.minorticks_off()
+        above.yaxis.set_major_formatter("{x:g}")
+        above.yaxis.set_minor_formatter(NullFormatter())
         for axis in (above, below):
             axis.grid(alpha=0.3)
     grid[0][0].set_ylabel("seconds")
     grid[1][0].set_ylabel("peak memory, MB")
-    grid[0][0].legend(fontsize="x-small")
+    grid[0][1 if len(tables) > 1 else 0].legend(fontsize="x-small")
     return figure

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from exml_lightning.checkpoint_file import check_checkpoint
 from exml_lightning.core.errors import ExmlError
@@ -96,6 +96,26 @@ def go_back(run_folder: Path, experience: int) -> None:
         write_whole(last, lambda part: shutil.copyfile(before, part))
     elif experience == 0:
         last.unlink(missing_ok=True)
+
+
+def grow_checkpoint(
+    checkpoint: dict[str, Any], module: nn.Module, network: nn.Module, class_names: Sequence[str]
+) -> None:
+    """Fit a checkpoint to a module that may have more classes, in place.
+
+    Args:
+        checkpoint: As Lightning has read it.
+        module: Whose weights it has.
+        network: The part of `module` that was optimised.
+        class_names: The classes of the stream now.
+
+    Raises:
+        ExmlError: If the checkpoint is of another ex-model.
+    """
+    learned = checkpoint["ExpertStream"].get("class_names", class_names)  # those before 0.1.0 could not grow
+    checkpoint["state_dict"] = grow_weights(module.state_dict(), checkpoint["state_dict"], learned, class_names)
+    for state in checkpoint.get("optimizer_states", []):
+        grow_optimizer_state(state["state"], list(network.parameters()))
 
 
 def grow_weights(

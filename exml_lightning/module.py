@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from exml_lightning.checkpoints import grow_optimizer_state, grow_weights
+from exml_lightning.checkpoints import grow_checkpoint
 from exml_lightning.core.distillation import Distillation, Loss
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
@@ -43,13 +43,12 @@ class ExModelModule(LightningModule):
         temperature: Softens the probabilities of `kl`.
         start: What the ex-model starts with: `scratch`, one initial model a run; `expert`, the first expert's weights;
             `average`, at each experience the running mean of the ex-model and the new expert.
-        reset_each_experience: Start anew at each experience, from the initial model (`scratch`) or from that
-            experience's expert (`expert`), instead of going on with the ex-model.
+        reset_each_experience: Start anew at each experience, from the initial model (`scratch`) or from its expert
+            (`expert`), instead of going on with the ex-model.
         optimizer: Makes the optimiser, anew for each expert.
         lr_scheduler: The learning-rate schedule, anew for each expert, one step an optimiser step: `cosine` falls to 0
             over the steps of the expert; or what makes a schedule of torch; or null for none.
-        compile: Compile the three networks with `torch.compile`, which takes up to a minute once and pays in long runs
-            (docs/performance.md says by how much). Checkpoints fit either way.
+        compile: Compile the three networks by `torch.compile`, which pays in long runs; see docs/performance.md.
     """
 
     known: Tensor
@@ -114,8 +113,7 @@ class ExModelModule(LightningModule):
         """Make sure that the weights to start with can be had, once a checkpoint is restored, and compile.
 
         Raises:
-            ExmlError: If experts are not built as `start` needs, pretrained weights cannot be fetched, or the network
-                cannot be compiled.
+            ExmlError: If experts are not built as `start` needs, weights cannot be fetched, or networks not compiled.
         """
         assert self.architecture is not None
         stream, experts = self.stream, range(self.stream.completed, self.trainer.max_epochs or 0)
@@ -162,7 +160,7 @@ class ExModelModule(LightningModule):
     def attach(self, expert: Expert) -> None:
         """Take `expert` as the teacher of the next steps, beside the previous ex-model.
 
-        Where the buffer's images never change and all are needed, both are asked about them once, here.
+        Both are asked about the whole buffer here, once, where its images never change and all are needed.
 
         Raises:
             BrokenExpertError: If the expert's answers turn out to be broken.
@@ -255,8 +253,7 @@ class ExModelModule(LightningModule):
             BrokenExpertError: If the expert's answers are NaN or infinite.
             ExmlError: If the ex-model's answers or weights are: it has diverged.
         """
-        if self._teachers is None:
-            return
+        assert self._teachers is not None
         expert = self._teachers.expert
         check_step(self._watch.look(wait), expert)
         if wait:
@@ -286,17 +283,12 @@ class ExModelModule(LightningModule):
         Raises:
             ExmlError: If the checkpoint is of another ex-model.
         """
-        names = self.stream.manifest.class_names
-        learned = checkpoint["ExpertStream"].get("class_names", names)  # those before 0.1.0 could not grow
-        checkpoint["state_dict"] = grow_weights(self.state_dict(), checkpoint["state_dict"], learned, names)
-        for state in checkpoint.get("optimizer_states", []):
-            grow_optimizer_state(state["state"], list(self.network.parameters()))
+        grow_checkpoint(checkpoint, self, self.network, self.stream.manifest.class_names)
 
     def settings(self) -> dict[str, Any]:
         """Return what must stay the same for a run to continue, as plain values.
 
-        Not `start`, which an experience that has begun needs no more: a run may go on with experts that are not built
-        as the ex-model is. Not the number of classes, which grows. Not `compile`.
+        Not `compile`, not the number of classes, which grows, nor `start`, which is needed at beginnings alone.
         """
         assert self.architecture is not None
         return {

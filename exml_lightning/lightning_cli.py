@@ -1,5 +1,6 @@
 """LightningCLI for a stream of experts: the configuration's groups, the run folder, resuming."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from exml_lightning.logger import RunLogger
 from exml_lightning.measure import BufferSettings, measure
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.accuracy import print_accuracies, write_test
-from exml_lightning.run_folder import RunFolder
+from exml_lightning.run_folder import RunFolder, write_config
 from exml_lightning.signals import Terminated
 from exml_lightning.stream_trainer import StreamTrainer
 
@@ -45,6 +46,7 @@ class StreamCLI(LightningCLI):
     def __init__(self, args: list[str], verb: str) -> None:
         run = verb in RUN_VERBS
         self.verb = verb
+        self.command = shlex.join(["exml", *args])
         super().__init__(
             ExModelModule,
             ExpertStream,
@@ -144,7 +146,8 @@ class StreamCLI(LightningCLI):
             defaults.logger = RunLogger(config.trainer.default_root_dir) if self.subcommand == "fit" else False
         # Lightning appends these to the callbacks of the configuration and of the groups, so they come after them.
         bar = [] if defaults.enable_progress_bar is False else [StageProgressBar(_what_is_distilled)]
-        results = AgreementCallback() if config.data.scenario is None else AccuracyCallback()
+        measured = AgreementCallback if config.data.scenario is None else AccuracyCallback
+        results = measured(self.command)
         self.trainer_defaults["callbacks"] = [*bar, results, ExModelWriter(_strategy(config))]
         trainer = super().instantiate_trainer(**kwargs)
         self.stop = StopOnSignal()
@@ -199,7 +202,10 @@ class StreamCLI(LightningCLI):
             show_progress=trainer.progress_bar_callback is not None,
         )
         if path is not None:
-            write_test(path, stream, row, device, time.monotonic() - start, type(baseline).__name__)
+            seconds = time.monotonic() - start
+            write_test(path, stream, row, device, seconds, self.command, type(baseline).__name__)
+            if not (path.parent / "summary.json").exists():  # else it is the folder of a fit, which has its own
+                write_config(path.parent, self._parser(self.subcommand), self._section())
         print_accuracies(stream, row, str(path or "accuracy on the test stream"))
 
     def _parse_ckpt_path(self) -> None:

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
-from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import lock_folder, remove_parts, write_text
@@ -35,11 +36,9 @@ class RunFolder(SaveConfigCallback):
                 f"{folder} cannot be made ({error.strerror}): name another folder with --trainer.default_root_dir DIR"
             ) from error
         self._lock = lock_folder(folder)
-        for place in (folder, *(folder / name for name in ("buffer", "checkpoints", "ex_model"))):
+        for place in (folder, *(folder / name for name in ("buffer", "checkpoints", "ex_model", "samples"))):
             remove_parts(place)
-        config = self.config.clone()
-        config.ckpt_path = None  # where a run went on is no setting of it
-        write_text(folder / self.config_filename, self.parser.dump(config, skip_none=False))
+        write_config(folder, self.parser, self.config)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let the folder go."""
@@ -53,3 +52,16 @@ class RunFolder(SaveConfigCallback):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def write_config(folder: Path, parser: LightningArgumentParser, config: Namespace) -> None:
+    """Write ``config.yaml``, the whole configuration of a run.
+
+    Args:
+        folder: The run folder.
+        parser: Of the verb.
+        config: What it has parsed.
+    """
+    config = config.clone()
+    config.ckpt_path = None  # where a run went on is no setting of it
+    write_text(folder / "config.yaml", parser.dump(config, skip_none=False))

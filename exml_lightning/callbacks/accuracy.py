@@ -68,7 +68,7 @@ class AccuracyCallback(ResultsCallback):
         seconds = time.monotonic() - self._since
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "test.json"
-            write_test(path, pl_module.stream, pl_module.accuracy, pl_module.device, seconds)
+            write_test(path, pl_module.stream, pl_module.accuracy, pl_module.device, seconds, self.command)
             print_accuracies(pl_module.stream, pl_module.accuracy, str(path))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

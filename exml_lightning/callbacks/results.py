@@ -18,6 +18,7 @@ from exml_lightning.files import write_text
 from exml_lightning.logger import RunLogger
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.accuracy import peak_memory_mb
+from exml_lightning.report.origin import origin
 from exml_lightning.report.table import print_values
 
 
@@ -25,9 +26,13 @@ class ResultsCallback(Callback, ABC):
     """Keeps a row of figures for each experience, writes them into the run folder and prints them.
 
     Place it after `SyntheticBufferCallback`, so that generating does not count as distilling.
+
+    Args:
+        command: The command line of the run, for its files.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, command: str = "") -> None:
+        self.command = command
         self.matrix: dict[int, list[float]] = {}
         """A row for each experience learned, fractions."""
         self.seconds_distilling = 0.0
@@ -143,7 +148,9 @@ class ResultsCallback(Callback, ABC):
             "seconds_distilling": self.seconds_distilling,
         }
         skipped = module.stream.skipped
-        summary = {**figures, **costs, "experiences_learned": len(self.matrix) - len(skipped)}
+        learned = len(self.matrix) - len(skipped)
+        source = origin(module.stream, module.device, self.command)
+        summary = {**figures, **costs, "experiences_learned": learned, **source}
         if skipped:
             summary["experiences_skipped"] = skipped
         write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")

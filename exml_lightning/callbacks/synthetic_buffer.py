@@ -22,13 +22,15 @@ from exml_lightning.data import ExpertStream
 from exml_lightning.generation import generate_samples
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.grid import save_grid
+from exml_lightning.report.samples import save_samples
 from exml_lightning.sources import connect
 
 
 class SyntheticBufferCallback(Callback):
     """Fills the buffer of an `ExpertStream` from each new expert and hands the expert to the ex-model.
 
-    Writes a grid of the new images to ``buffer/experience=<k>.png`` in the run folder.
+    Writes a grid of the new images to ``buffer/experience=<k>.png`` in the run folder, and the plain pixels of some of
+    them to ``samples/experience=<k>.png``.
 
     Args:
         size: N, the samples that the buffer holds; at least one for each expert.
@@ -156,8 +158,10 @@ class SyntheticBufferCallback(Callback):
         if not stream.test_parts:
             new = replace(new, answers=label_by_expert(new.images, expert).labels)
         if trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / "buffer" / f"experience={experience}.png"
-            save_grid(path, expert.image_format.denormalize(new.images), new.labels, stream.manifest.class_names)
+            folder, file = Path(trainer.default_root_dir), f"experience={experience}.png"
+            pixels, names = expert.image_format.denormalize(new.images), stream.manifest.class_names
+            save_grid(folder / "buffer" / file, pixels, new.labels, names)
+            save_samples(folder / "samples" / file, pixels, new.labels, names)
         old = None if stream.buffer is None or self._whole_set else stream.buffer.to(pl_module.device)
         stream.buffer = update_buffer(old, new, self.size, keyed_generator("subsample", stream.seed, experience))
         stream.experience = experience

@@ -11,6 +11,7 @@ import torch
 from exml_lightning.core import metrics
 from exml_lightning.data import ExpertStream
 from exml_lightning.files import write_text
+from exml_lightning.report.origin import origin
 from exml_lightning.report.table import print_values
 
 LONGEST_NAME = 20
@@ -54,6 +55,7 @@ def write_test(
     row: Sequence[float],
     device: torch.device,
     seconds: float,
+    command: str,
     baseline: str | None = None,
 ) -> None:
     """Write `test.json`.
@@ -64,9 +66,11 @@ def write_test(
         row: Accuracy on each part of its test stream, fractions.
         device: The device that was worked on.
         seconds: How long it took.
+        command: The command line.
         baseline: Name of the baseline, if one was measured.
     """
-    content = {**accuracies(stream, row), "peak_memory_mb": peak_memory_mb(device), "seconds_testing": seconds}
+    costs = {"peak_memory_mb": peak_memory_mb(device), "seconds_testing": seconds}
+    content = {**accuracies(stream, row), **costs, **origin(stream, device, command)}
     if baseline is not None:
         content["baseline"] = baseline
     write_text(path, json.dumps(content, indent=2) + "\n")

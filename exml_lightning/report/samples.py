@@ -1,0 +1,77 @@
+"""A few images of each class as plain pixels, for figures made later: `samples/experience=<k>.png` of a run folder."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.files import write_whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST_CLASSES = 10
+PER_CLASS = 5
+KEY = "exml"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some images of each class.
+
+    Args:
+        classes: Names of the classes.
+        images: ``(PER_CLASS, classes, height, width, 3)``, uint8; white where there were fewer.
+    """
+
+    classes: tuple[str, ...]
+    images: NDArray[np.uint8]
+
+
+def save_samples(path: Path, images: "Tensor", labels: "Tensor", class_names: Sequence[str]) -> None:
+    """Save the first images of each class: a column a class, without gaps, at most ten classes.
+
+    Args:
+        path: The PNG file.
+        images: Pixel values in ``[0, 1]``, ``(n, 1 or 3, height, width)``.
+        labels: Class indices, int64 ``(n,)``.
+        class_names: Name of each class.
+    """
+    shown = labels.unique().tolist()[:MOST_CLASSES]
+    height, width = images.shape[2:]
+    canvas = np.full((PER_CLASS, len(shown), height, width, 3), 255, dtype=np.uint8)
+    for column, label in enumerate(shown):
+        rows = (labels == label).nonzero().flatten()[:PER_CLASS]
+        pixels = (images[rows] * 255).round().clamp(0, 255).byte().cpu().permute(0, 2, 3, 1).numpy()
+        canvas[: len(rows), column] = pixels  # one channel becomes three
+    picture = Image.fromarray(canvas.transpose(0, 2, 1, 3, 4).reshape(PER_CLASS * height, len(shown) * width, 3))
+    about = PngInfo()
+    about.add_text(KEY, json.dumps({"classes": [class_names[c] for c in shown], "size": [height, width]}))
+    write_whole(path, lambda part: picture.save(part, format="png", pnginfo=about, optimize=True))
+
+
+def read_samples(path: Path) -> Samples:
+    """Read what `save_samples` has written.
+
+    Args:
+        path: The PNG file.
+
+    Raises:
+        ExmlError: If it is not such a file.
+    """
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            about = json.loads(picture.text[KEY])  # type: ignore[attr-defined]
+            names, (height, width) = tuple(map(str, about["classes"])), about["size"]
+            pixels = np.asarray(picture.convert("RGB"))
+        images = pixels.reshape(PER_CLASS, height, len(names), width, 3).transpose(0, 2, 1, 3, 4)
+    except (OSError, UnidentifiedImageError, KeyError, TypeError, ValueError) as error:
+        raise ExmlError(f"{path} holds no samples of a run: delete it") from error
+    return Samples(names, images)

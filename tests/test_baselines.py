@@ -381,7 +381,14 @@ def test_every_baseline_runs(baseline, tmp_path, capsys):
         "peak_memory_mb",
         "seconds_testing",
         "baseline",
+        "command",
+        "seed",
+        "device",
+        "experts",
+        "expert_training",
     }
+    assert test["command"].startswith(f"exml test -c {CONFIGS / 'split_digits.yaml'} -c ")
+    assert (test["seed"], test["experts"], test["expert_training"]["epochs"]) == (1234, 5, 50)
     assert test["baseline"].lower() == baseline.replace("_", "")
     sizes = [94, 87, 95, 92, 82]  # of the test images of digits 5 4, 8 2, 6 9, 1 7, 0 3
     weighted = sum(a * n for a, n in zip(test["accuracy_per_experience"], sizes, strict=True)) / sum(sizes)
@@ -389,7 +396,10 @@ def test_every_baseline_runs(baseline, tmp_path, capsys):
     assert test["stream_accuracy"] == 1 if baseline == "oracle" else 0.3 < test["stream_accuracy"] < 0.9
     assert test["seconds_testing"] > 0
     assert f"{100 * test['stream_accuracy']:.2f} %" in capsys.readouterr().out
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["test.json"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.yaml", "test.json"]
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["baseline"]["class_path"].rpartition(".")[2] == test["baseline"]
+    assert config["data"]["scenario"]["name"] == "split_digits"
 
 
 def test_a_network_without_batch_norm_is_named(tmp_path, capsys):

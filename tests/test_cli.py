@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from exml_lightning.experts import load_expert, read_manifest, write_manifest
 from exml_lightning.scenarios import MNIST, Digits
 from tests.scenarios.test_datasets import write_idx
 
-CONFIGURED = [verb for verb in VERBS if verb not in ("manifest", "predict")]
+CONFIGURED = [verb for verb in VERBS if verb not in ("manifest", "predict", "report")]
 
 
 def refused(args: list[str], capsys, code: int = 1) -> str:
@@ -52,6 +53,8 @@ def test_a_run_folder_holds_what_the_design_lists(small_run, tmp_path, capsys):
         "ex_model/expert_0.safetensors",
         "ex_model/manifest.yaml",
         "metrics.csv",
+        "samples/experience=0.png",
+        "samples/experience=1.png",
         "summary.json",
     ]
     rows = list(csv.reader((run / "accuracy_matrix.csv").open()))
@@ -66,6 +69,9 @@ def test_a_run_folder_holds_what_the_design_lists(small_run, tmp_path, capsys):
         "seconds_distilling",
         "peak_memory_mb",
     } <= summary.keys()
+    assert summary["command"] == shlex.join(["exml", *small_run()])
+    assert (summary["seed"], summary["experts"], summary["expert_training"]["epochs"]) == (1234, 2, 50)
+    assert summary["device"].startswith("cpu, ")
     assert [float(x) for x in rows[2][1:-1]] == summary["accuracy_per_experience"]
     assert float(rows[2][-1]) == summary["stream_accuracy"]
     out = capsys.readouterr().out
@@ -207,7 +213,7 @@ def test_help_of_a_verb_explains_every_option_of_ours(verb, capsys):
     assert "Folder of the experts" in out
 
 
-@pytest.mark.parametrize("verb", ["manifest", "predict"])
+@pytest.mark.parametrize("verb", ["manifest", "predict", "report"])
 def test_help_of_the_verbs_without_a_configuration_is_quick(verb):
     """No torch, no Lightning."""
     code = f"""

@@ -35,7 +35,7 @@ def run_and_die(args: list[str]) -> None:
 
 def outcome(folder: Path) -> tuple[bytes, str, dict[str, object]]:
     summary = json.loads((folder / "summary.json").read_text())
-    measured = {k: v for k, v in summary.items() if not k.startswith(("seconds", "peak"))}
+    measured = {k: v for k, v in summary.items() if not k.startswith(("seconds", "peak", "command"))}
     return (
         (folder / "ex_model" / "expert_0.safetensors").read_bytes(),
         (folder / "accuracy_matrix.csv").read_text(),

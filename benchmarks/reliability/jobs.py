@@ -79,7 +79,7 @@ def fit_outcome(run: Path) -> Outcome:
         "weights": (run / "ex_model" / "expert_0.safetensors").read_bytes(),
         "manifest": (run / "ex_model" / "manifest.yaml").read_text(encoding="utf-8"),
         "accuracy matrix": (run / "accuracy_matrix.csv").read_text(encoding="utf-8"),
-        "summary": {key: value for key, value in summary.items() if not key.startswith(("seconds", "peak"))},
+        "summary": {key: value for key, value in summary.items() if not key.startswith(("seconds", "peak", "command"))},
     }
 
 

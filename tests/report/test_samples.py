@@ -1,0 +1,48 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.report.samples import read_samples, save_samples
+
+
+def test_pixels_come_back_as_they_were(tmp_path):
+    labels = torch.tensor([2, 0, 2, 2, 0, 2, 2, 2])
+    images = torch.rand(8, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    save_samples(tmp_path / "samples" / "experience=0.png", images, labels, ["ant", "bee", "cat"])
+    samples = read_samples(tmp_path / "samples" / "experience=0.png")
+    assert samples.classes == ("ant", "cat")
+    assert samples.images.shape == (5, 2, 4, 6, 3)
+    expected = np.floor(images.permute(0, 2, 3, 1).numpy() * 255 + 0.5).astype(np.uint8)
+    np.testing.assert_array_equal(samples.images[:2, 0], expected[[1, 4]])
+    assert (samples.images[2:, 0] == 255).all()  # only two ants
+    np.testing.assert_array_equal(samples.images[:, 1], expected[[0, 2, 3, 5, 6]])
+    with Image.open(tmp_path / "samples" / "experience=0.png") as picture:
+        assert picture.size == (2 * 6, 5 * 4)
+        assert json.loads(picture.text["exml"]) == {"classes": ["ant", "cat"], "size": [4, 6]}
+
+
+def test_grey_images_and_at_most_ten_classes(tmp_path):
+    images = torch.linspace(0, 1, 12).view(12, 1, 1, 1).expand(12, 1, 2, 2)
+    save_samples(tmp_path / "x.png", images, torch.arange(12), [str(i) for i in range(12)])
+    samples = read_samples(tmp_path / "x.png")
+    assert samples.classes == tuple("0123456789")
+    assert samples.images[0, :, 0, 0, 1].tolist() == [round(255 * i / 11) for i in range(10)]
+
+
+@pytest.mark.parametrize("broken", ["text", "plain picture", "wrong size"])
+def test_other_files_are_named(broken, tmp_path):
+    path = tmp_path / "x.png"
+    if broken == "text":
+        path.write_text("no picture")
+    elif broken == "plain picture":
+        Image.new("RGB", (4, 4)).save(path)
+    else:
+        save_samples(path, torch.zeros(1, 1, 4, 4), torch.zeros(1).long(), ["ant"])
+        about = path.read_bytes().replace(b'"size": [4, 4]', b'"size": [4, 5]')
+        path.write_bytes(about)  # a wrong checksum, or a wrong size: either way no samples
+    with pytest.raises(ExmlError, match=r"x\.png holds no samples of a run"):
+        read_samples(path)

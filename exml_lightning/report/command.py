@@ -1,0 +1,61 @@
+"""`exml report`: tables and figures of many runs."""
+
+import shlex
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+
+HELP = """\
+Write the paper's tables and figures of runs, from the small files in their folders.
+
+A RUN is a run folder of `exml fit` or `exml test`, or a folder with run folders anywhere below. Into the folder of
+--output go report.md, table_2, table_3 and table_other (.md, .csv), runs.csv and, where there are runs for them,
+figure_2.png and samples_*.png, figure_3.png and buffer_size_*.png, accuracy_over_time_*.png, and their numbers.
+docs/report.md explains the marks.
+
+  exml report runs
+  exml report runs/split_mnist runs/joint_mnist --output report
+"""
+
+
+def run_report(args: list[str]) -> None:
+    """Run ``exml report``.
+
+    Args:
+        args: The words after the verb.
+
+    Raises:
+        ExmlError: For whatever the user can put right.
+    """
+    given = _parser().parse_args(args)
+    from exml_lightning.core.errors import ExmlError
+    from exml_lightning.files import check_folder
+    from exml_lightning.report.cells import build_columns
+    from exml_lightning.report.document import write_report
+    from exml_lightning.report.runs import find_runs
+    from exml_lightning.report.terminal import print_report
+
+    output = Path(given.output)
+    if output.exists() and not output.is_dir():
+        raise ExmlError(f"{output} is a file: name a folder with --output DIR")
+    check_folder(output, "output")
+    runs, left_out = find_runs([Path(place) for place in given.runs])
+    columns = build_columns(runs)
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    files = write_report(output, columns, left_out, shlex.join(["exml", "report", *args]))
+    print_report(columns, output, files)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="exml report",
+        usage="exml report RUN... [--output DIR]",
+        description=HELP,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="A run folder, or a folder with run folders below.")
+    parser.add_argument(
+        "--output", metavar="DIR", default="report", help="Folder to write to; files of an earlier report are replaced."
+    )
+    return parser

@@ -1,0 +1,161 @@
+"""The settings of a run: what of its configuration can change its result, and in words where two runs differ."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from exml_lightning.report.runs import Run
+
+IGNORED = {
+    "seed_everything": "the package draws nothing from global random states",
+    "ckpt_path": "where a run went on",
+    "checkpoint": "how often a run is saved",
+    "generate": "is for `exml generate`",
+    "privacy": "is for `exml experts`; what was done is in expert_training",
+    "experts": "is for `exml experts`; what was done is in expert_training",
+    "data.run_id": "tells the runs of a group apart",
+    "data.root": "a place",
+    "data.experts": "a place",
+    "data.download": "a place",
+    "data.eval_batch_size": "how many images are tested at once",
+    "data.skip_broken": "the experts that were skipped count, not that it was allowed",
+    "buffer.cache": "a place",
+    "model.compile": "the same arithmetic, faster",
+    "trainer": "where and how a run works, not what it computes, but for the keys in TRAINER",
+}
+"""Keys and groups of the configuration that do not count as settings, each with the reason."""
+
+TRAINER = {
+    "precision",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "fast_dev_run",
+    "limit_train_batches",
+    "limit_val_batches",
+    "limit_test_batches",
+    "overfit_batches",
+    "sync_batchnorm",
+    "plugins",
+    "callbacks",
+}
+"""Keys of `trainer` that do count."""
+
+DEPEND_ON_EXPERTS = {
+    "oracle",
+    "ensemble_average",
+    "probability_average",
+    "min_entropy",
+    "concat",
+    "parameter_average",
+}
+"""Baselines that depend on no setting of learning and generating at all; others do on those of generating."""
+WITHOUT_AUXILIARY = {"ModelInversion", "DataImpression", "Noise", "Replay", "Precomputed"}
+"""Generators that do not look at data.auxiliary."""
+
+SHARED = ("data.", "trainer.", "buffer.size", "expert_training", "experts_asked", "experts_skipped")
+"""Settings that the strategies of a scenario are expected to share; data.auxiliary is not among them."""
+
+Settings = dict[str, Any]
+"""Values by ``group.key``; a value may be a mapping of its own. What is null is left out."""
+
+
+def settings_of(run: Run) -> Settings:
+    """Return what of a run's configuration can change its result, how its experts were trained, and how many."""
+    flat = {
+        f"{group}.{key}": value
+        for group, values in run.config.items()
+        if isinstance(values, dict) and group != "baseline"
+        for key, value in values.items()
+    }
+    generator = _class_of(flat.get("buffer.generator"))
+    settings = {key: value for key, value in flat.items() if _counts(key, run, generator)}
+    if run.is_baseline:
+        settings["baseline"] = run.config["baseline"]
+    if generator == "Precomputed" and "buffer.generator" in settings:
+        settings["buffer.generator"] = {"class_path": flat["buffer.generator"]["class_path"]}  # its folder is a place
+    for name, key in (
+        ("expert_training", "expert_training"),
+        ("experts", "experts_asked"),
+        ("experiences_skipped", "experts_skipped"),
+    ):
+        settings[key] = run.results.get(name)
+    plain = _plain(settings)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """Leave out what is null, and write 10.0 as 10: files of several versions and people say the same differently."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items() if entry is not None}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _class_of(chosen: Any) -> str:
+    class_path = chosen.get("class_path") if isinstance(chosen, dict) else None
+    return str(class_path).rpartition(".")[2] if class_path else "ModelInversion"
+
+
+def _counts(key: str, run: Run, generator: str) -> bool:
+    group, _, name = key.partition(".")
+    if key in IGNORED or (group in IGNORED and not (group == "trainer" and name in TRAINER)):
+        return False
+    if key == "data.auxiliary" and generator in WITHOUT_AUXILIARY:
+        return False
+    if not run.is_baseline or key == "data.scenario":
+        return True
+    if run.strategy in DEPEND_ON_EXPERTS:
+        return False
+    return group == "buffer" or key in ("data.seed", "data.auxiliary")
+
+
+def shared(settings: Settings) -> Settings:
+    """Return the settings that the strategies of a scenario are expected to share."""
+    return {key: value for key, value in settings.items() if key.startswith(SHARED) and key != "data.auxiliary"}
+
+
+def differences(ours: Settings, theirs: Settings) -> list[str]:
+    """Say where settings differ.
+
+    Args:
+        ours: Settings.
+        theirs: Settings to compare with.
+
+    Returns:
+        For instance ``["buffer.generator.confidence 0.99 instead of null"]``.
+    """
+    return [f"{key} {_side(key, a)} instead of {_side(key, b)}" for key, a, b in _unequal(ours, theirs, "")]
+
+
+def _unequal(ours: Settings, theirs: Settings, prefix: str) -> Iterator[tuple[str, Any, Any]]:
+    for key in sorted(ours.keys() | theirs.keys()):
+        a, b = ours.get(key), theirs.get(key)
+        if a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict) and a.get("class_path") == b.get("class_path"):
+            yield from _unequal(a, b, prefix if key == "init_args" else f"{prefix}{key}.")
+        else:
+            yield prefix + key, a, b
+
+
+def _side(key: str, value: Any) -> str:
+    return "not known" if key == "expert_training" and value is None else say(value)
+
+
+def say(value: Any) -> str:
+    """Put a value of a configuration in words; of a mapping, without what is null, false or zero."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(say, value))}]"
+    if not isinstance(value, dict):
+        return str(value)
+    if "class_path" in value:
+        arguments = say(value.get("init_args") or {})
+        return str(value["class_path"]).rpartition(".")[2] + (f" ({arguments})" if arguments else "")
+    words = [(key, say(entry)) for key, entry in value.items() if entry or entry == ""]
+    return ", ".join(key if word == "true" else f"{key} {word}" for key, word in words)

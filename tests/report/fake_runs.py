@@ -1,0 +1,125 @@
+"""Run folders as `exml fit` and `exml test` write them, without the work: a real configuration, given figures."""
+
+import csv
+import json
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from exml_lightning.report.samples import save_samples
+
+CONFIG = yaml.safe_load((Path(__file__).parent / "config.yaml").read_text())  # of split_mnist, by --print_config
+RECIPE = {"epochs": 20, "batch_size": 32, "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0005}
+SEEDS = (1234, 2345, 3456, 5678, 6789)
+GENERATORS = {
+    "model_inversion": "ModelInversion",
+    "data_impression": "DataImpression",
+    "auxiliary": "Auxiliary",
+    "noise": "Noise",
+    "replay": "Replay",
+}
+
+
+def write_run(
+    root: Path,
+    scenario: str,
+    strategy: str,
+    run_id: int,
+    accuracy: float,
+    folder: str | None = None,
+    experts: int = 5,
+    matrix: Sequence[Sequence[float]] | None = None,
+    results: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Path:
+    """Write a run folder.
+
+    Args:
+        root: Where `<scenario>/<strategy>/run<k>` goes.
+        scenario: Name.
+        strategy: Name, of a baseline if it is not in `GENERATORS`.
+        run_id: Which run.
+        accuracy: Stream accuracy, a fraction.
+        folder: Name of the folder below the strategy's, in place of `run<k>`.
+        experts: How many.
+        matrix: Accuracy on each part after each experience; by default all parts have `accuracy` at the end.
+        results: What is to be otherwise in summary.json or test.json.
+        changes: What is to be otherwise in config.yaml: `buffer__size=10`, `buffer__generator__init_args__steps=5`.
+    """
+    path = root / scenario / strategy / (folder or f"run{run_id}")
+    path.mkdir(parents=True)
+    config = deepcopy(CONFIG)
+    config["data"]["scenario"]["name"] = scenario
+    config["data"]["run_id"] = run_id
+    config["trainer"]["default_root_dir"] = str(path)
+    if strategy in GENERATORS:
+        generator = {"class_path": f"exml_lightning.core.generators.{GENERATORS[strategy]}"}
+        inverts = strategy in ("model_inversion", "data_impression")
+        init_args = dict(config["buffer"]["generator"]["init_args"]) if inverts else {}
+        config["buffer"]["generator"] = {**generator, "init_args": init_args}
+    else:
+        name = "".join(word.capitalize() for word in strategy.split("_"))
+        config["baseline"] = {"class_path": f"exml_lightning.baselines.{name}"}
+    for key, value in changes.items():
+        *groups, last = key.split("__")
+        place = config
+        for group in groups:
+            place = place[group]
+        place[last] = value
+    (path / "config.yaml").write_text(yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False))
+    verb = "fit" if strategy in GENERATORS else "test"
+    figures = {
+        "stream_accuracy": accuracy,
+        "accuracy_per_experience": [accuracy] * experts,
+        "peak_memory_mb": 900.0,
+        "experts": experts,
+        "expert_training": RECIPE,
+        "device": "cpu, 1 thread",
+        "command": f"exml {verb} -c configs/{scenario}.yaml --data.run_id {run_id}",
+        "seed": SEEDS[run_id],
+    }
+    if verb == "test":
+        figures |= {"seconds_testing": 2.5, "baseline": strategy}
+        (path / "test.json").write_text(json.dumps({**figures, **(results or {})}))
+        return path
+    figures |= {
+        "average_accuracy": (1 + accuracy) / 2,
+        "forgetting": 0.25,
+        "seconds_generating": 100.0 + run_id,
+        "seconds_distilling": 50.0,
+        "experiences_learned": experts,
+    }
+    (path / "summary.json").write_text(json.dumps({**figures, **(results or {})}))
+    rows = matrix or [[accuracy if j <= k else 0.0 for j in range(experts)] for k in range(experts)]
+    with (path / "accuracy_matrix.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["after_experience", *range(experts), "stream"])
+        for k, row in enumerate(rows):
+            last = accuracy if k == len(rows) - 1 else sum(row) / len(row)
+            writer.writerow([k, *row, last])
+    return path
+
+
+def write_samples(run: Path, classes: Sequence[Sequence[int]], names: Sequence[str], size: int = 8) -> None:
+    """Write samples of a run: each image is as bright as its class is high.
+
+    Args:
+        run: The run folder.
+        classes: Classes of each expert.
+        names: Names of all classes.
+        size: Pixels a side.
+    """
+    for k, known in enumerate(classes):
+        labels = torch.tensor(sorted(known)).repeat_interleave(5)
+        images = ((labels + 1) / (len(names) + 1)).view(-1, 1, 1, 1).expand(-1, 1, size, size)
+        save_samples(run / "samples" / f"experience={k}.png", images, labels, names)
+
+
+def brightness(label: int, num_classes: int) -> int:
+    """Return the pixel value of the images of a class that `write_samples` writes."""
+    return int(np.round(255 * (label + 1) / (num_classes + 1)))

@@ -19,6 +19,8 @@ VERBS = {
     "test": "measure the accuracy of a checkpoint, or of a baseline, on the test stream and write test.json",
     "manifest": "describe trained classifiers of your own, so that they can be learned",
     "predict": "label a folder of images by an ex-model",
+    "report": "write the paper's tables and figures of runs",
+    "sweep": "run scenarios x strategies x runs on Ray, here or on a cluster",
 }
 
 HELP = """\
@@ -39,6 +41,8 @@ examples:
   exml manifest DIR --architecture torchvision.models.resnet18 --classes cat dog bird --size 224
   exml fit -c configs/from_folder.yaml --data.experts DIR
   exml predict runs/split_digits/model_inversion/run0/ex_model photos --output predictions.csv
+  exml report runs
+  exml sweep --scenarios split_digits --strategies model_inversion auxiliary --runs 0 --workers 2
 
 `exml VERB --help` lists the options of a verb; `exml VERB -c FILE --print_config` shows the whole configuration.
 """
@@ -69,8 +73,11 @@ def main(args: list[str] | None = None) -> None:
     if here not in sys.path:
         sys.path.append(here)  # for networks of the user's own, as `python -m exml_lightning` does
     keep_freed_memory()
-    if args[0] in ("manifest", "predict"):
-        _interruptible(_run_alone, args, "nothing was written")
+    if args[0] == "sweep":
+        _interruptible(_run_alone, args, "go on with the same command")
+        return
+    if args[0] in ("manifest", "predict", "report"):
+        _interruptible(_run_alone, args, "files written are whole" if args[0] == "report" else "nothing was written")
         return
     asks = [".help" in word or word.startswith(("-c", "--config", "--data", "--help", "-h")) for word in args[1:]]
     if not any(asks):
@@ -99,14 +106,27 @@ def _interruptible(run: Callable[[list[str]], None], args: list[str], advice: st
 
 
 def _run_alone(args: list[str]) -> None:
-    from exml_lightning.commands import run_manifest, run_predict
     from exml_lightning.core.errors import ExmlError
 
     try:
-        (run_manifest if args[0] == "manifest" else run_predict)(args[1:])
+        _verb_alone(args[0])(args[1:])
     except ExmlError as error:
         print(f"exml: error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _verb_alone(verb: str) -> Callable[[list[str]], None]:
+    if verb == "report":
+        from exml_lightning.report.command import run_report
+
+        return run_report
+    if verb == "sweep":
+        from exml_lightning.sweep.command import run_sweep
+
+        return run_sweep
+    from exml_lightning.commands import run_manifest, run_predict
+
+    return run_manifest if verb == "manifest" else run_predict
 
 
 def _run(args: list[str]) -> None:

@@ -19,7 +19,7 @@ from exml_lightning.experts import load_expert, read_manifest, write_manifest
 from exml_lightning.scenarios import MNIST, Digits
 from tests.scenarios.test_datasets import write_idx
 
-CONFIGURED = [verb for verb in VERBS if verb not in ("manifest", "predict", "report")]
+CONFIGURED = [verb for verb in VERBS if verb not in ("manifest", "predict", "report", "sweep")]
 
 
 def refused(args: list[str], capsys, code: int = 1) -> str:

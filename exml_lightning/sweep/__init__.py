@@ -1,0 +1,1 @@
+"""`exml sweep`: a grid of runs on Ray."""

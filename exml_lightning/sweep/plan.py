@@ -1,0 +1,81 @@
+"""What a sweep has to do: which cells are finished, which experts are missing, whether the settings exist."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.sweep.grid import Grid, Job, cells_of, training_of
+from exml_lightning.sweep.progress import FAILED, SKIPPED, WAITING, Progress
+from exml_lightning.sweep.state import FINISHED, check_experts, experts_are_there, state_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep has to do.
+
+    Args:
+        states: What is on disk of each cell, in words.
+        progress: How far each job is: the trainings of experts, then the cells.
+        trainings: The training that a cell waits for.
+    """
+
+    states: dict[Job, str]
+    progress: dict[Job, Progress]
+    trainings: dict[Job, Job]
+
+    @property
+    def pending(self) -> list[Job]:
+        """The cells that are to be run."""
+        return [cell for cell in self.states if self.progress[cell].state == WAITING]
+
+
+def plan_of(grid: Grid) -> Plan:
+    """Look at what is on disk, and plan the rest.
+
+    Raises:
+        ExmlError: See `cells_of`. What is wrong with a single cell is in its progress.
+    """
+    states: dict[Job, str] = {}
+    cells: dict[Job, Progress] = {}
+    needed: dict[Path, Job] = {}
+    trainings: dict[Job, Job] = {}
+    for cell in cells_of(grid):
+        try:
+            states[cell] = state_of(cell)
+            if states[cell] == FINISHED:
+                cells[cell] = Progress(SKIPPED)
+                continue
+            training = training_of(cell, grid)
+            if training is not None and experts_are_there(training.folder):
+                check_experts(training)
+            elif training is not None:
+                trainings[cell] = needed.setdefault(training.folder, training)
+            cells[cell] = Progress()
+        except ExmlError as error:
+            states[cell] = f"refused: {error}"
+            cells[cell] = Progress(FAILED, note=str(error))
+    return Plan(states, {**{training: Progress() for training in needed.values()}, **cells}, trainings)
+
+
+def check_settings(cells: Sequence[Job]) -> None:
+    """Let the package parse the settings of one cell of each scenario and strategy, in this process.
+
+    Raises:
+        ExmlError: If there is a key or a value that it does not take.
+    """
+    from exml_lightning.cli import main
+
+    for cell in {(cell.scenario, cell.strategy): cell for cell in reversed(cells)}.values():
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+                main([*cell.words, "--print_config"])
+        except SystemExit as error:
+            if error.code:
+                lines = [line.strip() for line in said.getvalue().splitlines() if line.strip()]
+                first = next((i for i, line in enumerate(lines) if "error:" in line), 0)
+                what = " ".join(lines[first:]).removeprefix("exml: ").removeprefix("error: ")
+                raise ExmlError(f"{cell.scenario}, {cell.strategy}: {what}") from error

@@ -384,9 +384,14 @@ def test_every_baseline_runs(baseline, tmp_path, capsys):
         "command",
         "seed",
         "device",
+        "processes",
         "experts",
         "expert_training",
+        "expert_architecture",
+        "experts_digest",
     }
+    assert test["expert_architecture"] == {"class_path": "exml_lightning.models.LeNet5", "init_args": {}}
+    assert test["processes"] == 1
     assert test["command"].startswith(f"exml test -c {CONFIGS / 'split_digits.yaml'} -c ")
     assert (test["seed"], test["experts"], test["expert_training"]["epochs"]) == (1234, 5, 50)
     assert test["baseline"].lower() == baseline.replace("_", "")

@@ -1,12 +1,13 @@
 """Where figures come from: what `summary.json` and `test.json` say about the run that made them."""
 
+import hashlib
 from typing import Any
 
 import torch
 
+from exml_lightning.core import distributed
 from exml_lightning.data import ExpertStream
-
-PER_EXPERT = ("seed", "initial")
+from exml_lightning.experts import ExpertEntry
 
 
 def origin(stream: ExpertStream, device: torch.device, command: str) -> dict[str, Any]:
@@ -18,23 +19,35 @@ def origin(stream: ExpertStream, device: torch.device, command: str) -> dict[str
         command: The command line.
 
     Returns:
-        ``command``, ``seed``, ``device``, ``experts`` (how many are asked for) and ``expert_training`` (how they were
-        trained, as their manifest says; None where that is not known of all, or not the same).
+        ``command``, ``seed``, ``device``, ``processes``, ``experts`` (how many are asked for), ``expert_training`` and
+        ``expert_architecture`` (as their manifest says; None where that is not known of all, or not the same), and
+        ``experts_digest``, which tells their weights from others'.
     """
+    entries = stream.manifest.experts[: stream.num_experts]
+    hashes = "".join(entry.sha256 for entry in entries)
     return {
         "command": command,
         "seed": stream.seed,
         "device": _name(device),
-        "experts": stream.num_experts,
-        "expert_training": _training(stream),
+        "processes": distributed.world_size(),
+        "experts": len(entries),
+        "expert_training": _common([_without(entry.training, "seed", "initial") for entry in entries]),
+        "expert_architecture": _common([_architecture(entry) for entry in entries]),
+        "experts_digest": hashlib.sha256(hashes.encode()).hexdigest()[:8],
     }
 
 
-def _training(stream: ExpertStream) -> dict[str, Any] | None:
-    first, *others = [
-        {key: value for key, value in entry.training.items() if key not in PER_EXPERT}
-        for entry in stream.manifest.experts[: stream.num_experts]
-    ]
+def _architecture(entry: ExpertEntry) -> dict[str, Any]:
+    architecture = entry.architecture
+    return {"class_path": architecture.class_path, "init_args": _without(architecture.init_args, "num_classes")}
+
+
+def _without(values: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
+
+
+def _common(found: list[dict[str, Any]]) -> dict[str, Any] | None:
+    first, *others = found
     return first if first and all(other == first for other in others) else None
 
 

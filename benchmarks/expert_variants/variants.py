@@ -29,6 +29,7 @@ class Variant:
         epochs: Of the experts; None for the experts in ``checkpoints/split_mnist/run0``, as they are.
         joint: Epochs of the joint expert with the same options; None to train none.
         own_initial: Start each expert from an initial model of its own, as independent people would.
+        distil: Also learn an ex-model from them, by auxiliary data and from scratch.
     """
 
     what: str
@@ -36,17 +37,21 @@ class Variant:
     epochs: int | None = EPOCHS
     joint: int | None = None
     own_initial: bool = False
+    distil: bool = False
 
 
 VARIANTS = {
-    "shipped": Variant("the recipe: 20 epochs (joint: 100), one initial model", epochs=None),
+    "shipped": Variant("the recipe: 20 epochs (joint: 100), one initial model", epochs=None, distil=True),
     "pixels": Variant("the same experts, shown images that are not normalised", PIXELS, epochs=None),
     "short": Variant(f"{EPOCHS} epochs", joint=EPOCHS),
     "natural": Variant(f"{EPOCHS} epochs, classes in their natural order", NATURAL),
     "padded": Variant(f"{EPOCHS} epochs, images padded to 32x32 instead of resized", PADDED),
     "own": Variant(f"{EPOCHS} epochs, an initial model of its own for each expert", own_initial=True),
     "fast": Variant(f"{EPOCHS} epochs, learning rate 0.1 instead of 0.01", FAST, joint=EPOCHS),
-    "fast_own": Variant(f"{EPOCHS} epochs, learning rate 0.1, own initial models", FAST, own_initial=True),
+    "fast_own": Variant(f"{EPOCHS} epochs, learning rate 0.1, own initial models", FAST, own_initial=True, distil=True),
+    "fast_own_once": Variant(
+        "1 epoch (joint: 1), learning rate 0.1, own initial models", FAST, 1, joint=1, own_initial=True, distil=True
+    ),
     "fast_own_long": Variant(
         "20 epochs (joint: 20), learning rate 0.1, own initial models", FAST, 20, joint=20, own_initial=True
     ),

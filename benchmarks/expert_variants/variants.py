@@ -47,6 +47,13 @@ VARIANTS = {
     "natural": Variant(f"{EPOCHS} epochs, classes in their natural order", NATURAL),
     "padded": Variant(f"{EPOCHS} epochs, images padded to 32x32 instead of resized", PADDED),
     "own": Variant(f"{EPOCHS} epochs, an initial model of its own for each expert", own_initial=True),
+    "plain_own": Variant(
+        f"{EPOCHS} epochs, images not normalised when training either, own initial models",
+        PIXELS,
+        joint=EPOCHS,
+        own_initial=True,
+        distil=True,
+    ),
     "fast": Variant(f"{EPOCHS} epochs, learning rate 0.1 instead of 0.01", FAST, joint=EPOCHS),
     "fast_own": Variant(f"{EPOCHS} epochs, learning rate 0.1, own initial models", FAST, own_initial=True, distil=True),
     "fast_own_once": Variant(

@@ -11,15 +11,15 @@ from exml_lightning.report.cells import SIZE, Column, Group
 from exml_lightning.report.figures import save_figure
 from exml_lightning.report.paper import title_of
 from exml_lightning.report.settings import differences
-from exml_lightning.report.text import csv_text, markdown, with_std
+from exml_lightning.report.text import csv_text, drawn, escape, file_name, markdown, with_std
 
 IN_THE_PAPER = "mt_cifar10"
-CSV_HEADINGS = ("scenario", "strategy", "name", "buffer_size", "runs", "mean_percent", "std_percent", "differs")
+CSV_HEADINGS = ("scenario", "strategy", "name", "buffer_size", "runs", "mean_percent", "std_percent", "note")
 
 
 def figure_name(scenario: str) -> str:
     """Name the picture of a scenario: the paper's Figure 3 is of one of them."""
-    return "figure_3.png" if scenario == IN_THE_PAPER else f"buffer_size_{scenario}.png"
+    return "figure_3.png" if scenario == IN_THE_PAPER else f"buffer_size_{file_name(scenario)}.png"
 
 
 def with_sizes(columns: dict[str, Column]) -> dict[str, dict[str, tuple[Group, ...]]]:
@@ -43,7 +43,7 @@ def buffer_size_markdown(lines: dict[str, tuple[Group, ...]], column: Column) ->
         ]
         rows.append([title_of(strategy), *cells])
         note = _note(strategy, groups[0], column)
-        notes += [f"{title_of(strategy)}: {note}  \n"] if note else []
+        notes += [f"{escape(f'{title_of(strategy)}: {note}')}  \n"] if note else []
     return markdown(["buffer", *(f"{size:,}" for size in sizes)], rows) + ("\n" if notes else "") + "".join(notes)
 
 
@@ -77,7 +77,7 @@ def save_buffer_size(
         sizes = [group.settings[SIZE] for group in groups]
         means = [group.accuracy[0] for group in groups]
         stds = [group.accuracy[1] or 0.0 for group in groups]
-        axis.plot(sizes, means, color=color, marker=marker, label=title_of(strategy))
+        axis.plot(sizes, means, color=color, marker=marker, label=drawn(title_of(strategy)))
         low, high = ([m + side * s for m, s in zip(means, stds, strict=True)] for side in (-1, 1))
         if any(stds):
             axis.fill_between(sizes, low, high, color=color, alpha=0.15, linewidth=0)
@@ -95,7 +95,7 @@ def save_buffer_size(
     runs = sorted({len(group.runs) for groups in lines.values() for group in groups})
     many = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
     band = "; bands: one standard deviation" if runs[-1] > 1 else ""
-    axis.set_title(f"{scenario}: {many} run{'' if runs[-1] == 1 else 's'} a point{band}", fontsize="medium")
+    axis.set_title(f"{drawn(scenario)}: {many} run{'' if runs[-1] == 1 else 's'} a point{band}", fontsize="medium")
     save_figure(figure, path)
 
 
@@ -104,7 +104,8 @@ def _all_sizes(lines: dict[str, tuple[Group, ...]]) -> list[int]:
 
 
 def _note(strategy: str, group: Group, column: Column) -> str:
-    """Say how a line differs from the table's cell, but for the size."""
-    main = column.cells[strategy].main
-    settings = {**group.settings, SIZE: main.settings.get(SIZE)}
-    return "; ".join(differences(settings, main.settings))
+    """Say how a line differs from the table's cell, but for the size, and which runs it is over."""
+    cell = column.cells[strategy]
+    settings = {**group.settings, SIZE: cell.main.settings.get(SIZE)}
+    words = [*differences(settings, cell.main.settings), cell.sizes_note]
+    return "; ".join(word for word in words if word)

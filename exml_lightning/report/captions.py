@@ -5,19 +5,12 @@ from collections import defaultdict
 from exml_lightning.report.cells import Column, Group
 from exml_lightning.report.settings import say
 from exml_lightning.report.tables import NOT_DEFINED, Layout
-from exml_lightning.report.text import markdown, seconds
+from exml_lightning.report.text import escape, markdown, seconds
 
 SECONDS_NOTE = (
     "Mean over the runs of the first line of each cell: generating + distilling; of baselines, testing. Images found "
     "in the cache cost no seconds of generating."
 )
-OFF = {
-    "trainer.accumulate_grad_batches": 1,
-    "trainer.fast_dev_run": False,
-    "trainer.overfit_batches": 0,
-    "trainer.sync_batchnorm": False,
-}
-"""Values of the trainer that go without saying."""
 
 
 def captions(layout: Layout, columns: dict[str, Column]) -> str:
@@ -33,7 +26,7 @@ def captions(layout: Layout, columns: dict[str, Column]) -> str:
     strategies = _strategy_lines(layout, shown)
     parts = [
         "Settings of the columns:\n\n" + "".join(f"- {_column_line(column)}\n" for column in shown),
-        "Settings of the strategies:\n\n" + "".join(f"- {line}\n" for line in strategies) if strategies else "",
+        "Settings of the strategies:\n\n" + "".join(f"- {escape(line)}\n" for line in strategies) if strategies else "",
         f"Seconds:\n\n{_seconds_table(layout, shown)}\n{SECONDS_NOTE}\n",
     ]
     return "\n".join(part for part in parts if part)
@@ -46,16 +39,19 @@ def _column_line(column: Column) -> str:
         words.append(f"buffer {usual['buffer.size']:,}")
     if "data.n_iter" in usual:
         words.append(f"{usual['data.n_iter']:,} steps of batch {usual.get('data.batch_size')} an expert")
+    if usual.get("processes", 1) > 1:
+        words.append(f"{usual['processes']} processes with such a batch each")
     if "data.augmentation" in usual:
         words.append(f"augmentation {say(usual['data.augmentation']) or 'none'}")
     training = say(usual["expert_training"]) if "expert_training" in usual else "training not known"
-    words.append(f"{usual['experts_asked']} expert{'' if usual['experts_asked'] == 1 else 's'} ({training})")
-    words += [f"{key} {say(usual[key])}" for key in usual if key.startswith("trainer.") and usual[key] != OFF.get(key)]
+    of = "; ".join([*([say(usual["expert_architecture"])] if "expert_architecture" in usual else []), training])
+    words.append(f"{usual['experts_asked']} expert{'' if usual['experts_asked'] == 1 else 's'} ({of})")
+    words += [f"{key} {say(usual[key])}" for key in usual if key.startswith("trainer.")]
     if "data.seed" in usual:
         words.append(f"seed {usual['data.seed']}")
     devices = {str(run.results.get("device")) for cell in column.cells.values() for run in cell.main.runs}
     words.append(f"on {' and '.join(sorted(devices))}")
-    return f"**{column.scenario}**: {'; '.join(words)}"
+    return f"**{escape(column.scenario)}**: {escape('; '.join(words))}"
 
 
 def _strategy_lines(layout: Layout, shown: list[Column]) -> list[str]:

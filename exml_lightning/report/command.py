@@ -33,17 +33,21 @@ def run_report(args: list[str]) -> None:
     from exml_lightning.report.cells import build_columns
     from exml_lightning.report.document import write_report
     from exml_lightning.report.runs import find_runs
+    from exml_lightning.report.samples_figure import sample_figures
     from exml_lightning.report.terminal import print_report
+    from exml_lightning.report.text import printable
 
     output = Path(given.output)
     if output.exists() and not output.is_dir():
         raise ExmlError(f"{output} is a file: name a folder with --output DIR")
     check_folder(output, "output")
     runs, left_out = find_runs([Path(place) for place in given.runs])
-    columns = build_columns(runs)
+    columns = build_columns(runs, left_out)
+    samples, broken = sample_figures(columns)
+    left_out += broken
     for line in left_out:
-        print(f"left out: {line}", file=sys.stderr)
-    files = write_report(output, columns, left_out, shlex.join(["exml", "report", *args]))
+        print(f"left out: {printable(line)}", file=sys.stderr)
+    files = write_report(output, columns, samples, left_out, shlex.join(["exml", "report", *args]))
     print_report(columns, output, files)
 
 

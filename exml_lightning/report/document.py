@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import write_text
 from exml_lightning.report.buffer_size import (
     IN_THE_PAPER,
@@ -16,12 +17,21 @@ from exml_lightning.report.buffer_size import (
 )
 from exml_lightning.report.captions import captions
 from exml_lightning.report.cells import Column
-from exml_lightning.report.over_time import learned, over_time_csv, save_over_time
-from exml_lightning.report.samples_figure import Block, sample_figures, save_sample_figure
+from exml_lightning.report.over_time import learned, over_time_csv, picture_name, save_over_time
+from exml_lightning.report.sample_blocks import Block
+from exml_lightning.report.samples_figure import save_sample_figure
+from exml_lightning.report.small_files import read_text
 from exml_lightning.report.styles import styles_of
 from exml_lightning.report.tables import layouts, make_table, runs_csv, table_csv
+from exml_lightning.report.text import escape, printable
 
 TITLE = "# Report of `exml report`"
+_NOT_ALWAYS = re.compile(
+    r"table_other\.(md|csv)|figure_[23]\.png|samples_[\w-]+\.png|buffer_size(\.md|\.csv|_[\w-]+\.png)|"
+    r"accuracy_over_time(\.csv|_[\w-]+\.png)",
+    re.ASCII,
+)
+"""Files that one report has and another has not."""
 _WHAT = {
     "figure_2.png": "Figure 2. Original data and samples, joint and split MNIST",
     "figure_3.png": "Figure 3. Stream accuracy against buffer size, mt_cifar10",
@@ -42,50 +52,62 @@ class _Report:
 
     def figure(self, name: str, heading: str, text: str) -> None:
         self.files.append(name)
+        heading = escape(heading)
         self.parts.append(f"## {heading}\n\n{text}\n\n![{heading}]({name})\n")
 
 
-def write_report(folder: Path, columns: dict[str, Column], left_out: Sequence[str], command: str) -> list[str]:
+def write_report(
+    folder: Path,
+    columns: dict[str, Column],
+    samples: dict[str, dict[str, Block]],
+    left_out: Sequence[str],
+    command: str,
+) -> list[str]:
     """Write a report; what an earlier one had and this one has not is deleted.
 
     Args:
         folder: Where to.
         columns: All cells, by scenario.
-        left_out: A line for each run that was left out.
+        samples: What pictures of samples show of each scenario, by their names.
+        left_out: A line for each run and each picture that was left out.
         command: The command line, to be told.
 
     Returns:
         Names of the files.
 
     Raises:
-        ExmlError: If a file cannot be written, or a picture of samples is broken.
+        ExmlError: If a file cannot be written.
     """
-    before, samples = _files_of(folder), sample_figures(columns)  # what is broken is found before anything is written
+    before = _files_of(folder)
     report = _Report(folder)
     _tables(report, columns)
     _samples(report, samples)
     _figures(report, columns)
     report.write("runs.csv", runs_csv(columns))
     count = sum(len(group.runs) for column in columns.values() for c in column.cells.values() for group in c.groups)
-    missing = "".join(f"- {line}\n" for line in left_out)
+    missing = "".join(f"- {escape(line)}\n" for line in left_out)
     listed = "".join(f"- [{name}]({name})\n" for name in report.files)
     parts = [
-        f"{TITLE}\n\n{count} run{'' if count == 1 else 's'}; made by\n\n    {command}\n",
+        f"{TITLE}\n\n{count} run{'' if count == 1 else 's'}; made by\n\n    {printable(command)}\n",
         *report.parts,
         *([f"## Left out\n\n{missing}"] if missing else []),
         f"## Files\n\n{listed}",
     ]
     report.write("report.md", "\n".join(parts))
     for name in before - set(report.files):
-        (folder / name).unlink(missing_ok=True)
+        if (folder / name).is_file():
+            (folder / name).unlink()
     return report.files
 
 
 def _files_of(folder: Path) -> set[str]:
-    """Return the files that the report in a folder lists; none if there is no report."""
-    path = folder / "report.md"
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    return set(re.findall(r"^- \[(\w+\.\w+)\]\(\1\)$", text, re.MULTILINE)) if text.startswith(TITLE) else set()
+    """Return the files that the report in a folder lists and another may not have; none if there is no report."""
+    try:
+        text = read_text(folder / "report.md")
+    except ExmlError:
+        return set()
+    listed = re.findall(r"^- \[([\w.-]+)\]\(\1\)$", text, re.MULTILINE) if text.startswith(TITLE) else []
+    return {name for name in listed if _NOT_ALWAYS.fullmatch(name)}
 
 
 def _tables(report: _Report, columns: dict[str, Column]) -> None:
@@ -115,14 +137,14 @@ def _figures(report: _Report, columns: dict[str, Column]) -> None:
         name, lines = figure_name(scenario), sizes[scenario]
         save_buffer_size(report.folder / name, scenario, lines, styles)
         text = buffer_size_markdown(lines, columns[scenario])
-        texts.append(f"## {scenario}\n\n{text}")
+        texts.append(f"## {escape(scenario)}\n\n{text}")
         report.figure(name, _WHAT.get(name, f"Stream accuracy against buffer size, {scenario}"), text)
     if sizes:
         report.write("buffer_size.md", "# Stream accuracy in % against buffer size\n\n" + "\n".join(texts))
         report.write("buffer_size.csv", buffer_size_csv(columns))
     streams = [column for column in columns.values() if learned(column)]
     for column in streams:
-        name = f"accuracy_over_time_{column.scenario}.png"
+        name = picture_name(column.scenario)
         save_over_time(report.folder / name, column, styles)
         report.figure(
             name,

@@ -10,15 +10,20 @@ from matplotlib.ticker import MaxNLocator
 from exml_lightning.report.cells import Column, Group, mean_and_std
 from exml_lightning.report.figures import save_figure
 from exml_lightning.report.paper import title_of
-from exml_lightning.report.text import csv_text
+from exml_lightning.report.text import csv_text, drawn, file_name
 
 MOST_PARTS = 12
 """Small pictures that there is room for."""
 DASHES = ((0, (5, 2)), (0, (2, 1.5)), (0, (7, 2, 1, 2)), (0, (1, 1)), (0, (9, 3)), (0, (4, 1, 1, 1, 1, 1)))
-CSV_HEADINGS = ("scenario", "strategy", "name", "after_experience", "tested_on", "runs", "mean_percent", "std_percent")
+CSV_HEADINGS = ("scenario", "strategy", "name", "after_experts", "tested_on", "runs", "mean_percent", "std_percent")
 
 Point = tuple[int, float, float | None]
 """An experience, and mean and standard deviation of the accuracy after it, in %."""
+
+
+def picture_name(scenario: str) -> str:
+    """Name the picture of a scenario."""
+    return f"accuracy_over_time_{file_name(scenario)}.png"
 
 
 def learned(column: Column) -> dict[str, Group]:
@@ -44,14 +49,14 @@ def points(group: Group, part: int | None) -> list[Point]:
 
 
 def over_time_csv(columns: dict[str, Column]) -> str:
-    """Write all figures in long form."""
+    """Write all figures in long form; experts and experiences count from 1, as in the pictures."""
     rows: list[Sequence[object]] = []
     for scenario, column in columns.items():
         for strategy, group in learned(column).items():
             for part in (None, *_parts({strategy: group})):
-                tested_on = "stream" if part is None else part
+                tested_on = "stream" if part is None else f"experience {part + 1}"
                 for after, mean, std in points(group, part):
-                    figures = (after, tested_on, len(group.runs), mean, std)
+                    figures = (after + 1, tested_on, len(group.runs), mean, std)
                     rows.append((scenario, strategy, title_of(strategy), *figures))
     return csv_text(CSV_HEADINGS, rows)
 
@@ -74,13 +79,14 @@ def save_over_time(path: Path, column: Column, styles: dict[str, tuple[str, str]
     left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     axis = left.subplots()
     for strategy, group in groups.items():
-        _line(axis, points(group, None), styles[strategy], title_of(strategy), 5)
+        _line(axis, points(group, None), styles[strategy], drawn(title_of(strategy)), 5)
     last = max(run.over_time[-1].after for group in groups.values() for run in group.runs)
     for (strategy, mean), dashes in zip(_baselines(column), _endless(DASHES), strict=False):
         color, marker = styles[strategy]
         ends = [1, last + 1]
-        axis.plot(ends, [mean, mean], color=color, linestyle=dashes, marker=marker, label=title_of(strategy), alpha=0.9)
-    axis.set_title(f"{column.scenario}: whole test stream", fontsize="medium")
+        name = drawn(title_of(strategy))
+        axis.plot(ends, [mean, mean], color=color, linestyle=dashes, marker=marker, label=name, alpha=0.9)
+    axis.set_title(f"{drawn(column.scenario)}: whole test stream", fontsize="medium")
     axis.set_ylabel("accuracy in %")
     axis.set_xlabel("experts learned")
     axes = list(right.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)

@@ -78,6 +78,14 @@ DAMAGED_NOTE = (
     "Ensemble Avg. of split_cifar10. It is shown with a question mark and not compared."
 )
 
+EXPERTS = {
+    **dict.fromkeys(("joint_mnist", "joint_cifar10", "joint_core50"), 1),
+    **dict.fromkeys(("split_mnist", "split_cifar10", "mt_cifar10"), 5),
+    "core50_nc": 9,
+    "core50_ni": 8,
+}
+"""Experts that the paper's scenarios have."""
+
 _NEED_SEVERAL_EXPERTS = {
     "ensemble_average",
     "min_entropy",

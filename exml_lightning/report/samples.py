@@ -1,6 +1,7 @@
 """A few images of each class as plain pixels, for figures made later: `samples/experience=<k>.png` of a run folder."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import write_whole
+from exml_lightning.regular_file import check_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 MOST_CLASSES = 10
 PER_CLASS = 5
 KEY = "exml"
+MOST_PIXELS = 25 * 10**6
+"""Of a picture: fifty images of 700 x 700."""
+MOST_TIMES_AS_LONG = 8
+"""A side of an image, against the other."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,22 @@ def read_samples(path: Path) -> Samples:
         path: The PNG file.
 
     Raises:
-        ExmlError: If it is not such a file.
+        ExmlError: If it is not such a file, or too large.
     """
     try:
-        with Image.open(path, formats=("PNG",)) as picture:
+        check_regular(path)
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            Image.open(path, formats=("PNG",)) as picture,
+        ):
+            if picture.width * picture.height > MOST_PIXELS:
+                raise ValueError("too large")
             about = json.loads(picture.text[KEY])  # type: ignore[attr-defined]
             names, (height, width) = tuple(map(str, about["classes"])), about["size"]
+            if len(names) > MOST_CLASSES or max(height, width) > MOST_TIMES_AS_LONG * min(height, width):
+                raise ValueError("an odd shape")
             pixels = np.asarray(picture.convert("RGB"))
         images = pixels.reshape(PER_CLASS, height, len(names), width, 3).transpose(0, 2, 1, 3, 4)
-    except (OSError, UnidentifiedImageError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # the decoders raise almost anything
         raise ExmlError(f"{path} holds no samples of a run: delete it") from error
     return Samples(names, images)

@@ -1,9 +1,13 @@
 """The settings of a run: what of its configuration can change its result, and in words where two runs differ."""
 
-from collections.abc import Iterator
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from exml_lightning.report.runs import Run
+from exml_lightning.report.run import Run
 
 IGNORED = {
     "seed_everything": "the package draws nothing from global random states",
@@ -24,21 +28,21 @@ IGNORED = {
 }
 """Keys and groups of the configuration that do not count as settings, each with the reason."""
 
-TRAINER = {
-    "precision",
-    "accumulate_grad_batches",
-    "gradient_clip_val",
-    "gradient_clip_algorithm",
-    "fast_dev_run",
-    "limit_train_batches",
-    "limit_val_batches",
-    "limit_test_batches",
-    "overfit_batches",
-    "sync_batchnorm",
-    "plugins",
-    "callbacks",
+TRAINER: dict[str, tuple[Any, ...]] = {
+    "precision": ("32-true", "32", 32),
+    "accumulate_grad_batches": (1,),
+    "gradient_clip_val": (0, 0.0),
+    "gradient_clip_algorithm": ("norm",),
+    "fast_dev_run": (False,),
+    "limit_train_batches": (1.0,),  # all of them; 1 is a single one
+    "limit_val_batches": (1.0,),
+    "limit_test_batches": (1.0,),
+    "overfit_batches": (0, 0.0),
+    "sync_batchnorm": (False,),
+    "plugins": ([],),
+    "callbacks": ([],),
 }
-"""Keys of `trainer` that do count."""
+"""Keys of `trainer` that do count, each with the values that say the same as null."""
 
 DEPEND_ON_EXPERTS = {
     "oracle",
@@ -52,7 +56,9 @@ DEPEND_ON_EXPERTS = {
 WITHOUT_AUXILIARY = {"ModelInversion", "DataImpression", "Noise", "Replay", "Precomputed"}
 """Generators that do not look at data.auxiliary."""
 
-SHARED = ("data.", "trainer.", "buffer.size", "expert_training", "experts_asked", "experts_skipped")
+OF_EXPERTS = ("expert_training", "expert_architecture")
+"""Settings that every run has; where one is missing, it is not known."""
+SHARED = ("data.", "trainer.", "buffer.size", *OF_EXPERTS, "experts_asked", "experts_skipped", "processes")
 """Settings that the strategies of a scenario are expected to share; data.auxiliary is not among them."""
 
 Settings = dict[str, Any]
@@ -60,7 +66,7 @@ Settings = dict[str, Any]
 
 
 def settings_of(run: Run) -> Settings:
-    """Return what of a run's configuration can change its result, how its experts were trained, and how many."""
+    """Return what can change a run's result: its configuration, its experts, and its processes."""
     flat = {
         f"{group}.{key}": value
         for group, values in run.config.items()
@@ -68,11 +74,17 @@ def settings_of(run: Run) -> Settings:
         for key, value in values.items()
     }
     generator = _class_of(flat.get("buffer.generator"))
-    settings = {key: value for key, value in flat.items() if _counts(key, run, generator)}
+    settings = {
+        key: value for key, value in flat.items() if _counts(key, run, generator) and not _says_nothing(key, value)
+    }
+    if generator == "Precomputed" and "buffer.generator" in settings:
+        settings["buffer.generator"] = _without_run(settings["buffer.generator"], run.run_id)
     if run.is_baseline:
         settings["baseline"] = run.config["baseline"]
-    if generator == "Precomputed" and "buffer.generator" in settings:
-        settings["buffer.generator"] = {"class_path": flat["buffer.generator"]["class_path"]}  # its folder is a place
+    else:
+        settings["processes"] = run.results.get("processes", 1)
+    if "expert_architecture" in run.results:
+        settings["expert_architecture"] = run.results["expert_architecture"] or "various"
     for name, key in (
         ("expert_training", "expert_training"),
         ("experts", "experts_asked"),
@@ -84,13 +96,50 @@ def settings_of(run: Run) -> Settings:
     return plain
 
 
+def fill_architectures(found: Iterable[Settings]) -> None:
+    """Let runs that do not say their experts' architecture have that of the others, if these have only one.
+
+    Args:
+        found: Settings of all runs of a scenario, to be changed: those made earlier do not say it. Only the
+            others with the same `expert_training` count.
+    """
+    known: dict[str, dict[str, Any]] = defaultdict(dict)
+    unknown: list[Settings] = []
+    for settings in found:
+        architecture = settings.get("expert_architecture")
+        if architecture is None:
+            unknown.append(settings)
+        else:
+            known[key_of(settings.get("expert_training"))][key_of(architecture)] = architecture
+    for settings in unknown:
+        candidates = list(known[key_of(settings.get("expert_training"))].values())
+        if len(candidates) == 1:
+            settings["expert_architecture"] = candidates[0]
+
+
+def key_of(value: Any) -> str:
+    """Return a text that is the same for the same settings, and other for others, as for 1 and true."""
+    return json.dumps(value, sort_keys=True, default=str)
+
+
 def _plain(value: Any) -> Any:
     """Leave out what is null, and write 10.0 as 10: files of several versions and people say the same differently."""
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items() if entry is not None}
     if isinstance(value, list):
         return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _without_run(generator: dict[str, Any], run_id: int) -> dict[str, Any]:
+    """Leave the number of the run out of the folder of precomputed samples: each run may have a folder of its own."""
+    init_args = generator.get("init_args")
+    folder = init_args.get("folder") if isinstance(init_args, dict) else None
+    if not isinstance(init_args, dict) or not isinstance(folder, str):
+        return generator
+    return {**generator, "init_args": {**init_args, "folder": re.sub(rf"run{run_id}(?!\d)", "run<k>", folder)}}
 
 
 def _class_of(chosen: Any) -> str:
@@ -109,6 +158,11 @@ def _counts(key: str, run: Run, generator: str) -> bool:
     if run.strategy in DEPEND_ON_EXPERTS:
         return False
     return group == "buffer" or key in ("data.seed", "data.auxiliary")
+
+
+def _says_nothing(key: str, value: Any) -> bool:
+    same_as_null = TRAINER.get(key.removeprefix("trainer."), ()) if key.startswith("trainer.") else ()
+    return any(type(value) is type(other) and value == other for other in same_as_null)
 
 
 def shared(settings: Settings) -> Settings:
@@ -132,7 +186,7 @@ def differences(ours: Settings, theirs: Settings) -> list[str]:
 def _unequal(ours: Settings, theirs: Settings, prefix: str) -> Iterator[tuple[str, Any, Any]]:
     for key in sorted(ours.keys() | theirs.keys()):
         a, b = ours.get(key), theirs.get(key)
-        if a == b:
+        if key_of(a) == key_of(b):
             continue
         if isinstance(a, dict) and isinstance(b, dict) and a.get("class_path") == b.get("class_path"):
             yield from _unequal(a, b, prefix if key == "init_args" else f"{prefix}{key}.")
@@ -141,7 +195,7 @@ def _unequal(ours: Settings, theirs: Settings, prefix: str) -> Iterator[tuple[st
 
 
 def _side(key: str, value: Any) -> str:
-    return "not known" if key == "expert_training" and value is None else say(value)
+    return "not known" if key in OF_EXPERTS and value is None else say(value)
 
 
 def say(value: Any) -> str:

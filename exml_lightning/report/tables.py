@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exml_lightning.report.cells import Column, Group
+from exml_lightning.report.cells import Column, Group, has_papers_experts
 from exml_lightning.report.paper import (
     DAMAGED,
     DAMAGED_NOTE,
@@ -15,12 +15,13 @@ from exml_lightning.report.paper import (
     is_defined,
     rows_of,
 )
-from exml_lightning.report.text import Footnotes, csv_text, markdown, with_std
+from exml_lightning.report.text import Footnotes, csv_text, escape, markdown, with_std
 
 NO_RUNS = "no runs"
 NOT_DEFINED = "-"
+DOUBT = "(?)"
 MARKS = {True: "✓", False: "✗", None: ""}
-DIVIDER = "*not in the paper's table*"
+DIVIDER = "not in the paper's table"
 ARROWS_NOTE = "↑, ↓: differs from the paper's figure by more than two standard deviations (the larger of the two)."
 CELLS_NOTE = (
     "Mean ± sample standard deviation over the runs, in brackets their number. ✓: keeps the constraints of the "
@@ -66,7 +67,7 @@ class Table:
 
     def markdown(self) -> str:
         """Write it in Markdown, with the notes below."""
-        return markdown(self.headings, self.rows) + "\n" + "".join(f"{note}  \n" for note in self.notes)
+        return markdown(self.headings, self.rows) + "\n" + "".join(f"{escape(note)}  \n" for note in self.notes)
 
 
 def layouts(columns: dict[str, Column]) -> list[Layout]:
@@ -128,7 +129,7 @@ def paper_text(scenario: str, strategy: Strategy) -> str:
     if not strategy.in_table:
         return ""
     figures = FIGURES.get((scenario, strategy.key))
-    doubt = " (?)" if (scenario, strategy.key) == DAMAGED else ""
+    doubt = f" {DOUBT}" if (scenario, strategy.key) == DAMAGED else ""
     return "-" if figures is None else with_std(*figures) + doubt
 
 
@@ -136,9 +137,11 @@ def arrow(scenario: str, strategy: str, group: Group) -> str:
     """Compare with the paper, both rounded as the paper is.
 
     Returns:
-        ``↑`` or ``↓`` where the difference is more than two of the larger standard deviation, else nothing.
+        ``↑`` or ``↓`` where the difference is more than two of the larger standard deviation, else nothing; nothing
+        where the experts were not as many as the paper's.
     """
-    if (scenario, strategy) == DAMAGED or (scenario, strategy) not in FIGURES:
+    is_comparable = has_papers_experts(scenario, group) and (scenario, strategy) != DAMAGED
+    if not is_comparable or (scenario, strategy) not in FIGURES:
         return ""
     mean, std = FIGURES[scenario, strategy]
     our_mean, our_std = group.accuracy

@@ -32,7 +32,7 @@ def write_run(
     run_id: int,
     accuracy: float,
     folder: str | None = None,
-    experts: int = 5,
+    experts: int | None = None,
     matrix: Sequence[Sequence[float]] | None = None,
     results: dict[str, Any] | None = None,
     **changes: Any,
@@ -46,11 +46,13 @@ def write_run(
         run_id: Which run.
         accuracy: Stream accuracy, a fraction.
         folder: Name of the folder below the strategy's, in place of `run<k>`.
-        experts: How many.
+        experts: How many; by default as many as the scenario has in the paper, else 5.
         matrix: Accuracy on each part after each experience; by default all parts have `accuracy` at the end.
         results: What is to be otherwise in summary.json or test.json.
         changes: What is to be otherwise in config.yaml: `buffer__size=10`, `buffer__generator__init_args__steps=5`.
     """
+    if experts is None:
+        experts = 1 if scenario.startswith("joint") else {"core50_nc": 9, "core50_ni": 8}.get(scenario, 5)
     path = root / scenario / strategy / (folder or f"run{run_id}")
     path.mkdir(parents=True)
     config = deepcopy(CONFIG)
@@ -79,6 +81,9 @@ def write_run(
         "peak_memory_mb": 900.0,
         "experts": experts,
         "expert_training": RECIPE,
+        "expert_architecture": {"class_path": "exml_lightning.models.LeNet5", "init_args": {}},
+        "experts_digest": "0123abcd",
+        "processes": 1,
         "device": "cpu, 1 thread",
         "command": f"exml {verb} -c configs/{scenario}.yaml --data.run_id {run_id}",
         "seed": SEEDS[run_id],

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from exml_lightning.core.errors import ExmlError
 from exml_lightning.report.buffer_size import (
     buffer_size_csv,
     buffer_size_markdown,
@@ -28,7 +27,7 @@ DIGITS = [str(i) for i in range(10)]
 
 
 def columns(tmp_path):
-    return build_columns(find_runs([tmp_path])[0])
+    return build_columns(find_runs([tmp_path])[0], [])
 
 
 def has_color(path, color):
@@ -77,6 +76,16 @@ def test_a_line_of_other_settings_than_the_table_says_so(tmp_path):
     assert text.endswith("\nReplay ED: data.n_iter 300 instead of 1000  \n")
 
 
+def test_runs_that_a_line_lacks_are_told(tmp_path):
+    for k, size in enumerate((10, 100)):
+        write_run(tmp_path, "split_mnist", "replay", k, 0.4, f"size{size}", buffer__size=size)
+    found = columns(tmp_path)
+    note = "points are of different runs"
+    text = buffer_size_markdown(with_sizes(found)["split_mnist"], found["split_mnist"])
+    assert text.endswith(f"\nReplay ED: {note}  \n")
+    assert buffer_size_csv(found).count(note) == 2
+
+
 def test_accuracy_over_time(tmp_path):
     write_run(tmp_path, "split_mnist", "replay", 0, 0.5, experts=2, matrix=[[0.8, 0.0], [0.4, 0.6]])
     write_run(tmp_path, "split_mnist", "replay", 1, 0.7, experts=2, matrix=[[1.0, 0.0], [0.6, 0.8]])
@@ -89,8 +98,8 @@ def test_accuracy_over_time(tmp_path):
     assert points(group, None) == [(0, pytest.approx(45), pytest.approx(10 * half)), (1, 60, pytest.approx(20 * half))]
     assert points(group, 1) == [(0, 0, 0), (1, pytest.approx(70), pytest.approx(20 * half))]
     rows = list(csv.DictReader(io.StringIO(over_time_csv(found))))
-    assert [(row["tested_on"], row["after_experience"]) for row in rows] == [
-        (part, after) for part in ("stream", "0", "1") for after in ("0", "1")
+    assert [(row["tested_on"], row["after_experts"]) for row in rows] == [
+        (part, after) for part in ("stream", "experience 1", "experience 2") for after in ("1", "2")
     ]
     assert float(rows[3]["mean_percent"]) == 50
     path = tmp_path / "time.png"
@@ -117,7 +126,7 @@ def test_samples_stand_class_by_class(tmp_path):
         folder = write_run(tmp_path, "split_mnist", strategy, 0, 0.9)
         write_samples(folder, split if strategy == "replay" else [(4,), (2, 8)], DIGITS)  # noise: nothing is a 5
     write_run(tmp_path, "split_mnist", "auxiliary", 0, 0.9)
-    pictures = sample_figures(columns(tmp_path))
+    pictures, _ = sample_figures(columns(tmp_path))
     assert list(pictures) == ["figure_2.png"]
     joint_block, split_block = pictures["figure_2.png"]["joint_mnist"], pictures["figure_2.png"]["split_mnist"]
     assert [name for name, _ in joint_block.classes] == DIGITS
@@ -141,7 +150,7 @@ def test_samples_are_of_the_run_that_most_strategies_have_samples_of(tmp_path):
     for strategy, runs in (("replay", (0, 1)), ("noise", (1,))):
         for k in runs:
             write_samples(write_run(tmp_path, "split_digits", strategy, k, 0.9), [(k, 5)], DIGITS)
-    (name, blocks), *others = sample_figures(columns(tmp_path)).items()
+    (name, blocks), *others = sample_figures(columns(tmp_path))[0].items()
     assert (name, others) == ("samples_split_digits.png", [])
     assert blocks["split_digits"].run_id == 1
     assert [name for name, _ in blocks["split_digits"].classes] == ["1", "5"]
@@ -151,18 +160,52 @@ def test_of_many_classes_the_first_experts_are_shown(tmp_path):
     folder = write_run(tmp_path, "core50_nc", "replay", 0, 0.9)
     names = [f"object {i}" for i in range(50)]
     write_samples(folder, [range(10), *(range(i, i + 5) for i in range(10, 50, 5))], names, size=4)
-    blocks = sample_figures(columns(tmp_path))["samples_core50.png"]
+    blocks = sample_figures(columns(tmp_path))[0]["samples_core50.png"]
     assert list(blocks) == ["core50_nc"]
     assert [name for name, _ in blocks["core50_nc"].classes] == names[:20]
     assert (len(blocks["core50_nc"].experts), blocks["core50_nc"].num_experts) == (3, 9)
 
 
-def test_broken_samples_are_named(tmp_path):
+def test_a_broken_picture_costs_itself_only(tmp_path):
     folder = write_run(tmp_path, "split_digits", "replay", 0, 0.9)
     write_samples(folder, [(0, 1), (2, 3)], DIGITS)
-    write_samples(folder, [(0, 1)], DIGITS, size=9)
-    with pytest.raises(ExmlError, match=r"experience=0.png and .*experience=1.png have images of different sizes"):
-        sample_figures(columns(tmp_path))
-    (folder / "samples" / "experience=0.png").write_bytes(b"")
-    with pytest.raises(ExmlError, match=r"experience=0.png holds no samples"):
-        sample_figures(columns(tmp_path))
+    broken = folder / "samples" / "experience=0.png"
+    broken.write_bytes(b"")
+    pictures, left_out = sample_figures(columns(tmp_path))
+    assert [name for name, _ in pictures["samples_split_digits.png"]["split_digits"].classes] == ["2", "3"]
+    assert left_out == [f"{broken} holds no samples of a run: delete it"]
+    (folder / "samples" / "experience=1.png").write_bytes(b"")
+    pictures, left_out = sample_figures(columns(tmp_path))
+    assert (pictures, len(left_out)) == ({}, 2)
+
+
+def test_images_of_several_sizes_are_shown_as_large_as_the_largest(tmp_path):
+    small, large = (write_run(tmp_path, "split_digits", strategy, 0, 0.9) for strategy in ("noise", "replay"))
+    write_samples(small, [(0, 1)], DIGITS, size=8)
+    write_samples(large, [(0, 1)], DIGITS, size=12)
+    block = sample_figures(columns(tmp_path))[0]["samples_split_digits.png"]["split_digits"]
+    np.testing.assert_array_equal(block.pixels["noise"], block.pixels["replay"])
+    assert block.shape == (2 * 12 + 1, 2 * 12 + 1)  # two classes, two images of each, a gap of a twelfth
+
+
+def test_names_are_drawn_as_they_are(tmp_path):
+    """Between two dollars stands no formula."""
+    name = "a$\\foo$b"
+    for size in (5, 10):
+        folder = write_run(tmp_path, "s", "replay", 0, 0.5, f"{size}", buffer__size=size, data__scenario__name=name)
+    write_samples(folder, [(0, 1)], ["$5", "$\\foo$" * 50])
+    found = columns(tmp_path)
+    ((file, blocks),) = sample_figures(found)[0].items()
+    save_sample_figure(tmp_path / file, blocks)
+    save_over_time(tmp_path / "time.png", found[name], styles_of([]))
+    save_buffer_size(tmp_path / "size.png", name, with_sizes(found)[name], styles_of([]))
+    assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+def test_a_scenario_of_the_name_of_a_familys_picture_joins_it(tmp_path):
+    for scenario in ("cifar10", "joint_cifar10"):
+        write_samples(write_run(tmp_path, scenario, "replay", 0, 0.5), [(0, 1)], DIGITS)
+    pictures, _ = sample_figures(columns(tmp_path))
+    assert {file: list(blocks) for file, blocks in pictures.items()} == {
+        "samples_cifar10.png": ["joint_cifar10", "split_cifar10", "cifar10"]
+    }

@@ -1,5 +1,7 @@
 """`exml report` as its users type it."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -75,6 +77,61 @@ def test_a_copy_elsewhere_gives_the_same_report(runs, tmp_path, monkeypatch):
         assert path.read_bytes() == (tmp_path / "report" / path.name).read_bytes(), path.name
 
 
+def test_names_of_strangers_make_safe_files_and_good_links(runs, tmp_path):
+    odd = {"a": "/../../pwned", "b": "*b* [x](y) <b>|$z$\n# \x1b[31m[/red]"}
+    for folder, name in odd.items():
+        run = write_run(tmp_path / "odd", folder, "noise", 0, 0.5, data__scenario__name=name)
+        write_samples(run, [(0, 1)], ["$5", "b"])
+        write_run(tmp_path / "odd", folder, "noise", 0, 0.5, "ten", buffer__size=10, data__scenario__name=name)
+    (tmp_path / "odd" / "a").rename(tmp_path / "odd" / "run\udcff")
+    main(["report", "odd"])
+    assert not list(tmp_path.glob("**/*pwned.png")) + list(tmp_path.parent.glob("*pwned*"))
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert r"| \*b\* \[x\](y) \<b\>\|\$z\$\\n\# \\x1b\[31m\[/red\] |" in text
+    links = set(re.findall(r"^- \[[\w.-]+\]\(([\w.-]+)\)$", text, re.MULTILINE))
+    assert links == names(tmp_path / "report") - {"report.md"}
+    assert len({link for link in links if link.endswith(".png")}) == 3 * len(odd)
+    assert "odd/run\\udcff/noise/run0" in (tmp_path / "report" / "runs.csv").read_text()
+    main(["report", "runs/split_digits"])
+    assert names(tmp_path / "report") == ALWAYS | {"table_other.md", "table_other.csv"}  # no stale picture
+
+
+def test_what_is_no_file_of_a_report_is_never_deleted(runs, tmp_path):
+    main(["report", "runs/split_digits"])
+    report = tmp_path / "report"
+    for name in ("thesis.txt", "figure_4.png"):
+        (report / name).write_text("the user's own")
+    (report / "samples_mine.png").mkdir()
+    with (report / "report.md").open("a") as file:
+        file.write("".join(f"- [{n}]({n})\n" for n in ("thesis.txt", "figure_4.png", "samples_mine.png", "runs.csv")))
+    main(["report", "runs/split_digits"])
+    assert {"thesis.txt", "figure_4.png", "samples_mine.png"} <= names(report)
+
+
+def test_a_broken_picture_is_left_out_of_the_report(runs, tmp_path, capsys):
+    (runs / "split_mnist" / "replay" / "run0" / "samples" / "experience=0.png").write_text("")
+    main(["report", "runs/split_mnist"])
+    line = "runs/split_mnist/replay/run0/samples/experience=0.png holds no samples of a run: delete it"
+    assert capsys.readouterr().err == f"left out: {line}\n"
+    assert f"## Left out\n\n- {line}\n" in (tmp_path / "report" / "report.md").read_text()
+    assert "figure_2.png" in names(tmp_path / "report")
+
+
+def test_a_terminal_of_few_letters(runs):
+    command = [sys.executable, "-m", "exml_lightning", "report", "runs"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    assert "91.00 ? 1.41 (2)" in out
+
+
+def test_the_doubtful_figure_is_explained_in_the_terminal(runs, capsys):
+    write_run(runs, "mt_cifar10", "parameter_average", 0, 0.5)
+    main(["report", "runs/mt_cifar10"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "51.85 ± 2.37 (?)" in out
+    assert "It is shown with a question mark and not compared." in out
+
+
 def test_a_folder_without_a_report_loses_nothing(runs, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.md").write_text("# Mine\n- [figure_3.png](figure_3.png)\n")
@@ -85,11 +142,14 @@ def test_a_folder_without_a_report_loses_nothing(runs, tmp_path):
 
 def test_bad_input_is_one_line_and_nothing_is_written(runs, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    shutil.copytree(runs / "split_mnist" / "replay" / "run0", runs / "split_mnist" / "replay" / "again")
+    again = runs / "split_mnist" / "replay" / "again"
+    shutil.copytree(runs / "split_mnist" / "replay" / "run0", again)
+    summary = json.loads((again / "summary.json").read_text())
+    (again / "summary.json").write_text(json.dumps({**summary, "stream_accuracy": 0.123}))
     for args, words in (
         (["nowhere"], "nowhere does not exist"),
         (["runs/split_digits/noise/run0"], "2 of 5 experts are learned"),
-        (["runs"], "again and runs/split_mnist/replay/run0 are both run 0 of replay"),
+        (["runs"], "again are both run 0 of replay on split_mnist with the same settings but another accuracy"),
         (["runs/split_digits", "--output", "file"], "file is a file: name a folder with --output DIR"),
     ):
         assert words in refused(["report", *args], capsys)

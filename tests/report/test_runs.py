@@ -5,9 +5,11 @@ import os
 import re
 
 import pytest
+import yaml
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.report.runs import Row, find_runs
+from exml_lightning.report.run import Row
+from exml_lightning.report.runs import find_runs
 from tests.report.fake_runs import write_run
 
 
@@ -105,6 +107,41 @@ def results(**changes):
     return change
 
 
+def matrix(*lines):
+    def change(folder):
+        (folder / "accuracy_matrix.csv").write_text("\n".join(["after_experience,0,1,stream", *lines]))
+
+    return change
+
+
+def config(text):
+    def change(folder):
+        with (folder / "config.yaml").open("a") as file:
+            file.write(text)
+
+    return change
+
+
+def setting(group, key, value):
+    def change(folder):
+        path = folder / "config.yaml"
+        content = yaml.safe_load(path.read_text())
+        content[group][key] = value
+        path.write_text(yaml.dump(content))
+
+    return change
+
+
+def no_parts(folder):
+    (folder / "accuracy_matrix.csv").write_text("after_experience,stream\n0,0.1\n")
+
+
+def huge(folder):
+    with (folder / "summary.json").open("r+b") as file:
+        file.truncate(2**24 + 1)
+
+
+BOMB = "zz:\n  a0: &a0 [x, x]\n" + "".join(f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
 BROKEN = {
     "summary.json is broken": spoil_json,
     "has no config.yaml: it is of an older version": no_config,
@@ -120,6 +157,26 @@ BROKEN = {
     "stream_accuracy is 93": results(stream_accuracy=93),
     "experiences_learned is missing": results(experiences_learned=None),
     "is unfinished: it has no": pipe,
+    "it has more than 16 MB": huge,
+    "has an alias or a tag": config(BOMB),
+    "has an alias": config("zz: &a {k: [*a]}\n"),
+    "has an alias or": config("zz: !!python/name:os.system\n"),
+    "its key 1 is no text": config("zz: {1: a, b: c}\n"),
+    "nested more than 32 deep": config(f"zz: {'[' * 40}{']' * 40}\n"),
+    "a number of 4000 characters": config(f"zz: {'9' * 4000}\n"),
+    "a whole number is larger than 1e+15": results(peak_memory_mb=10**400),
+    "summary.json is broken (it is nested more than 32": results(device=json.loads("[" * 40 + "]" * 40)),
+    "buffer.size or data.n_iter is no whole number": setting("buffer", "size", "x"),
+    "data.n_iter is no whole number": setting("data", "n_iter", [1]),
+    "experts or processes is no number": results(processes=True),
+    "experiences_skipped is no list": results(experiences_skipped=3),
+    "its rows are not after experiences from 0 to 4": matrix(),
+    "its rows are not after": matrix("1,0.1,0.1,0.1", "0,0.1,0.1,0.1"),
+    "its rows are": matrix("5,0.1,0.1,0.1"),
+    "not all of its accuracies are fractions": matrix("0,nan,0.1,0.1"),
+    "not all of its accuracies": matrix("0,0.1,0.1,7"),
+    "not all of its": matrix("0,0.1,inf,0.1"),
+    "its columns are after_experience, stream": no_parts,
 }
 
 
@@ -157,3 +214,71 @@ def test_folders_without_runs(tmp_path):
     write_run(tmp_path / "bad", "split_mnist", "replay", 0, 0.9, results={"experiences_learned": 1})
     with pytest.raises(ExmlError, match=r"holds no finished run .*1 of 5 experts"):
         find_runs([tmp_path / "bad"])
+
+
+def test_links_are_followed_and_a_folder_is_read_once(tmp_path):
+    folder = write_run(tmp_path / "elsewhere", "split_mnist", "oracle", 0, 0.9)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "linked").symlink_to(folder.parent)
+    (tmp_path / "runs" / "again").symlink_to(folder)
+    (folder / "loop").symlink_to(tmp_path / "runs")
+    runs, left_out = find_runs([tmp_path / "runs", tmp_path])
+    assert [run.folder for run in runs] == [tmp_path / "runs" / "again"]
+    assert left_out == []
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    good = write_run(tmp_path, "split_mnist", "oracle", 0, 0.9)
+    write_run(tmp_path, "split_mnist", "concat", 0, 0.9)
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("concat"):  # the tests may run as root, who may read all
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    runs, left_out = find_runs([tmp_path])
+    assert [run.folder for run in runs] == [good]
+    assert left_out == [
+        f"{tmp_path / 'split_mnist' / 'concat'} cannot be read (Permission denied): allow it, or leave it out"
+    ]
+
+
+def test_a_baseline_measured_in_the_folder_of_a_fit_is_told(tmp_path):
+    fit = write_run(tmp_path, "split_mnist", "replay", 0, 0.9)
+    baseline = write_run(tmp_path / "other", "split_mnist", "oracle", 0, 0.9)
+    test = json.loads((baseline / "test.json").read_text())
+    (fit / "test.json").write_text(json.dumps({"stream_accuracy": 0.9}))  # of a checkpoint: the same as the summary's
+    assert find_runs([fit])[1] == []
+    (fit / "test.json").write_text(json.dumps(test))
+    (baseline / "summary.json").write_text("{}")
+    runs, left_out = find_runs([fit, baseline])
+    assert [run.strategy for run in runs] == ["replay", "oracle"]
+    advice = "give `exml test` a folder of its own"
+    assert left_out == [
+        f"{fit / 'test.json'} is of a baseline, measured in the folder of a fit; {advice}",
+        f"{baseline / 'summary.json'} is of a fit, but the config.yaml beside it is of a baseline; {advice}",
+    ]
+
+
+@pytest.mark.parametrize(("measured", "words"), [(None, "a checkpoint"), ("Concat", "the baseline Concat")])
+def test_a_test_of_something_else_than_the_configuration_is_broken(tmp_path, measured, words):
+    folder = write_run(tmp_path, "split_mnist", "min_entropy", 0, 0.8)
+    path = folder / "test.json"
+    content = json.loads(path.read_text()) | {"baseline": "MinEntropy"}
+    path.write_text(json.dumps(content))
+    assert find_runs([folder])[0][0].strategy == "min_entropy"
+    del content["baseline"]
+    path.write_text(json.dumps(content if measured is None else {**content, "baseline": measured}))
+    with pytest.raises(ExmlError, match=f"test.json is broken .it is of {words}, but the config.yaml beside it is of"):
+        find_runs([folder])
+
+
+def test_a_folder_with_the_test_of_a_checkpoint_only(tmp_path):
+    (tmp_path / "test.json").write_text('{"stream_accuracy": 0.5}')
+    with pytest.raises(ExmlError, match=r"has the test\.json of a checkpoint only: name the folder of its fit"):
+        find_runs([tmp_path])
+    (tmp_path / "test.json").write_text('{"stream_accuracy": 0.5, "baseline": "Oracle"}')
+    with pytest.raises(ExmlError, match=r"has no config\.yaml: it is of an older version"):
+        find_runs([tmp_path])

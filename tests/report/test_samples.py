@@ -1,4 +1,7 @@
 import json
+import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -46,3 +49,47 @@ def test_other_files_are_named(broken, tmp_path):
         path.write_bytes(about)  # a wrong checksum, or a wrong size: either way no samples
     with pytest.raises(ExmlError, match=r"x\.png holds no samples of a run"):
         read_samples(path)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, about):
+    """A picture that says to be large, of few bytes."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    text = chunk(b"tEXt", b"exml\0" + json.dumps(about).encode())
+    return b"\x89PNG\r\n\x1a\n" + header + text + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [6000, 12000, 20000])  # too large for us, for a warning of PIL, for an error
+def test_bombs_are_refused(side, tmp_path):
+    (tmp_path / "x.png").write_bytes(png(side, side, {"classes": ["a"], "size": [side // 5, side]}))
+    with pytest.raises(ExmlError, match="holds no samples"):
+        read_samples(tmp_path / "x.png")
+
+
+def test_odd_shapes_and_pipes_are_refused(tmp_path):
+    path = tmp_path / "x.png"
+    save_samples(path, torch.zeros(1, 1, 1, 9), torch.zeros(1).long(), ["ant"])
+    with pytest.raises(ExmlError, match="holds no samples"):
+        read_samples(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ExmlError, match="holds no samples"):
+        read_samples(path)
+
+
+def test_a_spoiled_picture_never_crashes(tmp_path):
+    path = tmp_path / "x.png"
+    save_samples(path, torch.rand(2, 3, 4, 4), torch.tensor([0, 1]), ["ant", "bee"])
+    whole = path.read_bytes()
+    refused = 0
+    for i in range(len(whole)):
+        for spoiled in (whole[:i], whole[:i] + bytes([whole[i] ^ 255]) + whole[i + 1 :]):
+            path.write_bytes(spoiled)
+            try:
+                read_samples(path)
+            except ExmlError:
+                refused += 1
+    assert refused > len(whole)

@@ -1,9 +1,11 @@
 """What counts as a setting, and how differences are said."""
 
+import json
+
 import pytest
 
-from exml_lightning.report.runs import read_run
-from exml_lightning.report.settings import IGNORED, differences, say, settings_of, shared
+from exml_lightning.report.run import read_run
+from exml_lightning.report.settings import IGNORED, differences, fill_architectures, say, settings_of, shared
 from tests.report.fake_runs import CONFIG, RECIPE, write_run
 
 
@@ -34,6 +36,13 @@ IRRELEVANT = {
     "trainer__enable_progress_bar": False,
     "trainer__default_root_dir": "elsewhere",
     "trainer__max_epochs": 5,
+    "trainer__precision": "32-true",
+    "trainer__limit_test_batches": 1.0,
+    "trainer__accumulate_grad_batches": None,
+    "trainer__fast_dev_run": None,
+    "trainer__sync_batchnorm": None,
+    "trainer__gradient_clip_algorithm": "norm",
+    "trainer__callbacks": [],
 }
 RELEVANT = {
     "data__n_iter": 7,
@@ -46,6 +55,8 @@ RELEVANT = {
     "buffer__size": 7,
     "buffer__generator__init_args__confidence": 0.99,
     "trainer__precision": "16-mixed",
+    "trainer__limit_train_batches": 1,
+    "trainer__fast_dev_run": True,
 }
 
 
@@ -59,7 +70,21 @@ def test_what_can_is_one(tmp_path, key):
     assert settings(tmp_path) != settings(tmp_path, **{key: RELEVANT[key]})
 
 
-@pytest.mark.parametrize("results", [{"expert_training": None}, {"experts": 2, "experiences_learned": 2}])
+LENET = {"class_path": "exml_lightning.models.LeNet5", "init_args": {}}
+MOBILE = {"class_path": "exml_lightning.models.MobileNetV2", "init_args": {"weights": None}}
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        {"expert_training": None},
+        {"expert_architecture": MOBILE},
+        {"expert_architecture": None},
+        {"processes": 4},
+        {"experiences_skipped": [2]},
+        {"experts": 6, "experiences_learned": 6},
+    ],
+)
 def test_the_experts_count(tmp_path, results):
     assert settings(tmp_path) != settings(tmp_path, results=results)
 
@@ -79,7 +104,13 @@ def test_the_auxiliary_images_count_for_what_looks_at_them(tmp_path):
 def test_a_baseline_depends_on_the_experts_only(tmp_path):
     learning = {"buffer__size": 7, "data__n_iter": 7, "model__lambda_ce": 7, "trainer__precision": "16-mixed"}
     assert settings(tmp_path, "oracle") == settings(tmp_path, "oracle", **learning)
-    assert set(settings(tmp_path, "oracle")) == {"data.scenario", "baseline", "expert_training", "experts_asked"}
+    assert set(settings(tmp_path, "oracle")) == {
+        "data.scenario",
+        "baseline",
+        "expert_training",
+        "expert_architecture",
+        "experts_asked",
+    }
     assert settings(tmp_path, "oracle") != settings(tmp_path, "oracle", results={"expert_training": {"epochs": 1}})
     batch_norm = "parameter_average_batch_norm"
     assert settings(tmp_path, batch_norm) != settings(tmp_path, batch_norm, buffer__size=7)
@@ -120,3 +151,52 @@ def test_shared_settings_are_not_those_of_the_strategy(tmp_path):
 )
 def test_values_in_words(value, words):
     assert say(value) == words
+
+
+def test_processes_count_for_what_learns(tmp_path):
+    assert settings(tmp_path, "oracle") == settings(tmp_path, "oracle", results={"processes": 4})
+    one, four = settings(tmp_path), settings(tmp_path, results={"processes": 4})
+    path = write_run(tmp_path, "split_mnist", "model_inversion", 0, 0.5, "old") / "summary.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "processes"}))
+    assert settings_of(read_run(path.parent)) == one  # made earlier: it does not say
+    assert differences(four, one) == ["processes 4 instead of 1"]
+
+
+def test_an_architecture_that_is_not_said_is_that_of_the_others(tmp_path):
+    lenet, mobile = settings(tmp_path), settings(tmp_path, results={"expert_architecture": MOBILE})
+    other = settings(tmp_path, results={"expert_architecture": MOBILE, "expert_training": {"epochs": 1}})
+
+    def unknown():
+        found = settings(tmp_path)
+        del found["expert_architecture"]
+        return found
+
+    one, two = unknown(), unknown()
+    fill_architectures([one, lenet, two, other])
+    assert one == two == lenet
+    one = unknown()
+    fill_architectures([one, lenet, mobile])  # of two kinds one cannot tell
+    assert differences(one, lenet) == ["expert_architecture not known instead of LeNet5"]
+    assert differences(mobile, lenet) == ["expert_architecture MobileNetV2 instead of LeNet5"]
+    alone = unknown()
+    fill_architectures([alone])
+    assert "expert_architecture" not in alone
+    assert differences(settings(tmp_path, results={"expert_architecture": None}), lenet) == [
+        "expert_architecture various instead of LeNet5"
+    ]
+
+
+def test_precomputed_samples_are_of_their_folder(tmp_path):
+    def precomputed(run_id, folder):
+        generator = {"class_path": "exml_lightning.core.generators.Precomputed", "init_args": {"folder": folder}}
+        return settings(tmp_path, buffer__generator=generator, data__run_id=run_id)
+
+    assert differences(precomputed(0, "a"), precomputed(0, "b")) == ["buffer.generator.folder a instead of b"]
+    assert precomputed(1, "generated/run1") == precomputed(2, "generated/run2")  # each run has its own
+    assert precomputed(1, "run1") != precomputed(1, "run10")
+    assert precomputed(0, None) == precomputed(1, None)
+
+
+def test_one_is_not_true(tmp_path):
+    one, true = settings(tmp_path, trainer__fast_dev_run=1), settings(tmp_path, trainer__fast_dev_run=True)
+    assert differences(one, true) == ["trainer.fast_dev_run 1 instead of true"]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 
 import pytest
 
@@ -10,12 +11,12 @@ from exml_lightning.report.cells import build_columns
 from exml_lightning.report.paper import FIGURES, STRATEGIES, TABLE_2, TABLE_3
 from exml_lightning.report.runs import find_runs
 from exml_lightning.report.tables import DAMAGED_NOTE, layouts, make_table, runs_csv, table_csv
-from exml_lightning.report.text import Footnotes, markdown, seconds
+from exml_lightning.report.text import Footnotes, csv_text, drawn, escape, file_name, markdown, printable, seconds
 from tests.report.fake_runs import write_run
 
 
 def columns(tmp_path):
-    return build_columns(find_runs([tmp_path])[0])
+    return build_columns(find_runs([tmp_path])[0], [])
 
 
 def cells(tmp_path, name="table_2"):
@@ -61,7 +62,7 @@ def test_the_tables_are_whole_without_runs(tmp_path):
     assert list(rows) == [
         *("Oracle", "Ensemble Avg.", "Min Entropy", "Param. Avg."),
         *("Model Inversion ED", "Data Impression ED", "Aux. Data ED"),
-        "*not in the paper's table*",
+        "not in the paper's table",
         *("Replay ED", "Probability Avg.", "Concat", "Param. Avg., batch norm", "Noise ED"),
     ]
     marks = {name: row["ex-model scenario"] for name, row in rows.items()}
@@ -77,6 +78,7 @@ def test_the_tables_are_whole_without_runs(tmp_path):
     assert DAMAGED_NOTE in table.notes
     assert rows["Param. Avg., batch norm"]["split_mnist"] == "-"
     assert rows["Replay ED"]["paper split_mnist"] == ""
+    assert "| *not in the paper's table* |  |" in table.markdown()
     rows, table = cells(tmp_path, "table_3")
     assert table.headings[2:] == ("joint_core50", "paper", "core50_nc", "paper", "core50_ni", "paper", "core50_nic")
     assert (rows["Oracle"]["core50_ni"], rows["Oracle"]["core50_nic"]) == ("-", "-")
@@ -98,6 +100,21 @@ def test_a_cell_says_mean_deviation_and_runs(tmp_path):
     assert rows["Aux. Data ED"]["split_mnist"] == "35.48 (1)"
     assert table.notes[0] == "ᵃ buffer.generator.confidence 0.99 instead of null"
     assert "43.00 ± 3.61 (3)<br>38.80 (1) ᵃ" in table.markdown()
+
+
+def test_fewer_experts_than_the_papers_are_not_compared(tmp_path):
+    write_run(tmp_path, "split_mnist", "oracle", 0, 0.4, experts=2)
+    rows, table = cells(tmp_path)
+    assert rows["Oracle"]["split_mnist"] == "40.00 (1) ᵃ"
+    assert table.notes[0] == "ᵃ number of experts 2 instead of the paper's 5"
+
+
+def test_several_processes_stand_below_the_table(tmp_path):
+    write_run(tmp_path, "split_mnist", "replay", 0, 0.5, results={"processes": 4})
+    write_run(tmp_path, "split_mnist", "oracle", 0, 0.5)
+    found = columns(tmp_path)
+    text = captions(layouts(found)[0], found)
+    assert "1,000 steps of batch 128 an expert; 4 processes with such a batch each; augmentation" in text
 
 
 @pytest.mark.parametrize(
@@ -182,9 +199,10 @@ def test_the_settings_stand_below_the_table(tmp_path):
     text = captions(layouts(found)[0], found)
     assert (
         "- **split_mnist**: buffer 5,000; 1,000 steps of batch 128 an expert; augmentation shift 0.06, rotation 10; "
-        "5 experts (epochs 20, batch_size 32, lr 0.01, momentum 0.9, weight_decay 0.0005); on cpu, 1 thread\n"
+        "5 experts (LeNet5; epochs 20, batch_size 32, lr 0.01, momentum 0.9, weight_decay 0.0005); on cpu, 1 thread\n"
     ) in text
-    assert "1 expert (epochs" in text
+    assert "1 expert (LeNet5; epochs" in text
+    assert "processes" not in text
     assert "- Model Inversion ED (joint_mnist, split_mnist): ModelInversion (steps 100, lr 0.1," in text
     assert "; model.lambda_ce 0.5\n" in text
     assert "- Replay ED (joint_mnist, split_mnist): Replay; model.lambda_ce 1\n" in text
@@ -200,5 +218,25 @@ def test_text():
     assert len(set(marks)) == 30
     assert footnotes.mark("3") == marks[3] == "ᵈ"
     assert footnotes.lines[3] == "ᵈ 3"
-    assert markdown(["a", "b|c"], [["1\n2", ""]]) == "| a | b\\|c |\n| --- | --- |\n| 1<br>2 |  |\n"
+    assert markdown(["a", "b|c"], [["1\n2", "*"], ["x", ""]]) == (
+        "| a | b\\|c |\n| --- | --- |\n| 1<br>2 | \\* |\n| *x* |  |\n"
+    )
     assert [seconds(value) for value in (0.04, 2.55, 114.4, 7200)] == ["0.0", "2.5", "114", "7,200"]
+
+
+def test_names_of_strangers():
+    assert printable("a\nb\x1b[31m\udcff é") == "a\\nb\\x1b[31m\\udcff é"
+    assert escape("*b* [x](y) <b> a|b `c` $x$ joint_mnist __init__ a\\b") == (
+        r"\*b\* \[x\](y) \<b\> a\|b \`c\` \$x\$ joint_mnist \_\_init\_\_ a\\b"
+    )
+    assert drawn("cost $x$\n") == r"cost \$x\$\n"
+    assert len(drawn("x" * 300)) == 60
+    assert csv_text(["a"], [["\udcff"]]) == "a\n\\udcff\n"
+
+
+def test_file_names_of_scenarios():
+    assert [file_name(name) for name in ("split_mnist", "my-digits")] == ["split_mnist", "my-digits"]
+    odd = ["/../../x", "my digits", "my_digits ", "x" * 300, "x" * 301, "", "日本", "a\udcff"]
+    made = [file_name(name) for name in odd]
+    assert len(set(made)) == len(odd)
+    assert all(re.fullmatch(r"[\w-]{9,69}", name, re.ASCII) for name in made)

@@ -7,7 +7,7 @@ import socket
 import sys
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from rich.console import Console
@@ -16,7 +16,7 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import check_folder
 from exml_lightning.sweep.grid import RUNS, Grid
 from exml_lightning.sweep.plan import Plan, check_settings, plan_of
-from exml_lightning.sweep.progress import SKIPPED
+from exml_lightning.sweep.progress import FAILED, SKIPPED, cells
 
 SWEEP_HELP = """\
 Run scenarios x strategies x runs, and values of any setting, on the CPUs and GPUs of this machine or of a Ray cluster.
@@ -28,11 +28,35 @@ trained first. Finished cells are skipped, stopped ones go on: the same command 
   exml sweep --scenarios split_mnist --strategies auxiliary --runs 0 --grid '{buffer.size: [10, 100, 1000]}'
   exml sweep -c configs/sweeps/mnist.yaml --set '{data.root: data}' --dry_run
 """
+GROUPS = ("data", "model", "buffer", "baseline", "experts", "privacy", "trainer", "checkpoint", "generate")
+"""Of the settings of `exml fit`."""
 NO_RAY = 'exml sweep needs Ray: pip install "exml-lightning[sweep]", or in a clone pip install -e ".[sweep]"'
 
 
 class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Keeps the lines of a description."""
+
+
+class _Parser(ArgumentParser):
+    """Says more where words are likely meant for `exml fit`, or in another form."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print what is wrong and what to write instead, and end with status 2."""
+        hint = ""
+        if message.startswith("Option '") and message.split("'")[1].split(".")[0] in GROUPS:
+            hint = (
+                "\n  This is a file for exml fit: name it by --scenarios, --strategies or --overlays, for instance "
+                "--scenarios split_digits"
+            )
+        elif 'Parser key "grid"' in message:
+            hint = "\n  For instance: --grid '{buffer.size: [10, 100]}'"
+        elif 'Parser key "set"' in message:
+            hint = "\n  For instance: --set '{buffer.size: 10}'"
+        elif message.startswith("unrecognized arguments: --") and message.split("--")[1].split(".")[0] in GROUPS:
+            hint = (
+                "\n  Settings of exml fit are given as --set '{buffer.size: 10}', or --grid '{buffer.size: [10, 100]}'"
+            )
+        super().error(message + hint, ex)
 
 
 def run_sweep(args: list[str]) -> None:
@@ -51,16 +75,24 @@ def run_sweep(args: list[str]) -> None:
         given.scenarios, given.strategies, given.runs, given.grid or {}, given.set or {}, given.overlays or (), output
     )
     plan = plan_of(grid)
+    refused = {job: how for job, how in plan.progress.items() if how.state == FAILED}
     if given.dry_run:
+        check_settings(plan.pending)
         _print_commands(plan)
+        if refused:
+            raise ExmlError(f"{len(refused)} of {cells(len(plan.states))} cannot be run: see above")
         return
     _check_ray()
     _check_address(given.address)
     check_folder(output, "output")
     states = [how.state for how in plan.progress.values()]
-    print(f"{len(plan.states)} cells: {states.count(SKIPPED)} finished before, {len(plan.pending)} to run", flush=True)
+    print(f"{cells(len(plan.states))}: {states.count(SKIPPED)} finished before, {len(plan.pending)} to run", flush=True)
     if plan.pending:
+        for job, how in refused.items():
+            print(f"refused: {job.name}: {how.note}", flush=True)
         check_settings(plan.pending)
+        _make(output)
+        print("starting Ray", flush=True)
         _drive(plan, given)
     from exml_lightning.sweep.results import print_results, raise_for_failures
 
@@ -103,6 +135,14 @@ def _check(given: Namespace) -> None:
         raise ExmlError("--workers: a cluster (--address) has as many as its CPUs and GPUs allow; leave it out")
 
 
+def _make(output: Path) -> None:
+    """Make the folder of the run folders: some places let nobody, whatever their rights say."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExmlError(f"{output} cannot be made: {error.strerror}; name another folder with --output DIR") from error
+
+
 def _check_ray() -> None:
     try:
         import ray  # noqa: F401
@@ -126,7 +166,7 @@ def _check_address(address: str | None) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = _Parser(
         prog="exml sweep",
         usage="exml sweep --scenarios NAME ... --strategies NAME ... [options]",
         description=SWEEP_HELP,

@@ -163,7 +163,7 @@ def _check(grid: Grid) -> None:
             )
         if not isinstance(values, list | tuple) or not values:
             raise ExmlError(f"--grid {key}: give a list of values, for instance '{{{key}: [10, 100]}}'")
-        if key in grid.settings:
+        if key in flatten(grid.settings):
             raise ExmlError(f"{key} is in --grid and in --set: leave one out")
 
 
@@ -192,6 +192,11 @@ def _stack(grid: Grid, scenario: str, strategy: str) -> _Stack:
     for file in files:
         given |= read_settings(file)
     given |= flatten(grid.settings)
+    if given.get("data.experts") is not None and given.get("data.scenario.name") and len(grid.runs) > 1:
+        raise ExmlError(
+            f"data.experts {given['data.experts']}: a folder holds the experts of one run: name it, for instance by "
+            "--runs 0"
+        )
     baseline = given.get("baseline.class_path")
     name = snake_case(baseline or given.get("buffer.generator.class_path", "ModelInversion"))
     variant = tuple(file.stem for file in stacked)
@@ -202,6 +207,10 @@ def _cell(grid: Grid, stack: _Stack, run: int, point: dict[str, Any]) -> Job:
     point = {key: value for key, value in point.items() if not stack.baseline or matters(key, stack.strategy)}
     settings = {**stack.given, **flatten(point), "data.run_id": run}
     stream, experts = settings.get("data.scenario.name"), settings.get("data.experts")
+    if experts is None and stream is None:
+        raise ExmlError(
+            f"{stack.files[0]} has no scenario: give a folder of experts with --set '{{data.experts: DIR}}'"
+        )
     if experts is None:
         experts = f"checkpoints/{settings.get('data.scenario.experts_of') or stream}/run{run}"
     if stream is None:

@@ -8,6 +8,11 @@ FINISHED, SKIPPED, FAILED = "finished", "skipped", "failed"
 ENDED = (FINISHED, SKIPPED, FAILED)
 
 
+def cells(count: int) -> str:
+    """Say how many cells."""
+    return "1 cell" if count == 1 else f"{count} cells"
+
+
 @dataclass
 class Progress:
     """How far a job is.

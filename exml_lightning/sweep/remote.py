@@ -1,6 +1,5 @@
 """What a Ray worker runs: one command of a sweep, as a process of its own."""
 
-import fcntl
 import os
 import platform
 import shlex
@@ -70,6 +69,10 @@ def _wait_for_predecessor(log: BufferedWriter) -> None:
 
     The lock belongs to the open file, which the process that is started inherits, so it outlives this one.
     """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
     while True:
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,6 +95,19 @@ def _last_line(path: Path, begin: int) -> str:
     """Return the error that a process printed last, else its last line."""
     with path.open("rb") as log:
         log.seek(begin)
-        lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith(("exml: error:", "error:"))]
-    return (errors or lines or ["it printed nothing"])[-1].removeprefix("exml: ").removeprefix("error: ")
+        text = log.read().decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return last_error(text) or (lines or ["it printed nothing"])[-1]
+
+
+def last_error(text: str) -> str:
+    """Return the last error of what a command printed, with the indented lines that belong to it; in one line."""
+    error: list[str] = []
+    for line in text.splitlines():
+        if line.startswith(("exml: error:", "error:")):
+            error, inside = [line.removeprefix("exml: ").removeprefix("error:").strip()], True
+        elif error and inside and line.startswith(" "):
+            error.append(line.strip())
+        else:
+            inside = False
+    return " ".join(filter(None, error))

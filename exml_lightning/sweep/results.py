@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.report.table import print_rows
 from exml_lightning.sweep.grid import EXPERTS, Job
-from exml_lightning.sweep.progress import FAILED, FINISHED, SKIPPED, Progress
+from exml_lightning.sweep.progress import FAILED, FINISHED, SKIPPED, Progress, cells
 from exml_lightning.sweep.remote import LOG
 from exml_lightning.sweep.state import accuracy_of, figures_of
 
@@ -45,10 +45,10 @@ def raise_for_failures(progress: Mapping[Job, Progress]) -> None:
     for job, how in failed.items():
         log = job.folder / LOG
         print(f"failed: {job.name}: {how.note}" + (f" ({log})" if how.node else ""))
-    cells = sum(job.strategy != EXPERTS for job in failed)
+    failures = sum(job.strategy != EXPERTS for job in failed)
     total = sum(job.strategy != EXPERTS for job in progress)
     raise ExmlError(
-        f"{cells} of {total} cells failed; put right what is said above, then the same command runs them again"
+        f"{failures} of {cells(total)} failed; put right what is said above, then the same command runs them again"
     )
 
 

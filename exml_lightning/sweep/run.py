@@ -1,9 +1,11 @@
 """The driver of a sweep: gives jobs to Ray, and again where a worker was lost."""
 
 import contextlib
+import functools
 import logging
 import os
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from exml_lightning.core.errors import ExmlError, one_line
+from exml_lightning.signals import Terminated
 from exml_lightning.sweep.grid import EXPERTS, Job
 from exml_lightning.sweep.progress import ENDED, FAILED, FINISHED, LOST, RUNNING, TRAINING, WAITING, Progress
 from exml_lightning.sweep.remote import LOG, PATIENCE, run_command
@@ -53,7 +56,10 @@ def ray_cluster(workers: int, cpus: int, gpus: float, address: str | None) -> It
         }
         here = {"address": "local", "_temp_dir": folder, **own}
         try:
-            ray.init(**({"address": address} if address else here), log_to_driver=False, logging_level=logging.ERROR)
+            with _sessions_of_their_own():
+                ray.init(
+                    **({"address": address} if address else here), log_to_driver=False, logging_level=logging.ERROR
+                )
         except (OSError, RuntimeError, ValueError) as error:
             where = f"joined at {address}" if address else "started"
             raise ExmlError(f"--address: Ray cannot be {where}: {one_line(error)}") from error
@@ -65,6 +71,21 @@ def ray_cluster(workers: int, cpus: int, gpus: float, address: str | None) -> It
             yield
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _sessions_of_their_own() -> Iterator[None]:
+    """Keep a SIGTERM to this process group from Ray's servers, whose end would end this process at once.
+
+    `ray.init` has no argument for it.
+    """
+    start: Any = subprocess.Popen.__init__
+    kind: Any = subprocess.Popen
+    kind.__init__ = functools.partialmethod(start, start_new_session=True)
+    try:
+        yield
+    finally:
+        kind.__init__ = start
 
 
 class Driver:
@@ -98,15 +119,20 @@ class Driver:
 
     def run(self) -> None:
         """Run them all; when interrupted, end those that run, each after a checkpoint."""
+        terminated: list[int] = []
+        # An exit that is raised inside of a call of Ray ends this process at once, with status 1.
+        before = signal.signal(signal.SIGTERM, lambda number, _: terminated.append(number))
         try:
-            while True:
+            while not terminated:
                 self._submit()
                 if not self._tasks:
                     return
                 self._listen(SECONDS)
                 self._view.refresh()
+            raise Terminated
         finally:
             self._stop()
+            signal.signal(signal.SIGTERM, before)
 
     def _submit(self) -> None:
         given = set(self._tasks.values())
@@ -115,7 +141,7 @@ class Driver:
                 continue
             before = self._trainings.get(job)
             if before is not None and self._progress[before].state == FAILED:
-                self._end(job, FAILED, f"its experts: {self._progress[before].note}")
+                self._end(job, FAILED, "its experts failed")
             elif before is None or self._progress[before].state in ENDED:
                 task = self._task.remote(job.words, str(job.folder), str(Path.cwd()), *self._share)
                 self._tasks[task] = job
@@ -139,7 +165,7 @@ class Driver:
     def _heard(self, job: Job, first: str | int, second: int | str) -> None:
         progress = self._progress[job]
         if isinstance(first, str) and isinstance(second, int):
-            progress.node, progress.pid, progress.since = first, second, time.monotonic()
+            progress.node, progress.pid, progress.since, progress.note = first, second, time.monotonic(), ""
             self._change(job, TRAINING if job.strategy == EXPERTS else RUNNING)
         elif first == 0:
             if job.strategy != EXPERTS:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,14 @@ import yaml
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import write_text
+from exml_lightning.report.settings import IGNORED, TRAINER
 from exml_lightning.sweep.grid import Job, matters
 from exml_lightning.sweep.settings import said
 
 MARK = "sweep.json"
 FINISHED, BY_HAND, UNFINISHED, MISSING = "finished", "finished by hand", "unfinished", "missing"
-UNCHECKED = (
-    "data.root",
-    "data.download",
-    "data.experts",
-    "buffer.cache",
-    "trainer.default_root_dir",
-    "trainer.enable_progress_bar",
-    "checkpoint.",
-    "experts.",
-    "privacy.",
-)
-"""Settings that change no figure of a cell; those of experts are in the manifest of the experts."""
+CHECKED = ("data.skip_broken", "trainer.max_epochs", "trainer.max_steps", *(f"trainer.{key}" for key in TRAINER))
+"""Settings that count, though `report.settings` says that their group changes no figure of a run."""
 
 
 def state_of(cell: Job) -> str:
@@ -44,14 +36,17 @@ def state_of(cell: Job) -> str:
     mark = _read_json(cell.folder / MARK)
     if mark is None:
         return BY_HAND
-    then, now = mark.get("settings", {}), _checked(cell)
+    then, now = _checked(cell, mark.get("settings", {})), _checked(cell, cell.settings)
+    differing = []
     for key in sorted({*then, *now}):
         if then.get(key) != now.get(key):
             before, after = (said(values[key]) if key in values else "not given" for values in (then, now))
-            raise ExmlError(
-                f"{cell.folder} was finished with other settings: {key} was {before}, now {after}; delete it, or name "
-                "another folder with --output"
-            )
+            differing.append(f"{key} was {before}, now {after}")
+    if differing:
+        raise ExmlError(
+            f"{cell.folder} was finished with other settings: {'; '.join(differing)}; delete it, or name another "
+            "folder with --output"
+        )
     experts = _digest(cell.experts)
     return FINISHED if experts in (None, mark.get("experts")) else BY_HAND
 
@@ -73,7 +68,7 @@ def mark_finished(cell: Job) -> None:
     """Note down what a cell was finished with, so that the next sweep need not ask."""
     mark = {
         "command": shlex.join(["exml", *cell.words]),
-        "settings": _checked(cell),
+        "settings": _checked(cell, cell.settings),
         "experts": _digest(cell.experts),
     }
     write_text(cell.folder / MARK, json.dumps(mark, indent=2) + "\n")
@@ -107,7 +102,7 @@ def check_experts(training: Job) -> None:
             if key in recipe and recipe[key] != value:
                 raise ExmlError(
                     f"{path}: the experts were trained with {key} {recipe[key]}, but experts.{key} {said(value)} is "
-                    "asked for: name another folder with data.experts, or delete this one"
+                    f"asked for: delete {training.folder}, or copy the scenario's YAML under another data.scenario.name"
                 )
 
 
@@ -122,13 +117,20 @@ def accuracy_of(figures: dict[str, Any]) -> float | None:
     return value if isinstance(value, float) else None
 
 
-def _checked(cell: Job) -> dict[str, Any]:
+def _checked(cell: Job, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings that can change a figure of a cell."""
     baseline = cell.verb == "test"
     return {
         key: value
-        for key, value in sorted(cell.settings.items())
-        if not key.startswith(UNCHECKED) and (not baseline or matters(key, cell.strategy))
+        for key, value in sorted(settings.items())
+        if not _is_ignored(key) and (not baseline or matters(key, cell.strategy))
     }
+
+
+def _is_ignored(key: str) -> bool:
+    parts = key.split(".")
+    names = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+    return any(name in IGNORED for name in names) and not any(name in CHECKED for name in names)
 
 
 def _digest(experts: Path) -> str | None:

@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from statistics import mean
-from textwrap import shorten
 from typing import Any
 
 from rich import box
@@ -13,7 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from exml_lightning.sweep.grid import EXPERTS, Job
-from exml_lightning.sweep.progress import ENDED, FAILED, FINISHED, LOST, RUNNING, SKIPPED, TRAINING, WAITING, Progress
+from exml_lightning.sweep.progress import (
+    ENDED,
+    FAILED,
+    FINISHED,
+    LOST,
+    RUNNING,
+    SKIPPED,
+    TRAINING,
+    WAITING,
+    Progress,
+    cells,
+)
 from exml_lightning.sweep.state import accuracy_of, figures_of
 
 FRAME = 8
@@ -71,21 +81,21 @@ class View:
         table.add_column("cell", overflow="fold", min_width=24)
         table.add_column("where", no_wrap=True)
         table.add_column("time", justify="right", no_wrap=True)
-        table.add_column("learned", min_width=18)
+        table.add_column("learned", overflow="fold", min_width=18)
         shown = [job for state in ACTIVE for job, progress in self._progress.items() if progress.state == state]
         for job in shown[: max(1, self._console.height - FRAME)]:
             progress = self._progress[job]
             state = progress.state if progress.state != LOST else f"lost, retry {progress.lost}"
             where = f"{progress.node}, {progress.pid}" if progress.running else ""
-            cells = [state, job.name, where, duration(progress.elapsed), shorten(progress.note, 60) or so_far(job)]
-            table.add_row(*(Text(cell) for cell in cells))
+            row = [state, job.name, where, duration(progress.elapsed), _short(progress.note) or so_far(job)]
+            table.add_row(*(Text(word) for word in row))
         return Group(Text(f"{self._counts()}{self._time_left()}"), table)
 
     def _counts(self) -> str:
         """Count the cells, not the trainings of experts."""
         states = Counter(progress.state for job, progress in self._progress.items() if job.strategy != EXPERTS)
         order = (FINISHED, SKIPPED, FAILED, RUNNING, LOST, WAITING)
-        return f"{states.total()} cells: " + ", ".join(f"{states[state]} {state}" for state in order if states[state])
+        return f"{cells(states.total())}: " + ", ".join(f"{states[state]} {state}" for state in order if states[state])
 
     def _time_left(self) -> str:
         """Guess the time left, by the mean time of cells of the same scenario and strategy, else of all."""
@@ -103,6 +113,11 @@ class View:
                 expected = mean(took.get((job.scenario, job.strategy), [overall]))
                 left += max(0.0, expected - (progress.elapsed if progress.running else 0.0))
         return f"; about {duration(left / running)} left"
+
+
+def _short(note: str) -> str:
+    """Leave out the middle of a long note, where its paths are: the error is before it, the advice after."""
+    return note if len(note) <= 160 else f"{note[:75]} ... {note[-75:]}"
 
 
 def so_far(job: Job) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from exml_lightning.cli import main
+from exml_lightning.sweep import command
 from exml_lightning.sweep.grid import EXPERTS, Job
 from exml_lightning.sweep.progress import FAILED, FINISHED, LOST, RUNNING, SKIPPED, TRAINING, WAITING, Progress
 from exml_lightning.sweep.results import print_results, raise_for_failures
@@ -45,6 +47,60 @@ def test_a_cluster_that_does_not_answer_is_refused_at_once(monkeypatch, capsys, 
     args = ["sweep", "--scenarios", "split_digits", "--strategies", "noise", "--runs", "0", "--output", str(tmp_path)]
     assert "--address 127.0.0.1:1: nothing answers there" in refused([*args, "--address", "127.0.0.1:1"], capsys)
     assert "--address there: give HOST:PORT" in refused([*args, "--address", "there"], capsys)
+
+
+def test_cells_that_cannot_be_run_are_said_at_once_and_end_a_dry_run(monkeypatch, capsys, repository, tmp_path):
+    pytest.importorskip("ray")
+    monkeypatch.chdir(repository)
+    started = []
+    monkeypatch.setattr(command, "_drive", lambda plan, given: started.append(capsys.readouterr().out))
+    monkeypatch.setattr(command, "check_settings", len)
+    finished = job(tmp_path, "noise", stream_accuracy=0.5, experts=5, experiences_learned=5)
+    folder = tmp_path / "split_digits"
+    shutil.copytree(finished.folder.parent, folder / "noise")
+    (folder / "noise" / "run0" / "ex_model").mkdir()
+    (folder / "noise" / "run0" / "ex_model" / "manifest.yaml").touch()
+    (folder / "noise" / "run0" / "sweep.json").write_text('{"settings": {}}')
+    args = ["sweep", "--scenarios", "split_digits", "--strategies", "noise", "oracle", "--runs", "0"]
+    args += ["--output", str(tmp_path)]
+    assert "1 of 2 cells cannot be run: see above" in refused([*args, "--dry_run"], capsys)
+    assert "1 of 2 cells failed" in refused(args, capsys)
+    first, second, third = started[0].splitlines()
+    assert first == "2 cells: 0 finished before, 1 to run"
+    assert second.startswith("refused: split_digits noise run0: ")
+    assert third == "starting Ray"
+
+
+def test_an_output_that_cannot_be_made_is_refused_before_ray_is_started(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file/x cannot be made: Not a directory; name another folder with --output"):
+        command._make(tmp_path / "file" / "x")
+
+
+def test_a_long_note_keeps_its_error_and_its_advice(tmp_path):
+    note = f"no data in {'/folder' * 40}: give --data.root"
+    progress = {job(tmp_path): Progress(FAILED, note=note)}
+    said = io.StringIO()
+    console = Console(file=said, width=120, height=30, force_terminal=True, color_system=None)
+    console.print(View(progress, console).render())
+    assert said.getvalue().startswith("1 cell: 1 failed")
+    assert "no data in" in said.getvalue()
+    assert "--data.root" in said.getvalue()
+
+
+def test_a_cell_that_goes_on_has_no_note_of_what_it_lost_and_others_name_failed_experts_once(tmp_path):
+    pytest.importorskip("ray")
+    from exml_lightning.sweep.run import Driver
+
+    training, cell, waiting = job(tmp_path, EXPERTS), job(tmp_path), job(tmp_path, run=1)
+    progress = {training: Progress(FAILED, note="no data"), cell: Progress(LOST, note="it died"), waiting: Progress()}
+    with View(progress, Console(file=io.StringIO())) as view:
+        driver = Driver(progress, {waiting: training}, 1, 0, 3, view)
+        driver._heard(cell, "here", 17)
+        assert (progress[cell].state, progress[cell].note) == (RUNNING, "")
+        progress[cell].state = FINISHED
+        driver._submit()
+    assert (progress[waiting].state, progress[waiting].note) == (FAILED, "its experts failed")
 
 
 def test_a_line_for_each_change_where_there_is_no_terminal(tmp_path):

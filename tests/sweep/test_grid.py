@@ -110,6 +110,9 @@ def test_a_folder_of_experts_without_a_scenario(digit_experts):
     assert training_of(cell, grid) is None
     with pytest.raises(ExmlError, match=r"configs/from_folder.yaml has no scenario.*--set '\{data.experts: DIR\}'"):
         cells_of(Grid(["from_folder"], ["noise"], [0]))
+    assert len(cells_of(Grid(["from_folder"], ["noise"], [0, 1], settings=grid.settings))) == 2  # other seeds
+    with pytest.raises(ExmlError, match=r"data.experts x: a folder holds the experts of one run: .*--runs 0"):
+        cells_of(Grid(["split_digits"], ["noise"], [0, 1], settings={"data.experts": "x"}))
 
 
 def test_settings_with_dots():
@@ -135,6 +138,7 @@ def test_settings_with_dots():
         (["--grid", "{experts.epochs: [1, 2]}"], "--grid experts.epochs: all cells of a scenario"),
         (["--grid", "{buffer.size: []}"], "--grid buffer.size: give a list of values"),
         (["--grid", "{buffer.size: [1]}", "--set", "{buffer.size: 2}"], "buffer.size is in --grid and in --set"),
+        (["--grid", "{buffer.size: [1]}", "--set", "{buffer: {size: 2}}"], "buffer.size is in --grid and in --set"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_run_is_said_before_any_work(words, error, capsys):
@@ -146,6 +150,20 @@ def test_scenarios_are_needed_and_words_that_do_not_exist_are_refused(capsys):
     assert "which scenarios? Give --scenarios" in refused(["sweep"], capsys)
     assert "which strategies?" in refused(["sweep", "--scenarios", "split_digits"], capsys)
     assert "--scenaros" in refused(["sweep", "--scenaros", "split_digits"], capsys, code=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["-c", "configs/split_digits.yaml"], "a file for exml fit: name it by --scenarios"),
+        (["--grid", "buffer.size=10"], "For instance: --grid '{buffer.size: [10, 100]}'"),
+        (["--set", "buffer.size=10"], "For instance: --set '{buffer.size: 10}'"),
+        (["--buffer.size", "10"], "given as --set '{buffer.size: 10}', or --grid '{buffer.size: [10, 100]}'"),
+    ],
+)
+def test_words_of_another_form_get_an_example(words, advice, capsys):
+    given = ["sweep", "--scenarios", "split_digits", "--strategies", "noise"]
+    assert advice in refused([*given, *words], capsys, code=2)
 
 
 def test_a_dry_run_prints_commands_that_the_package_takes(capsys, tmp_path, monkeypatch):
@@ -165,7 +183,8 @@ def test_a_dry_run_prints_commands_that_the_package_takes(capsys, tmp_path, monk
 
 
 @pytest.mark.parametrize("name", ["mnist", "buffer_size", "cifar10", "core50"])
-def test_the_shipped_sweeps(name, capsys):
+def test_the_shipped_sweeps(name, capsys, monkeypatch):
+    monkeypatch.setattr("exml_lightning.sweep.command.check_settings", len)  # tests/test_configs.py parses the files
     config = yaml.safe_load(Path(f"configs/sweeps/{name}.yaml").read_text())
     main(["sweep", "-c", f"configs/sweeps/{name}.yaml", "--dry_run"])
     lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("exml experts")]

@@ -24,10 +24,16 @@ def options(output: Path, *strategies: str, settings: str = "{buffer.cache: null
     return ["sweep", *common, "--strategies", *strategies, "--set", settings]
 
 
-def exml(*args: str) -> "subprocess.Popen[str]":
+def exml(*args: str, start_new_session: bool = False) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "exml_lightning", *args]
     return subprocess.Popen(
-        command, cwd=ROOT, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=ONE_THREAD,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=start_new_session,
     )
 
 
@@ -122,7 +128,7 @@ def test_a_killed_fit_is_replaced_and_given_up_after_as_many_retries(tmp_path):
         os.kill(fit, signal.SIGKILL)
     said = finish(process, 1)
     assert "status -9, 2 times (--retries 1)" in said
-    assert "1 of 1 cells failed" in said
+    assert "1 of 1 cell failed" in said
 
 
 def children_of(pid: int) -> list[int]:
@@ -163,6 +169,16 @@ def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path, 
     assert not (cell / "ex_model").exists()
     finish(exml(*options(tmp_path, "auxiliary", settings=LONG)))
     assert weights(cell) == long_fit
+
+
+def test_sigterm_to_all_processes_of_a_job_stops_after_a_checkpoint(tmp_path):
+    """As `timeout` and clusters send it: to the process group, where Ray's servers would be, too."""
+    cell = tmp_path / "split_digits" / "auxiliary" / "run0"
+    process = exml(*options(tmp_path, "auxiliary", settings=LONG), start_new_session=True)
+    wait_for("checkpoint", (cell / "checkpoints" / "last.ckpt").exists)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert "exml: stopped; go on with the same command" in finish(process, 143)
+    assert processes_of(tmp_path) == []
 
 
 def test_nothing_is_left_when_the_driver_is_killed(tmp_path):

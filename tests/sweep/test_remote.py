@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from exml_lightning.sweep.remote import run_command
+from exml_lightning.sweep.remote import _wait_for_predecessor, last_error, run_command
 
 
 def test_a_command_that_fails_ends_with_its_error(tmp_path):
@@ -21,6 +21,21 @@ def test_a_command_that_fails_ends_with_its_error(tmp_path):
     lines = (tmp_path / "run" / "log.txt").read_text().splitlines()
     assert lines[0] == "error: an earlier one"
     assert lines[1].endswith(f"worker {os.getpid()}] exml ft")
+
+
+def test_the_lines_that_belong_to_an_error_are_kept():
+    said = 'error: old\nusage: exml\nerror: Parser key "buffer.size":\n  Expected a int.\n  Got: bad\nend\n  more\n'
+    assert last_error(said) == 'Parser key "buffer.size": Expected a int. Got: bad'
+    assert last_error("exml: error: no data\n") == "no data"
+    assert last_error("fine\n") == ""
+
+
+def test_without_locks_of_files_nothing_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    with (tmp_path / "log").open("ab") as log:
+        _wait_for_predecessor(log)
+    check = "import sys; sys.modules['fcntl'] = None; import exml_lightning.sweep.command"
+    subprocess.run([sys.executable, "-c", check], check=True)
 
 
 def test_the_process_gets_its_threads_and_no_gpu_unless_asked(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.sweep.grid import Grid, Job, cells_of, training_of
-from exml_lightning.sweep.plan import check_settings, plan_of
+from exml_lightning.sweep.plan import _examples, check_settings, plan_of
 from exml_lightning.sweep.progress import FAILED, SKIPPED, WAITING
 from exml_lightning.sweep.state import experts_are_there, mark_finished, state_of
 
@@ -86,6 +86,18 @@ def test_other_settings_are_named(tmp_path):
     assert "buffer.size was 400, now 7" in progress.note
 
 
+def test_where_and_how_a_cell_is_run_is_not_compared_and_all_differences_are_named(tmp_path):
+    job = cell(tmp_path)
+    write_results(job)
+    mark_finished(job)
+    more = {"trainer.log_every_n_steps": 7, "trainer.accelerator": "gpu", "model.compile": True}
+    assert state_of(cell(tmp_path, **more, **{"data.eval_batch_size": 9})) == "finished"
+    with pytest.raises(ExmlError, match=r": buffer.size was 400, now 7; trainer.precision was not given, now 16-true;"):
+        state_of(cell(tmp_path, **{"buffer.size": 7, "trainer.precision": "16-true"}))
+    with pytest.raises(ExmlError, match=r"trainer.max_epochs was not given, now 3;"):
+        state_of(cell(tmp_path, **{"trainer.max_epochs": 3}))
+
+
 def test_settings_that_change_nothing_in_a_baseline_are_not_compared(tmp_path):
     job = cell(tmp_path, "oracle")
     write_results(job)
@@ -135,7 +147,16 @@ def test_experts_that_were_trained_otherwise_are_not_taken_for_those_asked_for(t
     (progress,) = plan.progress.values()
     assert progress.state == FAILED
     assert "were trained with epochs 50, but experts.epochs 3 is asked for" in progress.note
+    assert "delete checkpoints/split_digits/run0, or copy the scenario's YAML" in progress.note
     assert plan_of(grid(tmp_path, **{"experts": {"epochs": 50}})).pending
+    job = cell(tmp_path)
+    write_results(job)
+    mark_finished(job)
+    (progress,) = plan_of(grid(tmp_path, **{"experts.epochs": 3})).progress.values()
+    assert progress.state == FAILED
+    (progress,) = plan_of(grid(tmp_path, **{"experts.epochs": 50})).progress.values()
+    assert progress.state == SKIPPED
+    shutil.rmtree(job.folder)
     smoke = Grid(["split_digits"], ["noise"], [0], overlays=["smoke"], output=tmp_path)  # says experts.epochs: 1
     job = cells_of(smoke)[0]
     assert training_of(job, smoke).settings == {}
@@ -148,3 +169,16 @@ def test_keys_and_values_that_the_package_does_not_take_are_found_before_any_wor
         check_settings([cell(tmp_path, **{"buffer.sze": 7})])
     with pytest.raises(ExmlError, match=r"split_digits, oracle: .*data.n_iter"):
         check_settings([cell(tmp_path, "oracle", **{"data.n_iter": "many"})])
+    several = cells_of(Grid(["split_digits"], ["noise"], [0, 1], {"buffer.size": [4, "bad"]}, output=tmp_path))
+    with pytest.raises(ExmlError, match=r'split_digits, noise: .*"buffer.size": Expected .* Got value: bad'):
+        check_settings(several)
+
+
+def test_of_many_grid_points_as_many_are_checked_as_have_all_values(tmp_path):
+    def checked(count: int) -> list[Job]:
+        values = {"buffer.size": list(range(1, count + 1)), "data.n_iter": list(range(101, count + 101))}
+        return _examples(cells_of(Grid(["split_digits"], ["noise", "oracle"], [0, 1], values, output=tmp_path)))
+
+    assert [len(checked(4)), len(checked(10))] == [4 * 4 + 1, 10 + 9 + 1]  # the oracle has one cell a run
+    words = {word for job in checked(10) for word in job.variant}
+    assert len(words) == 10 + 10

@@ -22,7 +22,12 @@ NOT_DEFINED = "-"
 DOUBT = "(?)"
 MARKS = {True: "✓", False: "✗", None: ""}
 DIVIDER = "not in the paper's table"
-ARROWS_NOTE = "↑, ↓: differs from the paper's figure by more than two standard deviations (the larger of the two)."
+LEAST = 0.1
+"""Percentage points that a figure must differ from the paper's by to be marked, where neither has a spread."""
+ARROWS_NOTE = (
+    "↑, ↓: differs from the paper's figure by more than two standard deviations (the larger of the two), and by more "
+    f"than {LEAST}."
+)
 CELLS_NOTE = (
     "Mean ± sample standard deviation over the runs, in brackets their number. ✓: keeps the constraints of the "
     "ex-model scenario (one model, no original data); ✗: does not. -: not defined."
@@ -147,7 +152,7 @@ def arrow(scenario: str, strategy: str, group: Group) -> str:
     our_mean, our_std = group.accuracy
     # In whole hundredths: a difference of floats would be larger than itself now and then.
     difference = round(100 * our_mean) - round(100 * mean)
-    allowed = 2 * max(round(100 * std), round(100 * (our_std or 0.0)))
+    allowed = max(2 * round(100 * std), 2 * round(100 * (our_std or 0.0)), round(100 * LEAST))
     return "" if abs(difference) <= allowed else "↑" if difference > 0 else "↓"
 
 

@@ -54,7 +54,7 @@ def test_a_cell_is_the_mean_of_its_runs():
 def test_every_landed_run_says_its_command_and_no_weights_are_kept():
     with (DOCS / "results" / "report" / "runs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) >= 100
+    assert len(rows) >= 80
     assert all(row["command"].startswith(("exml fit -c ", "exml test -c ")) for row in rows)
     kinds = {path.suffix for path in (DOCS / "results").rglob("*") if path.is_file()}
     assert kinds <= {".yaml", ".json", ".csv", ".md", ".png"}

@@ -11,6 +11,7 @@ from torch import Tensor
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.procedural import ProceduralImages
 
 Progress = Callable[[float], None]
 
@@ -74,6 +75,8 @@ class Generator(ABC):
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, ProceduralImages):
+        return value.settings()
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     return list(value) if isinstance(value, tuple) else value

@@ -15,6 +15,7 @@ from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import Counts, FiniteWatch
 from exml_lightning.core.generators.generator import Generator, Progress, batches, require
 from exml_lightning.core.generators.image_batch import ImageBatch
+from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.rng import keyed_generator
 
 OutputLoss = Callable[[Tensor, Tensor], Tensor]
@@ -26,7 +27,7 @@ LOOK_EVERY = 5
 
 @dataclass
 class OptimisedImages(Generator):
-    """Images optimised by Adam from N(0, 1) noise; values stay in the range that real pixels have.
+    """Images optimised by Adam from noise or procedural images; values stay in the range that real pixels have.
 
     Args:
         steps: Adam steps an image.
@@ -43,6 +44,7 @@ class OptimisedImages(Generator):
         augmentation: Random changes of each image at each step.
         precision: Of the expert's forward and backward passes: ``32-true``, or ``bf16-mixed``, which is faster on GPUs
             that have it. It does not follow ``trainer.precision``.
+        initial: Images to start from, of which 5 to 20 `steps` make samples of a class; null for N(0, 1) noise.
     """
 
     steps: int = 500
@@ -56,6 +58,7 @@ class OptimisedImages(Generator):
     batch_norm: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    initial: ProceduralImages | None = None
 
     slow: ClassVar[bool] = True
 
@@ -72,9 +75,9 @@ class OptimisedImages(Generator):
             require(getattr(self, name) >= 0, f"generator {name} is {getattr(self, name)}: give 0 or more")
 
     def settings(self) -> dict[str, Any]:
-        """Return the class path and the settings; without `confidence` those of before it existed."""
+        """Return the class path and the settings; without `confidence` and `initial` those of before they existed."""
         settings = super().settings()
-        return settings if self.confidence is not None else {k: v for k, v in settings.items() if k != "confidence"}
+        return {k: v for k, v in settings.items() if v is not None or k not in ("confidence", "initial")}
 
     def check(self, expert: Expert) -> None:
         """Refuse an expert without batch-norm layers if `batch_norm` has a weight; see `Generator.check`."""
@@ -103,7 +106,7 @@ class OptimisedImages(Generator):
             num_samples: How many images.
             columns: Place of the class each is meant for among the expert's, int64 ``(num_samples,)``.
             output_loss: The loss on its answers.
-            generator: CPU generator of the noise and the augmentation.
+            generator: CPU generator of the images to start from and the augmentation.
             progress: See `Generator.generate`.
 
         Returns:
@@ -113,7 +116,7 @@ class OptimisedImages(Generator):
             BrokenExpertError: If the expert's answers are NaN or infinite.
         """
         parts = list(batches(num_samples, self.batch_size))
-        images = torch.empty(num_samples, *expert.image_format.shape, device=expert.classes.device)
+        images = self._start(expert, num_samples, generator)
         seed, broken = generator.initial_seed(), None
 
         def changes(step: int, rows: Tensor) -> Tensor:
@@ -121,14 +124,14 @@ class OptimisedImages(Generator):
             return self.augmentation.matrices(draws[rows], *images.shape[-2:])
 
         for i, rows in enumerate(parts):
-            noise = torch.randn(rows.stop - rows.start, *expert.image_format.shape, generator=generator)
+            if self.initial is None:
+                images[rows] = torch.randn(images[rows].shape, generator=generator).to(images.device)
             if i % distributed.world_size() != distributed.rank():
                 continue
             try:
                 low, high = expert.image_format.limits(images.device)
-                batch = ImageBatch(
-                    noise.to(images.device).clamp_(low, high), torch.arange(rows.start, rows.stop), self.lr
-                )
+                start = images[rows].clamp(low, high)
+                batch = ImageBatch(start, torch.arange(rows.start, rows.stop), self.lr)
                 images[rows] = self._optimise(expert, batch, columns, output_loss, changes, progress)
             except BrokenExpertError as error:
                 broken = error
@@ -137,6 +140,13 @@ class OptimisedImages(Generator):
         for i, rows in enumerate(parts):
             distributed.broadcast(images[rows], i % distributed.world_size())
         return images
+
+    def _start(self, expert: Expert, num_samples: int, generator: torch.Generator) -> Tensor:
+        """Draw all images to start from: procedural ones come in groups of another size than `batch_size`."""
+        shape, device = expert.image_format.shape, expert.classes.device
+        if self.initial is None:
+            return torch.empty(num_samples, *shape, device=device)
+        return expert.image_format.normalize(self.initial.draw(num_samples, shape, generator, device))
 
     def _optimise(
         self,

@@ -1,0 +1,29 @@
+"""Images drawn by a random program, labelled by the expert: no data, and nothing asked of the expert but labels."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.generators.auxiliary import label_by_expert
+from exml_lightning.core.generators.generator import Generator, Progress, no_progress
+from exml_lightning.core.procedural import ProceduralImages, Strokes
+
+
+@dataclass
+class Procedural(Generator):
+    """Procedural images, drawn anew for each expert and labelled by it.
+
+    Args:
+        images: Which images: `Strokes` for digits and letters, `DeadLeaves` for photographs (docs/procedural.md).
+    """
+
+    images: ProceduralImages = field(default_factory=Strokes)
+
+    def generate(
+        self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
+    ) -> Buffer:
+        """Draw samples and have the expert label them; see `Generator.generate`."""
+        pixels = self.images.draw(num_samples, expert.image_format.shape, generator, expert.classes.device)
+        return label_by_expert(expert.image_format.normalize(pixels), expert, progress)

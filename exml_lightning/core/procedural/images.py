@@ -1,0 +1,100 @@
+"""The interface of all images that are drawn by a random program."""
+
+from abc import ABC, abstractmethod
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from exml_lightning.core.errors import ExmlError
+
+PIXELS_TOGETHER = 2**16
+"""Pixels drawn together: few, so that what is computed for them stays in the processor's cache. Not a setting, since
+draws depend on it."""
+
+
+class ProceduralImages(ABC):
+    """A random program that draws images.
+
+    Subclasses are frozen dataclasses: their fields are the settings that a configuration may change.
+    """
+
+    def draw(
+        self, num_images: int, shape: tuple[int, int, int], generator: torch.Generator, device: torch.device
+    ) -> Tensor:
+        """Draw images.
+
+        Args:
+            num_images: How many; 0 draws nothing.
+            shape: Channels, height and width, each at least 1.
+            generator: CPU generator of every random draw: the same state gives the same images.
+            device: Where the pixels are made.
+
+        Returns:
+            Pixel values, float32 in ``[0, 1]``, ``(num_images, channels, height, width)``, on `device`.
+        """
+        images = torch.empty(num_images, *shape, device=device)
+        size = max(1, PIXELS_TOGETHER // (shape[1] * shape[2]))
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            for part in images.split(size) if num_images else ():
+                part.copy_(self._draw(len(part), shape, generator, device))
+        return images
+
+    @abstractmethod
+    def _draw(
+        self, num_images: int, shape: tuple[int, int, int], generator: torch.Generator, device: torch.device
+    ) -> Tensor:
+        """Draw a few images at once; see `draw`."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the class path and the settings, as plain values."""
+        assert is_dataclass(self)
+        return {
+            "class": f"{type(self).__module__}.{type(self).__qualname__}",
+            **{f.name: _plain(getattr(self, f.name)) for f in fields(self)},
+        }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ProceduralImages):
+        return value.settings()
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def check_range(name: str, values: tuple[float, float], least: float, most: float) -> None:
+    """Refuse a setting that is not a range within limits.
+
+    Args:
+        name: Of the setting.
+        values: The least and the greatest value to draw.
+        least: What neither may be less than.
+        most: What neither may be more than.
+
+    Raises:
+        ExmlError: If it is none.
+    """
+    low, high = values
+    if not least <= low <= high <= most:
+        raise ExmlError(f"{name} is {list(values)}: give [least, most], from {least:g} to {most:g}")
+
+
+def uniform(num_images: int, values: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Draw a number for each image, uniformly from a range; float32 ``(num_images,)``, on the CPU."""
+    low, high = values
+    return low + (high - low) * torch.rand(num_images, generator=generator)
+
+
+def coordinates(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return where the centres of pixels are: 0 is the middle of the image, 1 the length of its shorter side.
+
+    Args:
+        height: Of the images.
+        width: Of the images.
+        device: Where to put them.
+
+    Returns:
+        y of the rows ``(height,)`` and x of the columns ``(width,)``, float32.
+    """
+    y, x = ((torch.arange(size, device=device) + 0.5 - size / 2) / min(height, width) for size in (height, width))
+    return y, x

@@ -15,6 +15,7 @@ from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.experts import Manifest, load_expert, read_manifest
 from exml_lightning.experts.manifest import FILE_NAME
 from exml_lightning.loaders import BufferLoader, ImageLoader
@@ -102,6 +103,8 @@ class ExpertStream(LightningDataModule):
         self.experience = -1
         """The experience that `buffer` belongs to; -1 before the first."""
         self.buffer: Buffer | None = None
+        self.fresh: ProceduralImages | None = None
+        """What draws new images for each step, in place of those of the buffer; None for the buffer's."""
         self.completed = 0
         """Number of experiences learned to their last step, or skipped."""
         self.skipped: list[int] = []

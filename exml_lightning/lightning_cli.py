@@ -238,7 +238,9 @@ def _stream_name(data: Namespace) -> str:
 
 
 def _strategy(config: Namespace) -> str:
-    """Name the strategy after its baseline or its generator: ``ModelInversion`` is ``model_inversion``."""
+    """Name the strategy: `buffer.name`, or its baseline or generator (``ModelInversion`` is ``model_inversion``)."""
+    if config.buffer.name and not config.baseline:
+        return str(config.buffer.name)
     chosen = config.baseline or config.buffer.generator
     class_name = chosen.class_path.rpartition(".")[2] if chosen else "ModelInversion"
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in class_name).lstrip("_")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.scenarios import LabelledImages
 
@@ -24,9 +25,9 @@ class Batch(NamedTuple):
 
     Args:
         images: Normalised images, float ``(n, channels, height, width)``.
-        labels: Class indices in the stream, int64 ``(n,)``.
-        tasks: Task labels, int64 ``(n,)``.
-        rows: Their places in the buffer, int64 ``(n,)``; None for samples of the test stream.
+        labels: Class indices in the stream, int64 ``(n,)``; -1 for fresh images, which are of no class.
+        tasks: Task labels, int64 ``(n,)``; 0 for fresh images.
+        rows: Their places in the buffer, int64 ``(n,)``; None for fresh images and for samples of the test stream.
     """
 
     images: Tensor
@@ -72,9 +73,20 @@ class BufferLoader:
         while self._position < stream.n_iter:
             ahead = range(self._position, min(self._position + AHEAD, stream.n_iter))
             for rows, matrices in zip(*self._draw(buffer, ahead), strict=True):
-                self._position += 1
-                images = stream.augmentation.apply(buffer.images[rows], matrices)
-                yield Batch(images, buffer.labels[rows], buffer.tasks[rows], rows)
+                step, self._position = self._position, self._position + 1
+                if stream.fresh is None:
+                    images = stream.augmentation.apply(buffer.images[rows], matrices)
+                    yield Batch(images, buffer.labels[rows], buffer.tasks[rows], rows)
+                else:
+                    images = stream.augmentation.apply(self._fresh(stream.fresh, buffer, step), matrices)
+                    yield Batch(images, torch.full_like(rows, -1), torch.zeros_like(rows))
+
+    def _fresh(self, images: ProceduralImages, buffer: Buffer, step: int) -> Tensor:
+        """Draw new images for a step, and take those of this process."""
+        stream, total = self._stream, self._world_size * self._stream.batch_size
+        generator = keyed_generator("fresh", stream.seed, self._experience, step)
+        shape = stream.manifest.input.shape
+        return stream.manifest.input.normalize(images.draw(total, shape, generator, buffer.images.device)[self._own])
 
     def _draw(self, buffer: Buffer, steps: range) -> tuple[Tensor, Tensor]:
         """Draw samples and changes of this process for some steps, and bring them to the buffer's device at once."""

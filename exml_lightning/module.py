@@ -35,7 +35,7 @@ class ExModelModule(LightningModule):
             ``num_classes`` is filled in.
         lambda_ce: Weight of the cross-entropy with the buffer's labels (Eq. 11).
         normalize: How the logits of both teachers are put on one scale (Eq. 6, 7): `center`, `standardize`,
-            `center_batch` or `none`.
+            `center_batch`, `quantile` (normal scores among the logits of the buffer's images) or `none`.
         merge: How they are merged (Eq. 9): class by class (`unit`) or by each sample's label (`sample`).
         unknown: What is asked of classes that nobody knows yet: nothing (`skip`) or 0 (`zero`).
         loss: What compares the ex-model with the merged target: `mse` of the logits (Eq. 10), or `kl`, the divergence
@@ -160,16 +160,20 @@ class ExModelModule(LightningModule):
     def attach(self, expert: Expert) -> None:
         """Take `expert` as the teacher of the next steps, beside the previous ex-model.
 
-        Both are asked about the whole buffer here, once, where its images never change and all are needed.
+        Both are asked about the whole buffer here, once, where its images never change and all are needed, and where
+        their logits are to be compared with those of the buffer.
 
         Raises:
             BrokenExpertError: If the expert's answers turn out to be broken.
         """
         teachers, stream = Teachers(expert, self.previous, self.previous_known, self._ready), self.stream
         assert stream.buffer is not None
-        if not stream.augmentation.changes and stream.n_iter * stream.batch_size >= len(stream.buffer):
+        same_images = stream.fresh is None and not stream.augmentation.changes
+        remember = same_images and stream.n_iter * stream.batch_size >= len(stream.buffer)
+        normal_scores = self.distillation.normalize == "quantile"
+        if remember or normal_scores:
             with self.trainer.precision_plugin.forward_context():
-                teachers.ask_all(stream.buffer.images)
+                teachers.ask_all(stream.buffer.images, remember, normal_scores)
         self._teachers = teachers
         self._student = self._ready(self.network)
 

@@ -9,13 +9,13 @@ from exml_lightning.buffer_file import read_buffer
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.generators import Auxiliary, Generator, Precomputed, Replay
+from exml_lightning.core.generators import Auxiliary, Generator, Precomputed, Procedural, Replay
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import Manifest
 
 
 def connect(generator: Generator, stream: ExpertStream, size: int) -> None:
-    """Connect a generator to what the stream knows; most need nothing.
+    """Connect a generator to what the stream knows, and the stream to fresh images; most need nothing.
 
     Args:
         generator: The generator.
@@ -33,6 +33,8 @@ def connect(generator: Generator, stream: ExpertStream, size: int) -> None:
             )
         stream.auxiliary.open(stream.root, stream.manifest.input.shape)
         generator.draw = stream.auxiliary.draw
+    elif isinstance(generator, Procedural):
+        stream.fresh = generator.images if generator.fresh else None
     elif isinstance(generator, Replay):
         generator.originals = stream.original_images()
     elif isinstance(generator, Precomputed):

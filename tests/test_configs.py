@@ -47,10 +47,11 @@ def test_a_baseline_stacks(baseline, capsys):
 
 
 def assert_stacks(verb, scenario, overlay, chosen, capsys):
-    """A file is named after the class that it chooses."""
+    """A file is named after the class that it chooses, or the name that it gives."""
     config = printed(capsys, verb, "-c", str(CONFIGS / f"{scenario}.yaml"), "-c", str(CONFIGS / f"{overlay}.yaml"))
     class_name = chosen(config)["class_path"].rpartition(".")[2]
-    assert class_name.lower() == Path(overlay).name.replace("_", "")
+    name = config["buffer"]["name"] or class_name.lower()
+    assert name == Path(overlay).name.replace("_", "")
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)

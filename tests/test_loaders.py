@@ -5,6 +5,7 @@ import torch
 from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.procedural import Strokes
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.loaders import BufferLoader, ImageLoader
 from exml_lightning.scenarios import LabelledImages
@@ -25,6 +26,7 @@ def stream(**changes):
         "buffer": buffer(0),
         "augmentation": Augmentation(),
         "skipped": [],
+        "fresh": None,
     }
     return SimpleNamespace(**{**values, **changes})
 
@@ -128,3 +130,21 @@ def test_every_test_image_once_over_all_processes():
     for batch in batches:
         torch.testing.assert_close(batch.images.flatten() * 255, batch.labels.float())
         assert set(batch.tasks.tolist()) == {7}
+
+
+def test_fresh_images_are_drawn_by_the_key_and_each_process_takes_its_share():
+    image_format = ImageFormat((1, 12, 12), (0.2,), (0.4,))
+    manifest = SimpleNamespace(input=image_format)
+    one = list(BufferLoader(stream(fresh=Strokes(), manifest=manifest, batch_size=16)))
+    two = [list(BufferLoader(stream(fresh=Strokes(), manifest=manifest), rank, 2)) for rank in range(2)]
+    for step, batch in enumerate(one):
+        pixels = Strokes().draw(16, (1, 12, 12), keyed_generator("fresh", 3, 0, step), torch.device("cpu"))
+        torch.testing.assert_close(batch.images, (pixels - 0.2) / 0.4)
+        assert torch.equal(batch.images, torch.cat([two[0][step].images, two[1][step].images]))
+        assert batch.rows is None
+        assert batch.labels.tolist() == [-1] * 16
+    assert not torch.equal(one[0].images, one[1].images)
+    source = stream(fresh=Strokes(), manifest=manifest, batch_size=16)
+    loader = BufferLoader(source)
+    loader.load_state_dict({"experience": 0, "position": 3})
+    assert torch.equal(next(iter(loader)).images, one[3].images)

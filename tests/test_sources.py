@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from exml_lightning.cli import main
+from exml_lightning.core.procedural import Strokes
 from exml_lightning.experts import read_manifest, write_manifest
 from exml_lightning.scenarios import Digits
 from tests.test_cli import refused
@@ -74,12 +75,53 @@ def test_labels_of_the_whole_set_are_not_learned(small_run, option, capsys):
     assert "forget" in refused([*small_run(), *WHOLE_SET, *option], capsys)
 
 
+FRESH = ["--buffer.generator", "Procedural", "--buffer.generator.fresh", "true", "--model.lambda_ce", "0",
+         "--model.normalize", "quantile"]  # fmt: skip
+
+
+def test_fresh_images_are_not_those_of_the_buffer(small_run, tmp_path, monkeypatch):
+    drawn = []
+    original = Strokes.draw
+
+    def draw(self, num_images, *args):
+        drawn.append(num_images)
+        return original(self, num_images, *args)
+
+    monkeypatch.setattr(Strokes, "draw", draw)
+    main([*small_run(), *FRESH])
+    assert drawn == [12, *[8] * 6, 6, *[8] * 6]  # the buffer of the first expert, six steps, half a buffer, six steps
+    assert last_buffer(tmp_path / "run")["experiences"].bincount().tolist() == [6, 6]
+
+
+def test_a_run_on_fresh_images_resumes_within_an_experience_to_the_same_weights(small_run, tmp_path):
+    main([*small_run("whole"), *FRESH])
+    main([*small_run("cut"), *FRESH, "--trainer.max_epochs", "1"])
+    main([*small_run("cut"), *FRESH, "--trainer.max_time", "00:00:00:00"])
+    main([*small_run("cut"), *FRESH, "--ckpt_path", "last"])
+    whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+
+
+@pytest.mark.parametrize("option", [["--model.lambda_ce", "1"], ["--model.merge", "sample"]])
+def test_fresh_images_have_no_labels_to_learn(small_run, option, capsys):
+    assert "fresh images have no labels" in refused([*small_run(), *FRESH, *option], capsys)
+
+
+def test_a_strategy_has_the_name_it_is_given(small_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*small_run(trainer__default_root_dir=None), *FRESH]
+    main([*arguments, "--buffer.name", "mine", "--trainer.max_epochs", "1"])
+    assert (tmp_path / "runs" / "split_digits" / "mine" / "run0" / "summary.json").is_file()
+    assert "give a short one" in refused([*arguments, "--buffer.name", "../up"], capsys)
+
+
 STRATEGIES = {
     "data impression, average, kl": ["DataImpression", "--buffer.generator.steps", "3", "--model.start", "average",
                                      "--model.loss", "kl"],
     "auxiliary, expert, reset": ["Auxiliary", "--model.start", "expert", "--model.reset_each_experience", "true"],
     "replay": ["Replay"],
     "noise, sample": ["Noise", "--model.merge", "sample"],
+    "procedural, quantile": ["Procedural", "--model.normalize", "quantile"],
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.expert_variants [VARIANT ...] [--root data] [--results docs/results/expert_variants.json]
 
-Takes some 15 minutes on one thread, and needs MNIST, `checkpoints/split_mnist/run0` and `checkpoints/joint_mnist/run0`
+Takes half an hour on one thread, and needs MNIST, `checkpoints/split_mnist/run0` and `checkpoints/joint_mnist/run0`
 (`exml experts -c configs/split_mnist.yaml --data.root data`, the same with joint_mnist).
 """
 

@@ -15,10 +15,11 @@ from exml_lightning.core.buffer import Buffer, update_buffer
 from exml_lightning.core.errors import BrokenExpertError, ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import check_answers
-from exml_lightning.core.generators import Auxiliary, Generator, ModelInversion, Precomputed
+from exml_lightning.core.generators import Auxiliary, Generator, ModelInversion, Precomputed, Procedural
 from exml_lightning.core.generators.auxiliary import label_by_expert
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
+from exml_lightning.fields import STRATEGY_NAME
 from exml_lightning.generation import generate_samples
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.grid import save_grid
@@ -36,11 +37,20 @@ class SyntheticBufferCallback(Callback):
         size: N, the samples that the buffer holds; at least one for each expert.
         generator: How samples are made.
         cache: Folder that keeps generated samples for other runs; null for none. Delete it whenever you like.
+        name: What the strategy is called in run folders and reports, of a-z, 0-9 and _; default the generator's name.
     """
 
-    def __init__(self, size: int = 5000, generator: Generator | None = None, cache: str | None = "runs/cache") -> None:
+    def __init__(
+        self,
+        size: int = 5000,
+        generator: Generator | None = None,
+        cache: str | None = "runs/cache",
+        name: str | None = None,
+    ) -> None:
         if size < 1:
             raise ExmlError(f"buffer.size is {size}: give 1 or more")
+        if name is not None and not STRATEGY_NAME.fullmatch(name):
+            raise ExmlError(f"buffer.name is {name!r}: give a short one of a-z, 0-9 and _")
         self.size = size
         self.generator = generator or ModelInversion()
         self.cache = None if cache is None else Path(cache)
@@ -59,11 +69,14 @@ class SyntheticBufferCallback(Callback):
         stream = _stream(trainer)
         _check_trainer(trainer)
         assert isinstance(pl_module, ExModelModule)
-        if self._whole_set and (pl_module.distillation.lambda_ce or pl_module.distillation.merge == "sample"):
-            raise ExmlError(
-                "with whole_set all labels are those of the newest expert, which would make the ex-model forget the "
-                "others: set model.lambda_ce to 0 and model.merge to unit"
-            )
+        if pl_module.distillation.lambda_ce or pl_module.distillation.merge == "sample":
+            if self._whole_set:
+                raise ExmlError(
+                    "with whole_set all labels are those of the newest expert, which would make the ex-model forget "
+                    "the others: set model.lambda_ce to 0 and model.merge to unit"
+                )
+            if isinstance(self.generator, Procedural) and self.generator.fresh:
+                raise ExmlError("fresh images have no labels: set model.lambda_ce to 0 and model.merge to unit")
         if self._whole_set and not stream.test_parts:
             raise ExmlError(
                 "with whole_set the buffer keeps no images of the experts before, so agreement with them cannot be "

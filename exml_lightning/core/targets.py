@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Normalize = Literal["center", "standardize", "center_batch", "none"]
+Normalize = Literal["center", "standardize", "center_batch", "quantile", "none"]
 Merge = Literal["unit", "sample"]
 Unknown = Literal["skip", "zero"]
 
@@ -31,7 +31,8 @@ def normalize_logits(logits: Tensor, known: Tensor, how: Normalize, heads: Tenso
         logits: Float ``(n, num_classes)``.
         known: The classes that the model knows, bool ``(num_classes,)``.
         how: ``center`` subtracts the mean over the known classes; ``standardize`` also divides by the standard
-            deviation over them (population); ``center_batch`` subtracts each class's mean over the batch; ``none``.
+            deviation over them (population); ``center_batch`` subtracts each class's mean over the batch; ``none``, and
+            ``quantile``, for which `Teachers` have answered in `NormalScores` already, change nothing.
         heads: The task of each class, int64 ``(num_classes,)``, for a multi-head model: each head is normalised by
             itself. None for a single head.
 
@@ -39,7 +40,7 @@ def normalize_logits(logits: Tensor, known: Tensor, how: Normalize, heads: Tenso
         Logits of the same shape, 0 for classes that are not known.
     """
     logits = logits * known  # masks, not a selection of columns: no host sync on a GPU
-    if how == "none":
+    if how in ("none", "quantile"):
         return logits
     if how == "center_batch":
         return logits - logits.mean(dim=0, keepdim=True)

@@ -11,11 +11,13 @@ from exml_lightning.core.errors import BrokenExpertError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import check_logits, sane
 from exml_lightning.core.generators.generator import batches
+from exml_lightning.core.normal_scores import NormalScores
 
 CHUNK = 128
 """Images that are asked about together, where all are: on a CPU more of them are slower (docs/performance.md)."""
 
 Ask = Callable[[Tensor], Tensor]
+Answers = tuple[Tensor, Tensor]
 
 
 class Teachers:
@@ -36,9 +38,10 @@ class Teachers:
         self._previous = previous if bool(previous_known.any()) else None
         self._ask_expert = partial(expert.ask, ready(expert.model))
         self._ask_previous = None if self._previous is None else ready(self._previous)
-        self._answers: tuple[Tensor, Tensor] | None = None
+        self._answers: Answers | None = None
+        self._scores: tuple[NormalScores, NormalScores] | None = None
 
-    def ask(self, images: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def ask(self, images: Tensor, rows: Tensor | None = None) -> Answers:
         """Ask both about a mini-batch, unless they were asked about all samples before.
 
         Args:
@@ -47,18 +50,20 @@ class Teachers:
 
         Returns:
             The expert's logits ``(n, classes of the expert)`` and those of the previous ex-model ``(n, num_classes)``,
-            0 where it knows nothing; float32.
+            0 where it knows nothing; float32. In normal scores once `ask_all` was told so.
         """
         if self._answers is None or rows is None:
-            return self._both(images, self._ask_expert, self._ask_previous)
+            return self._scored(self._both(images, self._ask_expert, self._ask_previous))
         from_expert, from_previous = self._answers
         return from_expert[rows], from_previous[rows]
 
-    def ask_all(self, images: Tensor) -> None:
-        """Ask both about all samples once, where the images never change.
+    def ask_all(self, images: Tensor, remember: bool = True, normal_scores: bool = False) -> None:
+        """Ask both about all samples of the buffer at once.
 
         Args:
             images: Those of the buffer.
+            remember: Answer from memory when asked about some of them: they never change.
+            normal_scores: From now on, answer in the `NormalScores` of each teacher's logits among those of the buffer.
 
         Raises:
             BrokenExpertError: If the expert answers NaN, infinity or absurdly large numbers.
@@ -71,10 +76,19 @@ class Teachers:
         except BrokenExpertError as error:
             broken = error
         distributed.raise_together(broken)
-        self._answers = from_expert, from_previous
+        if normal_scores:
+            self._scores = NormalScores(from_expert), NormalScores(from_previous)
+        if remember:
+            self._answers = self._scored((from_expert, from_previous))
+
+    def _scored(self, answers: Answers) -> Answers:
+        if self._scores is None:
+            return answers
+        expert, previous = self._scores
+        return expert(answers[0]), answers[1] if self._previous is None else previous(answers[1])
 
     @torch.no_grad()
-    def _both(self, images: Tensor, expert: Ask, previous: Ask | None) -> tuple[Tensor, Tensor]:
+    def _both(self, images: Tensor, expert: Ask, previous: Ask | None) -> Answers:
         from_expert = expert(images).float()
         if previous is None:
             return from_expert, from_expert.new_zeros(len(images), self._num_classes)

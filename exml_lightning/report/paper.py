@@ -29,6 +29,8 @@ STRATEGIES = (
     Strategy("model_inversion", "Model Inversion ED", ex_model=True, in_table=True),
     Strategy("data_impression", "Data Impression ED", ex_model=True, in_table=True),
     Strategy("auxiliary", "Aux. Data ED", ex_model=True, in_table=True),
+    Strategy("procedural", "Procedural ED", ex_model=True),
+    Strategy("best", "Procedural ED, best", ex_model=True),
     Strategy("replay", "Replay ED", ex_model=False),
     Strategy("probability_average", "Probability Avg.", ex_model=False),
     Strategy("concat", "Concat", ex_model=False),

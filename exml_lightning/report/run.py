@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exml_lightning.core.errors import ExmlError, one_line
+from exml_lightning.fields import STRATEGY_NAME
 from exml_lightning.report.small_files import (
     REMEDY,
     broken,
@@ -100,7 +101,8 @@ def read_run(folder: Path) -> Run:
         raise broken(folder / "config.yaml", "data.run_id or data.scenario.name is missing")
     if not is_whole(buffer.get("size"), 1) or not is_whole(data.get("n_iter")):
         raise broken(folder / "config.yaml", "buffer.size or data.n_iter is no whole number")
-    strategy = _strategy(config["baseline"] if is_baseline else buffer.get("generator"), folder)
+    name_given = None if is_baseline else buffer.get("name")
+    strategy = _strategy(config["baseline"] if is_baseline else buffer.get("generator"), name_given, folder)
     _check_results(path, results)
     if is_baseline:
         _check_baseline(path, results, strategy)
@@ -139,7 +141,11 @@ def _group(config: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     return group
 
 
-def _strategy(chosen: Any, folder: Path) -> str:
+def _strategy(chosen: Any, name: Any, folder: Path) -> str:
+    if name is not None:
+        if not isinstance(name, str) or not STRATEGY_NAME.fullmatch(name):
+            raise broken(folder / "config.yaml", "buffer.name is not of a-z, 0-9 and _")
+        return name
     class_path = "ModelInversion" if chosen is None else chosen.get("class_path") if isinstance(chosen, dict) else None
     if not isinstance(class_path, str):
         raise broken(folder / "config.yaml", "baseline or buffer.generator has no class_path")

@@ -23,6 +23,7 @@ IGNORED = {
     "data.eval_batch_size": "how many images are tested at once",
     "data.skip_broken": "the experts that were skipped count, not that it was allowed",
     "buffer.cache": "a place",
+    "buffer.name": "what a strategy is called",
     "model.compile": "the same arithmetic, faster",
     "trainer": "where and how a run works, not what it computes, but for the keys in TRAINER",
 }
@@ -53,7 +54,7 @@ DEPEND_ON_EXPERTS = {
     "parameter_average",
 }
 """Baselines that depend on no setting of learning and generating at all; others do on those of generating."""
-WITHOUT_AUXILIARY = {"ModelInversion", "DataImpression", "Noise", "Replay", "Precomputed"}
+WITHOUT_AUXILIARY = {"ModelInversion", "DataImpression", "Noise", "Procedural", "Replay", "Precomputed"}
 """Generators that do not look at data.auxiliary."""
 
 OF_EXPERTS = ("expert_training", "expert_architecture")

@@ -4,9 +4,11 @@ STYLES = {
     "model_inversion": ("#0072b2", "o"),
     "data_impression": ("#e69f00", "s"),
     "auxiliary": ("#009e73", "^"),
+    "procedural": ("#56b4e9", "p"),
+    "best": ("#6a3d9a", "H"),
     "replay": ("#222222", "D"),
     "noise": ("#8c8c8c", "v"),
-    "precomputed": ("#cc79a7", "p"),
+    "precomputed": ("#cc79a7", "8"),
     "oracle": ("#8c564b", "P"),
     "ensemble_average": ("#d62728", "X"),
     "probability_average": ("#ff9896", "<"),
@@ -15,7 +17,7 @@ STYLES = {
     "parameter_average": ("#7f7f00", "*"),
     "parameter_average_batch_norm": ("#bcbd22", "d"),
 }
-_OTHERS = ("#56b4e9", "$a$"), ("#b15928", "$b$"), ("#6a3d9a", "$c$"), ("#33a02c", "$d$"), ("#fb9a99", "$e$")
+_OTHERS = ("#b15928", "$a$"), ("#33a02c", "$b$"), ("#fb9a99", "$c$"), ("#a6cee3", "$d$"), ("#fdbf6f", "$e$")
 
 
 def styles_of(strategies: list[str]) -> dict[str, tuple[str, str]]:

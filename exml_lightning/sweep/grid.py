@@ -199,6 +199,8 @@ def _stack(grid: Grid, scenario: str, strategy: str) -> _Stack:
         )
     baseline = given.get("baseline.class_path")
     name = snake_case(baseline or given.get("buffer.generator.class_path", "ModelInversion"))
+    if given.get("buffer.name") and not baseline:
+        name = given["buffer.name"]
     variant = tuple(file.stem for file in stacked)
     return _Stack(f"{scenario} {strategy}", files, given, name, baseline is not None, variant)
 

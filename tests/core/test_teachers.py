@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from exml_lightning.core.errors import BrokenExpertError
+from exml_lightning.core.normal_scores import NormalScores
 from exml_lightning.core.teachers import CHUNK, Teachers
 
 IMAGES = torch.linspace(-1, 1, (CHUNK + 3) * 64).view(-1, 1, 8, 8)
@@ -64,3 +65,22 @@ def test_answers_that_cannot_be_are_found_when_all_are_asked(teachers, value):
     expert.model[-1].bias.data[3] = value
     with pytest.raises(BrokenExpertError, match=rf"{len(IMAGES)} of {len(IMAGES)} images of the buffer"):
         asked.ask_all(IMAGES)
+
+
+def test_normal_scores_are_those_among_the_answers_for_the_buffer(teachers):
+    asked, expert, previous = teachers()
+    images = IMAGES[:5] + 0.3
+    asked.ask_all(IMAGES, remember=False, normal_scores=True)
+    from_expert, from_previous = asked.ask(images)
+    torch.testing.assert_close(from_expert, NormalScores(expert(IMAGES))(expert(images)))
+    torch.testing.assert_close(from_previous, NormalScores(previous.network(IMAGES))(previous.network(images)))
+    asked.ask_all(IMAGES, normal_scores=True)
+    torch.testing.assert_close(
+        asked.ask(images, torch.tensor([4, 1]))[0], NormalScores(expert(IMAGES))(expert(IMAGES[[4, 1]]))
+    )
+
+
+def test_a_previous_ex_model_that_knows_nothing_has_no_scores(teachers):
+    asked, _, _ = teachers(torch.zeros(5, dtype=torch.bool))
+    asked.ask_all(IMAGES, remember=False, normal_scores=True)
+    assert torch.equal(asked.ask(IMAGES)[1], torch.zeros(len(IMAGES), 5))

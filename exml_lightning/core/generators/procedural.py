@@ -17,9 +17,12 @@ class Procedural(Generator):
 
     Args:
         images: Which images: `Strokes` for digits and letters, `DeadLeaves` for photographs (docs/procedural.md).
+        fresh: Distil on images that are drawn anew for each step and never kept; those of the buffer are then there to
+            look at, and to compare logits with. Fresh images have no label.
     """
 
     images: ProceduralImages = field(default_factory=Strokes)
+    fresh: bool = False
 
     def generate(
         self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress

@@ -1,0 +1,52 @@
+"""Logits on the scale of their own distribution, so that those of independent models can be compared."""
+
+import torch
+from torch import Tensor
+
+KNOTS = 255
+"""Quantiles that stand for the distribution of a class's logits."""
+TAIL = 26
+"""Quantiles at either end, a tenth of all, that say how scores go on beyond it."""
+
+
+class NormalScores:
+    """Replaces the logit of each class by its normal score among the logits that a model gave to reference images.
+
+    A logit that is greater than the share p of the reference has the score z with P(Z <= z) = p for a standard normal Z
+    (van der Waerden 1952); between quantiles, and beyond the outermost, scores are linear. Not in the paper. Models
+    that were trained apart are sure in ways of their own; what can be compared is how sure each is of an image, next to
+    how sure it is of others.
+
+    Args:
+        reference: The model's logits of the reference images, float ``(n, classes)``, n at least 1.
+    """
+
+    def __init__(self, reference: Tensor) -> None:
+        shares = (torch.arange(KNOTS, device=reference.device) + 0.5) / KNOTS
+        rising, last = reference.float().sort(dim=0).values, len(reference) - 1
+        place = shares * last
+        low, high = rising[place.floor().long()], rising[place.ceil().long()]
+        self._scores = torch.special.ndtri(shares.double()).float()  # (knots,)
+        self._logits = torch.lerp(low, high, place.frac()[:, None]).T.contiguous()  # (classes, knots)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Compute the scores of logits.
+
+        Args:
+            logits: Of the same model, float ``(n, classes)``.
+
+        Returns:
+            Float32 of the same shape.
+        """
+        values, knots, scores = logits.float().T.contiguous(), self._logits, self._scores
+        right = torch.searchsorted(knots, values).clamp(1, KNOTS - 1)
+        low, high = knots.gather(1, right - 1), knots.gather(1, right)
+        share = ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
+        inner = torch.lerp(scores[right - 1], scores[right], share)
+        first, last = knots[:, :1], knots[:, -1:]
+        least = (1e-4 * (last - first)).clamp_min(1e-6)  # width of a tail in which many logits are equal
+        rise = scores[-1] - scores[-TAIL]
+        above = (values - last).clamp_min(0) / (last - knots[:, -TAIL:][:, :1]).maximum(least)
+        below = (values - first).clamp_max(0) / (knots[:, :TAIL][:, -1:] - first).maximum(least)
+        beyond: Tensor = rise * (above + below)
+        return (inner + beyond).T

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from exml_lightning.core.normal_scores import KNOTS, TAIL, NormalScores
+from exml_lightning.core.rng import keyed_generator
+
+
+def normal(*shape, key="reference"):
+    return torch.randn(*shape, generator=keyed_generator(key))
+
+
+def test_scores_by_the_formula():
+    """Quantiles, linear between and beyond, written out with numpy for one class."""
+    reference = normal(1001, 1).exp()
+    shares = (np.arange(KNOTS) + 0.5) / KNOTS
+    knots, scores = np.quantile(reference[:, 0].numpy(), shares), norm.ppf(shares)
+    values = torch.linspace(float(knots[0]) - 3, float(knots[-1]) + 5, 200)
+    expected = np.interp(values.numpy(), knots, scores)
+    high = (scores[-1] - scores[-TAIL]) / (knots[-1] - knots[-TAIL])
+    low = (scores[TAIL - 1] - scores[0]) / (knots[TAIL - 1] - knots[0])
+    expected += high * np.maximum(values.numpy() - knots[-1], 0) + low * np.minimum(values.numpy() - knots[0], 0)
+    given = NormalScores(reference)(values[:, None])[:, 0]
+    assert np.allclose(given.numpy(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_the_scores_of_normal_logits_are_standardised_logits():
+    reference = 3 * normal(20_000, 4) + torch.tensor([-5.0, 0, 2, 100])
+    logits = reference.mean(dim=0) + 3 * torch.tensor([-2.0, -0.5, 0, 1.5])[:, None]
+    given = NormalScores(reference)(logits)
+    torch.testing.assert_close(given, torch.tensor([-2.0, -0.5, 0, 1.5])[:, None].expand(4, 4), atol=0.08, rtol=0)
+
+
+def test_the_scale_of_a_model_does_not_matter():
+    reference, logits = normal(500, 3), 2 * normal(40, 3, key="logits")
+    scores = NormalScores(reference)(logits)
+    scale, offset = torch.tensor([0.01, 1, 50]), torch.tensor([7.0, -3, 0])
+    torch.testing.assert_close(
+        NormalScores(reference * scale + offset)(logits * scale + offset), scores, atol=1e-2, rtol=0
+    )
+    assert (scores.sort(dim=0).indices == logits.sort(dim=0).indices).all()
+
+
+@pytest.mark.parametrize("reference", [torch.zeros(50, 2), normal(1, 2), torch.tensor([0.0] * 49 + [1]).repeat(2, 1).T])
+def test_few_or_equal_logits_give_finite_scores(reference):
+    scores = NormalScores(reference)(torch.tensor([[-2.0, 0], [0, 0.5], [1e6, 3]]))
+    assert scores.isfinite().all()
+    assert (scores[2] > scores[0]).all()
+
+
+def test_broken_logits_stay_broken():
+    scores = NormalScores(normal(50, 2))(torch.tensor([[torch.nan, 1], [torch.inf, 1]]))
+    assert not scores[:, 0].isfinite().any()
+    assert scores[:, 1].isfinite().all()

@@ -41,6 +41,8 @@ class ExModelModule(LightningModule):
         loss: What compares the ex-model with the merged target: `mse` of the logits (Eq. 10), or `kl`, the divergence
             of their softened probabilities.
         temperature: Softens the probabilities of `kl`.
+        others: Weight of what experts say of classes that they do not know, with `quantile`: 0 (nothing) to 0.3. For
+            experts with a unit for each class of the stream, as those of `exml experts`, which share no classes.
         start: What the ex-model starts with: `scratch`, one initial model a run; `expert`, the first expert's weights;
             `average`, at each experience the running mean of the ex-model and the new expert.
         reset_each_experience: Start anew at each experience, from the initial model (`scratch`) or from its expert
@@ -66,6 +68,7 @@ class ExModelModule(LightningModule):
         unknown: Unknown = "skip",
         loss: Loss = "mse",
         temperature: float = 2.0,
+        others: float = 0.0,
         start: Start = "scratch",
         reset_each_experience: bool = False,
         optimizer: OptimizerCallable = default_optimizer,
@@ -76,7 +79,7 @@ class ExModelModule(LightningModule):
         if reset_each_experience and start == "average":
             raise ExmlError("model.reset_each_experience has no meaning with start average: set it to false")
         self.architecture = None if architecture is None else Architecture.from_config(architecture)
-        self.distillation = Distillation(lambda_ce, normalize, merge, unknown, loss, temperature)
+        self.distillation = Distillation(lambda_ce, normalize, merge, unknown, loss, temperature, others)
         self.start: Start = start
         self.reset_each_experience = reset_each_experience
         self.optimizer = optimizer
@@ -166,7 +169,8 @@ class ExModelModule(LightningModule):
         Raises:
             BrokenExpertError: If the expert's answers turn out to be broken.
         """
-        teachers, stream = Teachers(expert, self.previous, self.previous_known, self._ready), self.stream
+        stream, all_units = self.stream, self.distillation.asks_all_units(self.heads)
+        teachers = Teachers(expert, self.previous, self.previous_known, self._ready, all_units)
         assert stream.buffer is not None
         same_images = stream.fresh is None and not stream.augmentation.changes
         remember = same_images and stream.n_iter * stream.batch_size >= len(stream.buffer)

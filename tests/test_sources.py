@@ -107,6 +107,18 @@ def test_fresh_images_have_no_labels_to_learn(small_run, option, capsys):
     assert "fresh images have no labels" in refused([*small_run(), *FRESH, *option], capsys)
 
 
+def test_the_others_need_a_unit_for_each_class(small_run, tmp_path, digit_experts, capsys):
+    main([*small_run(), *FRESH, "--model.others", "0.2"])
+    manifest = read_manifest(digit_experts)
+    folder = shutil.copytree(digit_experts, tmp_path / "experts")
+    swapped = replace(manifest.experts[1], outputs=tuple(reversed(manifest.experts[1].outputs)))
+    write_manifest(replace(manifest, experts=(manifest.experts[0], swapped, *manifest.experts[2:])), folder)
+    options = ["--model.others", "0.2", "--model.start", "scratch", "--data.experts", str(folder)]
+    arguments = [*small_run("narrow"), *FRESH, *options]
+    assert "set model.others to 0" in refused(arguments, capsys)
+    assert not (tmp_path / "narrow").exists()
+
+
 def test_a_strategy_has_the_name_it_is_given(small_run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = [*small_run(trainer__default_root_dir=None), *FRESH]

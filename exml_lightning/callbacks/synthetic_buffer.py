@@ -123,7 +123,13 @@ class SyntheticBufferCallback(Callback):
             )
         self._settings = settings
         pl_module.check_start()
-        check_experts(_stream(trainer), self.generator.check)
+
+        def check(expert: Expert) -> None:
+            self.generator.check(expert)
+            if pl_module.distillation.asks_all_units(pl_module.heads):
+                expert.check_every_unit(len(pl_module.known))
+
+        check_experts(_stream(trainer), check)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an experience: a run that is resumed in the middle of one gets no `on_train_epoch_start`."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.losses import distillation_kl, distillation_mse, known_cross_entropy
-from exml_lightning.core.targets import Merge, Normalize, Unknown, merge_targets
+from exml_lightning.core.targets import Merge, Normalize, Unknown, add_targets, merge_targets
 
 Loss = Literal["mse", "kl"]
 
@@ -24,6 +24,7 @@ class Distillation:
         unknown: What is asked of classes that nobody knows yet; see `merge_targets`.
         loss: ``mse`` (Eq. 10) or ``kl``.
         temperature: Of ``kl``, more than 0.
+        others: Weight of what the expert says of classes it does not know; see `add_targets`. 0: nothing.
 
     Raises:
         ExmlError: If a setting has no meaning.
@@ -35,16 +36,25 @@ class Distillation:
     unknown: Unknown = "skip"
     loss: Loss = "mse"
     temperature: float = 2.0
+    others: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.lambda_ce >= 0:
             raise ExmlError(f"model.lambda_ce is {self.lambda_ce}: give 0 or more")
         if not self.temperature > 0:
             raise ExmlError(f"model.temperature is {self.temperature}: give more than 0")
+        if not self.others >= 0:
+            raise ExmlError(f"model.others is {self.others}: give 0 or more")
+        if self.others and (self.normalize, self.merge, self.loss) != ("quantile", "unit", "mse"):
+            raise ExmlError("model.others has a meaning only with normalize quantile, merge unit and loss mse")
         if self.loss == "kl" and self.unknown == "zero":
             raise ExmlError(
                 "model.unknown zero has no meaning with loss kl, where a logit of 0 is a guess: set it to skip"
             )
+
+    def asks_all_units(self, heads: Tensor | None) -> bool:
+        """Whether all units of the expert are asked for: with `others`, but for several heads, which never compete."""
+        return self.others > 0 and heads is None
 
     def __call__(
         self,
@@ -60,7 +70,8 @@ class Distillation:
 
         Args:
             logits: The ex-model's, float ``(n, num_classes)``.
-            expert: The expert's logits ``(n, classes of the expert)`` and its classes, int64.
+            expert: The expert's logits ``(n, classes of the expert)`` and its classes, int64; ``(n, num_classes)`` with
+                `others` and a single head.
             previous: The previous ex-model's logits ``(n, num_classes)`` and the classes it knows, bool.
             labels: y_syn, int64 ``(n,)``.
             answers: The classes that the cross-entropy is over; see `known_cross_entropy`.
@@ -70,17 +81,18 @@ class Distillation:
         Returns:
             Scalars by name: ``mse`` or ``kl``, ``cross_entropy`` unless its weight is 0, and their sum ``loss``.
         """
-        target = merge_targets(
-            expert[0],
-            expert[1],
-            previous[0],
-            previous[1],
-            labels,
-            normalize=self.normalize,
-            merge=self.merge,
-            unknown=self.unknown,
-            heads=heads,
-        )
+        if self.asks_all_units(heads):
+            target = add_targets(*expert, previous[0], self.others)
+        else:
+            target = merge_targets(
+                *expert,
+                *previous,
+                labels,
+                normalize=self.normalize,
+                merge=self.merge,
+                unknown=self.unknown,
+                heads=heads,
+            )
         if self.loss == "mse":
             distilled = distillation_mse(logits, target)
         else:

@@ -75,6 +75,20 @@ class Expert(nn.Module):
         """Compute the same by what stands for the network, for instance a compiled one; see `forward`."""
         return model(self.convert(images))[:, self.outputs]
 
+    def ask_every_unit(self, model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Compute the logits of all units, of classes the expert never saw, too; see `ask`."""
+        return model(self.convert(images))
+
+    def check_every_unit(self, num_classes: int) -> None:
+        """Make sure that there is a unit for each class of the stream, in their order.
+
+        Raises:
+            ExmlError: If there is not.
+        """
+        blank = torch.zeros(1, *self.image_format.shape, device=self.classes.device)
+        if not self._aligned or self.ask_every_unit(self.model, blank).shape[1] != num_classes:
+            raise ExmlError(f"{self.name} has no unit for each class of the stream: set model.others to 0")
+
     def own_logits(self, images: Tensor, num_classes: int) -> Tensor:
         """Compute the logits of the classes the expert knows, each in the column of its class.
 

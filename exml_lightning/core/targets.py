@@ -32,7 +32,7 @@ def normalize_logits(logits: Tensor, known: Tensor, how: Normalize, heads: Tenso
         known: The classes that the model knows, bool ``(num_classes,)``.
         how: ``center`` subtracts the mean over the known classes; ``standardize`` also divides by the standard
             deviation over them (population); ``center_batch`` subtracts each class's mean over the batch; ``none``, and
-            ``quantile``, for which `Teachers` have answered in `NormalScores` already, change nothing.
+            ``quantile``, for which `Teachers` answer in `NormalScores` already, change nothing.
         heads: The task of each class, int64 ``(num_classes,)``, for a multi-head model: each head is normalised by
             itself. None for a single head.
 
@@ -106,3 +106,24 @@ def merge_targets(
     logits = (expert * from_expert + previous * from_previous) / votes.clamp_min(1)
     mask = votes > 0
     return Target(logits, torch.ones_like(mask) if unknown == "zero" else mask)
+
+
+def add_targets(scores: Tensor, expert_classes: Tensor, previous_scores: Tensor, others: float) -> Target:
+    """Add what the expert says of every class of the stream to what the ex-model has learned of it so far.
+
+    Not in the paper. An expert whose classifier has a unit for each class of the stream has learned of the classes it
+    never saw that its own images are not of them. Each class ends with the score of the expert that knows it, plus
+    `others` times the sum of all other experts' scores of it.
+
+    Args:
+        scores: The expert's normal scores of all classes, float ``(n, num_classes)``.
+        expert_classes: The classes that it knows, int64.
+        previous_scores: The previous ex-model's, float ``(n, num_classes)``; 0 before the first experience ends.
+        others: Weight of classes that the expert does not know.
+
+    Returns:
+        The target, in which all classes take part.
+    """
+    weights = torch.full_like(scores[0], others).index_fill(0, expert_classes, 1.0)
+    target = previous_scores + weights * scores
+    return Target(target, torch.ones_like(target, dtype=torch.bool))

@@ -28,18 +28,27 @@ class Teachers:
         previous: The ex-model as it was before this experience, in eval mode.
         previous_known: The classes that it knows, bool ``(num_classes,)``. Where it knows none it is not asked.
         ready: Makes of a network what mini-batches are given to, for instance by compiling it.
+        all_units: Ask the expert for all of its units, one for each class of the stream in order, not just for those
+            of the classes it knows.
     """
 
     def __init__(
-        self, expert: Expert, previous: nn.Module, previous_known: Tensor, ready: Callable[[nn.Module], Ask]
+        self,
+        expert: Expert,
+        previous: nn.Module,
+        previous_known: Tensor,
+        ready: Callable[[nn.Module], Ask],
+        all_units: bool = False,
     ) -> None:
         self.expert = expert
         self._num_classes = len(previous_known)
         self._previous = previous if bool(previous_known.any()) else None
-        self._ask_expert = partial(expert.ask, ready(expert.model))
+        own, every = (expert.ask, expert.ask_every_unit)
+        self._ask_expert = partial(every if all_units else own, ready(expert.model))
+        self._ask_expert_once = partial(every if all_units else own, expert.model)
         self._ask_previous = None if self._previous is None else ready(self._previous)
         self._answers: Answers | None = None
-        self._scores: tuple[NormalScores, NormalScores] | None = None
+        self._scores: NormalScores | None = None
 
     def ask(self, images: Tensor, rows: Tensor | None = None) -> Answers:
         """Ask both about a mini-batch, unless they were asked about all samples before.
@@ -49,8 +58,9 @@ class Teachers:
             rows: Their places in the buffer, int64 ``(n,)``.
 
         Returns:
-            The expert's logits ``(n, classes of the expert)`` and those of the previous ex-model ``(n, num_classes)``,
-            0 where it knows nothing; float32. In normal scores once `ask_all` was told so.
+            The expert's logits ``(n, classes of the expert)``, or ``(n, num_classes)`` with `all_units`, in normal
+            scores once `ask_all` was told so; and those of the previous ex-model ``(n, num_classes)``, 0 where it knows
+            nothing. Float32.
         """
         if self._answers is None or rows is None:
             return self._scored(self._both(images, self._ask_expert, self._ask_previous))
@@ -63,12 +73,15 @@ class Teachers:
         Args:
             images: Those of the buffer.
             remember: Answer from memory when asked about some of them: they never change.
-            normal_scores: From now on, answer in the `NormalScores` of each teacher's logits among those of the buffer.
+            normal_scores: From now on, give the expert's logits as `NormalScores` among those of the buffer. The
+                previous ex-model has learned such scores.
 
         Raises:
             BrokenExpertError: If the expert answers NaN, infinity or absurdly large numbers.
         """
-        parts = [self._both(images[rows], self.expert, self._previous) for rows in batches(len(images), CHUNK)]
+        parts = [
+            self._both(images[rows], self._ask_expert_once, self._previous) for rows in batches(len(images), CHUNK)
+        ]
         from_expert, from_previous = (torch.cat(column) for column in zip(*parts, strict=True))
         broken = None
         try:
@@ -77,15 +90,12 @@ class Teachers:
             broken = error
         distributed.raise_together(broken)
         if normal_scores:
-            self._scores = NormalScores(from_expert), NormalScores(from_previous)
+            self._scores = NormalScores(from_expert)
         if remember:
             self._answers = self._scored((from_expert, from_previous))
 
     def _scored(self, answers: Answers) -> Answers:
-        if self._scores is None:
-            return answers
-        expert, previous = self._scores
-        return expert(answers[0]), answers[1] if self._previous is None else previous(answers[1])
+        return answers if self._scores is None else (self._scores(answers[0]), answers[1])
 
     @torch.no_grad()
     def _both(self, images: Tensor, expert: Ask, previous: Ask | None) -> Answers:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from exml_lightning.core.targets import merge_targets, normalize_logits
+from exml_lightning.core.targets import add_targets, merge_targets, normalize_logits
 
 LOGITS = torch.tensor([[1.0, 3.0, 7.0], [2.0, 8.0, 7.0], [6.0, 4.0, 7.0]])
 TWO = torch.tensor([True, True, False])  # the third class is not known, whatever its logit
@@ -103,3 +103,16 @@ def test_with_heads_the_new_one_asks_the_expert_and_the_old_ones_the_previous_ex
         target = merge_targets(expert, torch.tensor([3, 2, 4]), previous, known, labels, heads=HEADS)
         assert target.logits.tolist() == [[-1, 1, -3, -1, 4], [-3, 3, 3, -3, 0]]
         assert target.mask.all()
+
+
+def test_targets_with_the_others_add_up_over_the_stream():
+    """Class by class: the score of the expert that knows it, and a part of what each other one says."""
+    scores = torch.tensor([[[1.0, 2, -1, 0.5]], [[-3, 0.2, 4, -0.1]]])
+    owners = [torch.tensor([0, 3]), torch.tensor([1, 2])]
+    target = torch.zeros(1, 4)
+    for each, classes in zip(scores, owners, strict=True):
+        merged = add_targets(each, classes, target, others=0.2)
+        assert merged.mask.all()
+        target = merged.logits
+    expected = [1 + 0.2 * -3, 0.2 * 2 + 0.2, 0.2 * -1 + 4, 0.5 + 0.2 * -0.1]
+    torch.testing.assert_close(target, torch.tensor([expected]))

@@ -73,14 +73,17 @@ def test_normal_scores_are_those_among_the_answers_for_the_buffer(teachers):
     asked.ask_all(IMAGES, remember=False, normal_scores=True)
     from_expert, from_previous = asked.ask(images)
     torch.testing.assert_close(from_expert, NormalScores(expert(IMAGES))(expert(images)))
-    torch.testing.assert_close(from_previous, NormalScores(previous.network(IMAGES))(previous.network(images)))
+    torch.testing.assert_close(from_previous, previous.network(images))
     asked.ask_all(IMAGES, normal_scores=True)
     torch.testing.assert_close(
         asked.ask(images, torch.tensor([4, 1]))[0], NormalScores(expert(IMAGES))(expert(IMAGES[[4, 1]]))
     )
 
 
-def test_a_previous_ex_model_that_knows_nothing_has_no_scores(teachers):
-    asked, _, _ = teachers(torch.zeros(5, dtype=torch.bool))
-    asked.ask_all(IMAGES, remember=False, normal_scores=True)
-    assert torch.equal(asked.ask(IMAGES)[1], torch.zeros(len(IMAGES), 5))
+def test_all_units_are_asked_for(make_expert):
+    expert, previous = make_expert(classes=(1, 3)), make_expert(classes=range(5), seed=1).model
+    asked = Teachers(expert, previous, KNOWN, lambda network: network.__call__, all_units=True)
+    torch.testing.assert_close(asked.ask(IMAGES)[0], expert.model(IMAGES))
+    asked.ask_all(IMAGES, normal_scores=True)
+    expected = NormalScores(expert.model(IMAGES))(expert.model(IMAGES[:2]))
+    torch.testing.assert_close(asked.ask(IMAGES[:2], torch.tensor([0, 1]))[0], expected)

@@ -1,0 +1,73 @@
+"""The rows of the ablation: each changes something of the first, `configs/strategies/best.yaml`."""
+
+from dataclasses import dataclass
+
+ALONE = ("--model.others", "0")
+AUGMENTED = ("--data.augmentation.shift", "0.06", "--data.augmentation.rotation", "10")
+LEAVES = ("--buffer.generator.images", "DeadLeaves")
+COLOURED_NOISE = ("--buffer.generator.images", "ColouredNoise")
+MIXTURE = (
+    "--buffer.generator.images",
+    "{class_path: Mixture, init_args: {parts: [{class_path: Strokes}, {class_path: DeadLeaves}]}}",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One change.
+
+    Args:
+        what: For the table.
+        options: Of `exml fit`, after those of the scenario.
+        strategy: The strategy's file.
+    """
+
+    what: str
+    options: tuple[str, ...] = ()
+    strategy: str = "best"
+
+
+def other(*options: str) -> tuple[str, ...]:
+    """Options that make another strategy like the best: quantiles, no labels, the same rate."""
+    return (
+        "--model.normalize",
+        "quantile",
+        "--model.lambda_ce",
+        "0",
+        "--model.optimizer.init_args.lr",
+        "0.01",
+        *options,
+    )
+
+
+ROWS = {
+    "best": Row("best.yaml: fresh strokes, quantiles, `others: 0.2`, no augmentation, `start: average`, Adam 0.01"),
+    "alone": Row("`others: 0`", ALONE),
+    "more": Row("`others: 0.3`", ("--model.others", "0.3")),
+    "augmented": Row("augmentation as the scenario has it", AUGMENTED),
+    "stored": Row("strokes stored in the buffer (5,000)", ("--buffer.generator.fresh", "false")),
+    "stored_augmented": Row("the same, augmented", ("--buffer.generator.fresh", "false", *AUGMENTED)),
+    "leaves": Row("dead leaves", (*LEAVES, *ALONE)),
+    "coloured_noise": Row("coloured noise", (*COLOURED_NOISE, *ALONE)),
+    "mixture": Row("half strokes, half dead leaves", MIXTURE),
+    "noise": Row("Gaussian noise", other(), "noise"),
+    "auxiliary": Row("Fashion-MNIST (auxiliary data)", other(), "auxiliary"),
+    "inversion": Row("images of model inversion", other("--buffer.generator.confidence", "0.99"), "model_inversion"),
+    "center": Row("`others: 0`, `normalize: center`", (*ALONE, "--model.normalize", "center")),
+    "standardize": Row("`others: 0`, `normalize: standardize`", (*ALONE, "--model.normalize", "standardize")),
+    "none": Row("`others: 0`, `normalize: none`", (*ALONE, "--model.normalize", "none")),
+    "labels": Row(
+        "procedural.yaml (stored, augmented) with `lambda_ce: 0.1`", ("--model.lambda_ce", "0.1"), "procedural"
+    ),
+    "refined": Row(
+        "stored strokes refined by 10 steps of inversion for each class, `lambda_ce: 0.1`",
+        other("--model.lambda_ce", "0.1", "--buffer.generator.steps", "10", "--buffer.generator.initial", "Strokes"),
+        "model_inversion",
+    ),
+    "scratch": Row("`start: scratch`", ("--model.start", "scratch")),
+    "expert": Row("`start: expert`", ("--model.start", "expert")),
+    "kl": Row("`others: 0`, `loss: kl`, temperature 1", (*ALONE, "--model.loss", "kl", "--model.temperature", "1")),
+    "slower": Row("Adam 0.003", ("--model.optimizer.init_args.lr", "0.003")),
+    "longer": Row("four times the steps", ("--data.n_iter", "{4x}")),
+}
+"""By name, in the order of the table."""

@@ -172,12 +172,10 @@ class ExModelModule(LightningModule):
         stream, all_units = self.stream, self.distillation.asks_all_units(self.heads)
         teachers = Teachers(expert, self.previous, self.previous_known, self._ready, all_units)
         assert stream.buffer is not None
-        same_images = stream.fresh is None and not stream.augmentation.changes
-        remember = same_images and stream.n_iter * stream.batch_size >= len(stream.buffer)
         normal_scores = self.distillation.normalize == "quantile"
-        if remember or normal_scores:
+        if stream.images_stay or normal_scores:
             with self.trainer.precision_plugin.forward_context():
-                teachers.ask_all(stream.buffer.images, remember, normal_scores)
+                teachers.ask_all(stream.buffer.images, stream.images_stay, normal_scores)
         self._teachers = teachers
         self._student = self._ready(self.network)
 

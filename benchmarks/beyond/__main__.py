@@ -34,10 +34,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="data.n_iter")
     parser.add_argument("--root", default="data", help="Folder of the data sets.")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    words = sys.argv[1:]
-    more = words[words.index("--") + 1 :] if "--" in words else []
-    given = parser.parse_args(words[: len(words) - len(more)] if more else words)
-    given.rows = [row for row in given.rows if row != "--"]
+    words = [*sys.argv[1:], "--"]
+    own = words.index("--")
+    given, more = parser.parse_args(words[:own]), words[own + 1 : -1]
     unknown = set(given.rows) - {*BASELINES, *ROWS}
     if unknown:
         parser.error(f"no row {' '.join(sorted(unknown))}: {', '.join([*BASELINES, *ROWS])}")

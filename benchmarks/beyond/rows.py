@@ -10,6 +10,11 @@ MIXTURE = (
     "--buffer.generator.images",
     "{class_path: Mixture, init_args: {parts: [{class_path: Strokes}, {class_path: DeadLeaves}]}}",
 )
+COLOURS = (
+    "--buffer.generator.images",
+    "{class_path: Mixture, init_args: {parts: [{class_path: Strokes, init_args: {colour: true}}, "
+    "{class_path: DeadLeaves}, {class_path: ColouredNoise}]}}",
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ ROWS = {
     "leaves": Row("dead leaves", (*LEAVES, *ALONE)),
     "coloured_noise": Row("coloured noise", (*COLOURED_NOISE, *ALONE)),
     "mixture": Row("half strokes, half dead leaves", MIXTURE),
+    "colours": Row("coloured strokes, dead leaves, coloured noise, a third each", (*COLOURS, *ALONE)),
     "noise": Row("Gaussian noise", other(), "noise"),
     "auxiliary": Row("Fashion-MNIST (auxiliary data)", other(), "auxiliary"),
     "inversion": Row("images of model inversion", other("--buffer.generator.confidence", "0.99"), "model_inversion"),

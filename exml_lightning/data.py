@@ -200,9 +200,8 @@ class ExpertStream(LightningDataModule):
     @property
     def images_stay(self) -> bool:
         """Whether an experience has steps enough for all images of the buffer, and sees these alone, unchanged."""
-        assert self.buffer is not None
-        unchanged = self.fresh is None and not self.augmentation.changes
-        return unchanged and self.n_iter * self.batch_size >= len(self.buffer)
+        stay = self.fresh is None and not self.augmentation.changes
+        return stay and self.buffer is not None and self.n_iter * self.batch_size >= len(self.buffer)
 
     def load_expert(self, index: int, device: torch.device) -> Expert:
         """Read one expert.

@@ -41,8 +41,7 @@ class ExModelModule(LightningModule):
         loss: What compares the ex-model with the merged target: `mse` of the logits (Eq. 10), or `kl`, the divergence
             of their softened probabilities.
         temperature: Softens the probabilities of `kl`.
-        others: Weight of what experts say of classes that they do not know, with `quantile`: 0 (nothing) to 0.3. For
-            experts with a unit for each class of the stream, as those of `exml experts`, which share no classes.
+        others: With `quantile`, weight of what an expert says of the classes it does not know; see `add_targets`.
         start: What the ex-model starts with: `scratch`, one initial model a run; `expert`, the first expert's weights;
             `average`, at each experience the running mean of the ex-model and the new expert.
         reset_each_experience: Start anew at each experience, from the initial model (`scratch`) or from its expert
@@ -163,8 +162,7 @@ class ExModelModule(LightningModule):
     def attach(self, expert: Expert) -> None:
         """Take `expert` as the teacher of the next steps, beside the previous ex-model.
 
-        Both are asked about the whole buffer here, once, where its images never change and all are needed, and where
-        their logits are to be compared with those of the buffer.
+        Both are asked about the whole buffer here, once, where its images stay or logits are compared with those of it.
 
         Raises:
             BrokenExpertError: If the expert's answers turn out to be broken.

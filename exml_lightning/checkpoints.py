@@ -99,7 +99,11 @@ def go_back(run_folder: Path, experience: int) -> None:
 
 
 def grow_checkpoint(
-    checkpoint: dict[str, Any], module: nn.Module, network: nn.Module, class_names: Sequence[str]
+    checkpoint: dict[str, Any],
+    module: nn.Module,
+    network: nn.Module,
+    class_names: Sequence[str],
+    blank: bool,
 ) -> None:
     """Fit a checkpoint to a module that may have more classes, in place.
 
@@ -108,18 +112,23 @@ def grow_checkpoint(
         module: Whose weights it has.
         network: The part of `module` that was optimised.
         class_names: The classes of the stream now.
+        blank: See `grow_weights`.
 
     Raises:
         ExmlError: If the checkpoint is of another ex-model.
     """
     learned = checkpoint["ExpertStream"].get("class_names", class_names)  # those before 0.1.0 could not grow
-    checkpoint["state_dict"] = grow_weights(module.state_dict(), checkpoint["state_dict"], learned, class_names)
+    checkpoint["state_dict"] = grow_weights(module.state_dict(), checkpoint["state_dict"], learned, class_names, blank)
     for state in checkpoint.get("optimizer_states", []):
         grow_optimizer_state(state["state"], list(network.parameters()))
 
 
 def grow_weights(
-    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], learned: Sequence[str], class_names: Sequence[str]
+    ours: Mapping[str, Tensor],
+    theirs: Mapping[str, Tensor],
+    learned: Sequence[str],
+    class_names: Sequence[str],
+    blank: bool = False,
 ) -> dict[str, Tensor]:
     """Fit the weights of a checkpoint to an ex-model that may have more classes.
 
@@ -128,6 +137,7 @@ def grow_weights(
         theirs: State dict in the checkpoint.
         learned: The classes of the stream when the checkpoint was written.
         class_names: Those of the stream now.
+        blank: Give new rows zeros, so that new classes have logits of 0.
 
     Returns:
         The checkpoint's weights; tensors with a row a class get the rows that they lack from `ours`.
@@ -150,7 +160,8 @@ def grow_weights(
         elif own.shape == saved.shape:
             grown[name] = saved
         elif own.shape[1:] == saved.shape[1:] and (len(saved), len(own)) == (before, now):
-            grown[name] = torch.cat([saved, own[before:].to(saved.device)])
+            rows = own[before:].to(saved.device)
+            grown[name] = torch.cat([saved, torch.zeros_like(rows) if blank else rows])
         else:
             differing.append(name)
     if differing:

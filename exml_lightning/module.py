@@ -287,7 +287,8 @@ class ExModelModule(LightningModule):
         Raises:
             ExmlError: If the checkpoint is of another ex-model.
         """
-        grow_checkpoint(checkpoint, self, self.network, self.stream.manifest.class_names)
+        blank = self.distillation.asks_all_units(self.heads)  # nobody has said anything of the new classes yet
+        grow_checkpoint(checkpoint, self, self.network, self.stream.manifest.class_names, blank)
 
     def settings(self) -> dict[str, Any]:
         """Return what must stay the same for a run to continue, as plain values.

@@ -25,6 +25,7 @@ def connect(generator: Generator, stream: ExpertStream, size: int) -> None:
     Raises:
         ExmlError: If there is nothing to draw from.
     """
+    stream.fresh = generator.images if isinstance(generator, Procedural) and generator.fresh else None
     if isinstance(generator, Auxiliary):
         if stream.auxiliary is None:
             raise ExmlError(
@@ -33,8 +34,6 @@ def connect(generator: Generator, stream: ExpertStream, size: int) -> None:
             )
         stream.auxiliary.open(stream.root, stream.manifest.input.shape)
         generator.draw = stream.auxiliary.draw
-    elif isinstance(generator, Procedural):
-        stream.fresh = generator.images if generator.fresh else None
     elif isinstance(generator, Replay):
         generator.originals = stream.original_images()
     elif isinstance(generator, Precomputed):

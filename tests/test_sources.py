@@ -1,5 +1,6 @@
 """What generators that need data are given, seen in the buffer of small runs."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -7,11 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from exml_lightning.cli import main
+from exml_lightning.core.generators import ModelInversion, Procedural
 from exml_lightning.core.procedural import Strokes
+from exml_lightning.data import ExpertStream
 from exml_lightning.experts import read_manifest, write_manifest
 from exml_lightning.scenarios import Digits
+from exml_lightning.sources import connect
 from tests.test_cli import refused
 
 
@@ -107,16 +112,63 @@ def test_fresh_images_have_no_labels_to_learn(small_run, option, capsys):
     assert "fresh images have no labels" in refused([*small_run(), *FRESH, *option], capsys)
 
 
-def test_the_others_need_a_unit_for_each_class(small_run, tmp_path, digit_experts, capsys):
-    main([*small_run(), *FRESH, "--model.others", "0.2"])
-    manifest = read_manifest(digit_experts)
-    folder = shutil.copytree(digit_experts, tmp_path / "experts")
-    swapped = replace(manifest.experts[1], outputs=tuple(reversed(manifest.experts[1].outputs)))
-    write_manifest(replace(manifest, experts=(manifest.experts[0], swapped, *manifest.experts[2:])), folder)
-    options = ["--model.others", "0.2", "--model.start", "scratch", "--data.experts", str(folder)]
-    arguments = [*small_run("narrow"), *FRESH, *options]
-    assert "set model.others to 0" in refused(arguments, capsys)
-    assert not (tmp_path / "narrow").exists()
+OTHERS = [*FRESH, "--model.others", "0.2"]
+
+
+@pytest.fixture
+def changed_experts(tmp_path, digit_experts):
+    """Writes a copy of the shipped experts, the second of which is another."""
+
+    def write(change):
+        manifest = read_manifest(digit_experts)
+        folder = shutil.copytree(digit_experts, tmp_path / "experts")
+        second = change(manifest.experts[1], folder)
+        write_manifest(replace(manifest, experts=(manifest.experts[0], second, *manifest.experts[2:])), folder)
+        return ["--data.experts", str(folder)]
+
+    return write
+
+
+def test_the_others_resume_within_an_experience_to_the_same_weights(small_run, tmp_path):
+    main([*small_run("whole"), *OTHERS])
+    main([*small_run("cut"), *OTHERS, "--trainer.max_epochs", "1"])
+    main([*small_run("cut"), *OTHERS])
+    whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+
+
+def test_the_others_need_a_unit_for_each_class(small_run, tmp_path, changed_experts, capsys):
+    experts = changed_experts(lambda entry, _: replace(entry, outputs=tuple(reversed(entry.outputs))))
+    line = refused([*small_run(), *OTHERS, "--model.start", "scratch", *experts], capsys)
+    assert "has no unit for each class of the stream: learn it in a run with model.others 0" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_others_need_units_that_are_not_masked(small_run, tmp_path, changed_experts, capsys):
+    def mask(entry, folder):
+        weights = load_file(folder / entry.file)
+        weights["classifier.bias"][0] = -1e9
+        save_file(weights, folder / "masked.safetensors")
+        sha256 = hashlib.sha256((folder / "masked.safetensors").read_bytes()).hexdigest()
+        return replace(entry, file="masked.safetensors", sha256=sha256)
+
+    line = refused([*small_run(), *OTHERS, *changed_experts(mask)], capsys)
+    assert "masks the units of classes that it does not know" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_others_need_experts_that_share_no_classes(small_run, changed_experts, capsys):
+    experts = changed_experts(lambda entry, _: replace(entry, classes=("2", "5"), outputs=(2, 5)))
+    scenario = ["--data.scenario.classes", "[['4', '5'], ['2', '5']]", "--data.scenario.classes_per_experience", "null"]
+    assert "experts that share no classes" in refused([*small_run(), *OTHERS, *scenario, *experts], capsys)
+
+
+def test_another_generator_ends_fresh_images(digit_experts):
+    stream = ExpertStream(experts=str(digit_experts))
+    connect(Procedural(fresh=True), stream, 10)
+    assert stream.fresh == Strokes()
+    connect(ModelInversion(), stream, 10)
+    assert stream.fresh is None
 
 
 def test_a_strategy_has_the_name_it_is_given(small_run, tmp_path, monkeypatch, capsys):

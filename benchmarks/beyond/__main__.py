@@ -42,17 +42,18 @@ def main() -> None:
         parser.error(f"no row {' '.join(sorted(unknown))}: {', '.join([*BASELINES, *ROWS])}")
     results = json.loads(given.results.read_text()) if given.results.is_file() else {}
     for name in given.rows or [*BASELINES, *ROWS]:
-        if name in results and not given.rows:
-            continue
         verb, options = command(name, given.scenario, given.run, given.steps)
         options += more
+        line = shlex.join(["exml", verb, *options])
+        if not given.rows and results.get(name, {}).get("command") == line:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             places = ["--data.root", given.root, "--trainer.default_root_dir", folder, "--buffer.cache", "null"]
             exml([verb, *options, *places, "--trainer.enable_progress_bar", "false"])
             file = Path(folder, "summary.json" if verb == "fit" else "test.json")
             measured: dict[str, Any] = json.loads(file.read_text())
         results[name] = {
-            "command": shlex.join(["exml", verb, *options]),
+            "command": line,
             "stream_accuracy": 100 * measured["stream_accuracy"],
             "seconds": measured.get("seconds_generating", 0) + measured.get("seconds_distilling", 0),
         }

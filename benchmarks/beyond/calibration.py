@@ -6,8 +6,7 @@ Nothing is learned: all experts are kept and asked about the test stream; half a
 experts of a run say of procedural images as the reference:
 
 - `logits`, `center`, `standardised`, `quantile`: of each class the logit of the expert that owns it (concat), raw,
-  less the mean of its expert's, standardised by the reference, as normal score among the reference; `min entropy` as in
-  the baseline;
+  less the mean of its expert's, standardised by the reference, as normal score among the reference;
 - `a fifth of the others`: experts of `exml experts` have a unit for each class of the stream; a fifth of what each
   says of the classes that it never saw is added;
 - **bounds**, which see the labels of the test stream and are no methods: the best scale and offset for each class, and
@@ -76,6 +75,8 @@ def measure(scenario: str, run: int, root: str, folder: str, num_images: int) ->
     stream = _stream(scenario, run, root, folder)
     device, num_classes = torch.device("cpu"), len(stream.manifest.class_names)
     experts = [stream.load_expert(k, device) for k in range(len(stream.manifest.experts))]
+    for expert in experts:
+        expert.check_every_unit(num_classes)
     batches = [batch for loader in stream.val_dataloader() for batch in loader]
     labels = torch.cat([batch.labels for batch in batches])
     images = torch.cat([batch.images for batch in batches])
@@ -85,13 +86,12 @@ def measure(scenario: str, run: int, root: str, folder: str, num_images: int) ->
     def concat(parts: list[Tensor]) -> Tensor:
         scores = torch.zeros(len(labels), num_classes)
         for classes, part in zip(owners, parts, strict=True):
-            scores[:, classes] = part[:, classes] if part.shape[1] == num_classes else part
+            scores[:, classes] = part if part.shape[1] == len(classes) else part[:, classes]
         return scores
 
     found = {
         "logits": concat(logits),
         "center": concat([_centred(x, c) for x, c in zip(logits, owners, strict=True)]),
-        "min entropy": _surest(concat(logits), owners),
     }
     for name, kind in KINDS.items():
         drawn = kind.draw(num_images, stream.manifest.input.shape, keyed_generator("reference", run), device)
@@ -124,22 +124,12 @@ def _stream(scenario: str, run: int, root: str, folder: str) -> ExpertStream:
 
 @torch.no_grad()
 def _ask(expert: Expert, images: Tensor) -> Tensor:
-    """Return the logits of all units; of the expert's classes alone where its head is narrow."""
-    return torch.cat([expert.model(expert.convert(part)) for part in images.split(256)])
+    """Return the logits of all units."""
+    return torch.cat([expert.ask_every_unit(expert.model, part) for part in images.split(256)])
 
 
 def _centred(logits: Tensor, classes: Tensor) -> Tensor:
     return logits[:, classes] - logits[:, classes].mean(dim=1, keepdim=True)
-
-
-def _surest(logits: Tensor, owners: list[Tensor]) -> Tensor:
-    """Let the expert answer whose probabilities of its own classes have the least entropy."""
-    scores = torch.zeros_like(logits)
-    for classes in owners:
-        probabilities = logits[:, classes].softmax(dim=1)
-        entropy = -(probabilities * probabilities.clamp_min(1e-30).log()).sum(dim=1, keepdim=True)
-        scores[:, classes] = probabilities - 10 * entropy
-    return scores
 
 
 def _accuracy(scores: Tensor, labels: Tensor) -> float:

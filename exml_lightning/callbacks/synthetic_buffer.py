@@ -124,9 +124,16 @@ class SyntheticBufferCallback(Callback):
         self._settings = settings
         pl_module.check_start()
 
+        all_units, manifest = pl_module.distillation.asks_all_units(pl_module.heads), _stream(trainer).manifest
+        taught = [name for entry in manifest.experts[: _stream(trainer).num_experts] for name in entry.classes]
+        if all_units and len(set(taught)) < len(taught):
+            raise ExmlError(
+                "model.others is for experts that share no classes: learn these in a run with model.others 0"
+            )
+
         def check(expert: Expert) -> None:
             self.generator.check(expert)
-            if pl_module.distillation.asks_all_units(pl_module.heads):
+            if all_units:
                 expert.check_every_unit(len(pl_module.known))
 
         check_experts(_stream(trainer), check)

@@ -9,6 +9,9 @@ from exml_lightning.core.conversion import InputConversion
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 
+MASKED = 1e6
+"""Logits beyond it stand for minus infinity, or are broken."""
+
 
 class Expert(nn.Module):
     """A trained classifier, frozen, that answers for the classes it knows.
@@ -80,14 +83,19 @@ class Expert(nn.Module):
         return model(self.convert(images))
 
     def check_every_unit(self, num_classes: int) -> None:
-        """Make sure that there is a unit for each class of the stream, in their order.
+        """Make sure that there is a unit for each class of the stream, in their order, that says something.
 
         Raises:
-            ExmlError: If there is not.
+            ExmlError: If there is not, or units of classes that the expert does not know are masked.
         """
         blank = torch.zeros(1, *self.image_format.shape, device=self.classes.device)
-        if not self._aligned or self.ask_every_unit(self.model, blank).shape[1] != num_classes:
-            raise ExmlError(f"{self.name} has no unit for each class of the stream: set model.others to 0")
+        with torch.no_grad():
+            logits = self.ask_every_unit(self.model, blank)
+        remedy = "learn it in a run with model.others 0"
+        if not self._aligned or logits.shape[1] != num_classes:
+            raise ExmlError(f"{self.name} has no unit for each class of the stream: {remedy}")
+        if not bool((logits.abs() < MASKED).all()):
+            raise ExmlError(f"{self.name} masks the units of classes that it does not know: {remedy}")
 
     def own_logits(self, images: Tensor, num_classes: int) -> Tensor:
         """Compute the logits of the classes the expert knows, each in the column of its class.

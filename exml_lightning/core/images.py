@@ -40,7 +40,7 @@ class ImageFormat:
 
     def _channels(self, values: tuple[float, ...], like: Tensor) -> Tensor:
         dtype = like.dtype if like.dtype.is_floating_point else torch.float32
-        return torch.tensor(values, dtype=dtype, device=like.device).view(-1, 1, 1)
+        return torch.tensor(values, dtype=dtype).to(like.device, non_blocking=True).view(-1, 1, 1)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Turn pixel values into network input.

@@ -1,6 +1,7 @@
 """Logits on the scale of their own distribution, so that those of independent models can be compared."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 KNOTS = 255
@@ -22,12 +23,16 @@ class NormalScores:
     """
 
     def __init__(self, reference: Tensor) -> None:
-        shares = (torch.arange(KNOTS, device=reference.device) + 0.5) / KNOTS
+        shares = (torch.arange(KNOTS) + 0.5) / KNOTS
+        scores = torch.special.ndtri(shares.double()).float().to(reference.device)
         rising, last = reference.float().sort(dim=0).values, len(reference) - 1
-        place = shares * last
+        place = shares.to(reference.device) * last
         low, high = rising[place.floor().long()], rising[place.ceil().long()]
-        self._scores = torch.special.ndtri(shares.double()).float()  # (knots,)
-        self._logits = torch.lerp(low, high, place.frac()[:, None]).T.contiguous()  # (classes, knots)
+        knots = torch.lerp(low, high, place.frac()[:, None]).T.contiguous()
+        # Equal logits have the mean of their scores, so that a unit which always says the same says nothing.
+        start, stop = torch.searchsorted(knots, knots), torch.searchsorted(knots, knots, right=True)
+        sums = F.pad(scores.cumsum(dim=0), (1, 0))
+        self._logits, self._scores = knots, (sums[stop] - sums[start]) / (stop - start)  # (classes, knots)
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Compute the scores of logits.
@@ -42,11 +47,11 @@ class NormalScores:
         right = torch.searchsorted(knots, values).clamp(1, KNOTS - 1)
         low, high = knots.gather(1, right - 1), knots.gather(1, right)
         share = ((values - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
-        inner = torch.lerp(scores[right - 1], scores[right], share)
+        inner = torch.lerp(scores.gather(1, right - 1), scores.gather(1, right), share)
         first, last = knots[:, :1], knots[:, -1:]
         least = (1e-4 * (last - first)).clamp_min(1e-6)  # width of a tail in which many logits are equal
-        rise = scores[-1] - scores[-TAIL]
-        above = (values - last).clamp_min(0) / (last - knots[:, -TAIL:][:, :1]).maximum(least)
-        below = (values - first).clamp_max(0) / (knots[:, :TAIL][:, -1:] - first).maximum(least)
-        beyond: Tensor = rise * (above + below)
+        high_tail, low_tail = scores[:, -1:] - scores[:, -TAIL:][:, :1], scores[:, :TAIL][:, -1:] - scores[:, :1]
+        above = (values - last).clamp_min(0) * high_tail / (last - knots[:, -TAIL:][:, :1]).maximum(least)
+        below = (values - first).clamp_max(0) * low_tail / (knots[:, :TAIL][:, -1:] - first).maximum(least)
+        beyond: Tensor = above + below
         return (inner + beyond).T

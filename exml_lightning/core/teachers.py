@@ -68,7 +68,7 @@ class Teachers:
         return from_expert[rows], from_previous[rows]
 
     def ask_all(self, images: Tensor, remember: bool = True, normal_scores: bool = False) -> None:
-        """Ask both about all samples of the buffer at once.
+        """Ask both, or the expert alone if nothing is to be remembered, about all samples of the buffer at once.
 
         Args:
             images: Those of the buffer.
@@ -79,9 +79,8 @@ class Teachers:
         Raises:
             BrokenExpertError: If the expert answers NaN, infinity or absurdly large numbers.
         """
-        parts = [
-            self._both(images[rows], self._ask_expert_once, self._previous) for rows in batches(len(images), CHUNK)
-        ]
+        previous = self._previous if remember else None
+        parts = [self._both(images[rows], self._ask_expert_once, previous) for rows in batches(len(images), CHUNK)]
         from_expert, from_previous = (torch.cat(column) for column in zip(*parts, strict=True))
         broken = None
         try:

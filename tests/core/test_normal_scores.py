@@ -42,11 +42,23 @@ def test_the_scale_of_a_model_does_not_matter():
     assert (scores.sort(dim=0).indices == logits.sort(dim=0).indices).all()
 
 
-@pytest.mark.parametrize("reference", [torch.zeros(50, 2), normal(1, 2), torch.tensor([0.0] * 49 + [1]).repeat(2, 1).T])
-def test_few_or_equal_logits_give_finite_scores(reference):
-    scores = NormalScores(reference)(torch.tensor([[-2.0, 0], [0, 0.5], [1e6, 3]]))
-    assert scores.isfinite().all()
-    assert (scores[2] > scores[0]).all()
+def test_equal_logits_share_their_scores():
+    """A unit that always says the same says nothing, nor does a single image; a tie at the top stays bounded."""
+    for reference in (torch.full((50, 1), 3.0), torch.full((1, 1), 3.0)):
+        given = NormalScores(reference)(torch.tensor([[3.0], [4], [-1e6]]))
+        assert given[:, 0].tolist() == pytest.approx([0, 0, 0], abs=1e-5)
+    tied = torch.cat([normal(85, 1), torch.full((15, 1), 5.0)])
+    given = NormalScores(tied)(torch.tensor([[5.0], [5.1], [6]]))[:, 0]
+    expected = norm.ppf((np.arange(KNOTS) + 0.5) / KNOTS)[int(0.85 * KNOTS) :].mean()
+    assert given[0].item() == pytest.approx(expected, abs=0.05)
+    assert given[2] < 5
+
+
+def test_half_precision_logits_are_scored_in_full():
+    reference, logits = normal(500, 3), normal(9, 3, key="logits").bfloat16()
+    given = NormalScores(reference)(logits)
+    assert given.dtype == torch.float32
+    assert torch.equal(given, NormalScores(reference)(logits.float()))
 
 
 def test_broken_logits_stay_broken():

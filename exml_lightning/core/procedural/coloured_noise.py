@@ -37,16 +37,16 @@ class ColouredNoise(ProceduralImages):
         channels, height, width = shape
         exponent, contrast = (uniform(num_images, values, generator) for values in (self.exponent, self.contrast))
         brightness = uniform(num_images * channels, self.brightness, generator).view(num_images, channels, 1, 1)
-        mixing = torch.randn(num_images, channels, channels, generator=generator).to(device)
-        noise = torch.randn(num_images, *shape, generator=generator).to(device)
+        mixing = torch.randn(num_images, channels, channels, generator=generator).to(device, non_blocking=True)
+        noise = torch.randn(num_images, *shape, generator=generator).to(device, non_blocking=True)
         down, right = torch.fft.fftfreq(height, device=device), torch.fft.rfftfreq(width, device=device)
         frequency = (down[:, None] ** 2 + right**2).sqrt()
         frequency[0, 0] = torch.inf  # the mean is the brightness
-        amplitude = frequency ** -exponent.to(device)[:, None, None]
+        amplitude = frequency ** -exponent.to(device, non_blocking=True)[:, None, None]
         amplitude = amplitude.masked_fill(frequency.isinf(), 0)  # where the exponent is 0, too
         spectrum = torch.fft.rfft2(noise) * amplitude[:, None]
         images = mixing @ torch.fft.irfft2(spectrum, s=(height, width)).flatten(2)
         images = images / images.square().mean(dim=(1, 2), keepdim=True).sqrt().clamp_min(1e-12)
-        images = contrast.to(device)[:, None, None, None] * images.view(num_images, *shape)
-        pixels: Tensor = brightness.to(device) + images
+        images = contrast.to(device, non_blocking=True)[:, None, None, None] * images.view(num_images, *shape)
+        pixels: Tensor = brightness.to(device, non_blocking=True) + images
         return pixels.clamp_(0, 1)

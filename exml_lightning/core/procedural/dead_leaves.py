@@ -50,8 +50,8 @@ class DeadLeaves(ProceduralImages):
             [x.repeat(height), y.repeat_interleave(width), torch.ones(height * width, device=device)]
         )  # (3, pixels)
         nearest = self._nearest(num_images, (height, width), pixels, generator)
-        looks = self._draw_looks(num_images, channels, generator).to(device)
-        noise = torch.randn(num_images, height * width, generator=generator).to(device)
+        looks = self._draw_looks(num_images, channels, generator).to(device, non_blocking=True)
+        noise = torch.randn(num_images, height * width, generator=generator).to(device, non_blocking=True)
         seen = looks.gather(1, nearest[:, :, None].expand(-1, -1, channels + 3)).transpose(1, 2)
         shade = seen[:, -3] * noise + seen[:, -2] * pixels[0] + seen[:, -1] * pixels[1]
         return (seen[:, :channels] + shade[:, None]).clamp_(0, 1).view(num_images, *shape)
@@ -65,7 +65,7 @@ class DeadLeaves(ProceduralImages):
         frames = self._draw_frames(num_images, size, generator)
         depth = torch.rand(num_images, self.leaves, generator=generator).argsort(dim=1).float()
         corners = _draw_corners(num_images, self.leaves // 2, generator)
-        frames, depth, corners = (tensor.to(pixels.device) for tensor in (frames, depth, corners))
+        frames, depth, corners = (tensor.to(pixels.device, non_blocking=True) for tensor in (frames, depth, corners))
         num_round = self.leaves - self.leaves // 2
         # Within its frame a round shape is the unit disc, |q|^2 <= 1 with q = F (x, y, 1): a quadratic form F'F.
         form = (frames.transpose(2, 3) @ frames)[:, :num_round].flatten(2)

@@ -30,5 +30,5 @@ class Mixture(ProceduralImages):
         images = torch.empty(num_images, *shape, device=device)
         for i, part in enumerate(self.parts):
             rows = (chosen == i).nonzero()[:, 0]
-            images[rows.to(device)] = part.draw(len(rows), shape, generator, device)
+            images[rows.to(device, non_blocking=True)] = part.draw(len(rows), shape, generator, device)
         return images

@@ -56,8 +56,13 @@ class Strokes(ProceduralImages):
         if self.colour:
             ground = torch.rand(num_images, shape[0], generator=generator)
             ink = (ground + 0.3 + 0.4 * torch.rand(num_images, shape[0], generator=generator)) % 1
-        amount = self.ink(curves.to(device), width.to(device), pressure.to(device), *shape[1:])[:, None]
-        ground, ink = (colour.to(device)[:, :, None, None] for colour in (ground, ink))
+        amount = self.ink(
+            curves.to(device, non_blocking=True),
+            width.to(device, non_blocking=True),
+            pressure.to(device, non_blocking=True),
+            *shape[1:],
+        )[:, None]
+        ground, ink = (colour.to(device, non_blocking=True)[:, :, None, None] for colour in (ground, ink))
         return ground + (ink - ground) * amount
 
     def _draw_curves(self, num_images: int, generator: torch.Generator) -> Tensor:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.beyond [ROW ...] [--scenario split_mnist] [--run 3] [--steps 300] [--root data] [-- OPTION ...]
 
-Needs the experts of the run (`exml experts -c configs/split_mnist.yaml --data.root data --data.run_id 3`); some 40
-minutes on one thread. What follows `--` is given to `exml` as well. Choose settings by runs other than those that are
+Needs the experts of the run (`exml experts -c configs/split_mnist.yaml --data.root data --data.run_id 3`); half an
+hour on one thread. What follows `--` is given to `exml` as well. Choose settings by runs other than those that are
 reported.
 """
 
@@ -77,7 +77,8 @@ def command(name: str, scenario: str, run: int, steps: int) -> tuple[str, list[s
     if name in BASELINES:
         return "test", [*files, "-c", f"configs/baselines/{name}.yaml", *place]
     row: Row = ROWS[name]
-    options = [str(4 * steps) if word == "{4x}" else word for word in row.options]
+    numbers = {"{4x}": str(4 * steps), "{half}": str(steps // 2)}
+    options = [numbers.get(word, word) for word in row.options]
     return "fit", [
         *files,
         "-c",

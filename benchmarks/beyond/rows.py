@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 ALONE = ("--model.others", "0")
 AUGMENTED = ("--data.augmentation.shift", "0.06", "--data.augmentation.rotation", "10")
+REFINED = ("--model.lambda_ce", "0.1", "--buffer.generator.steps", "10", "--buffer.generator.initial", "Strokes")
 LEAVES = ("--buffer.generator.images", "DeadLeaves")
 COLOURED_NOISE = ("--buffer.generator.images", "ColouredNoise")
 MIXTURE = (
@@ -32,21 +33,17 @@ class Row:
     strategy: str = "best"
 
 
-def other(*options: str) -> tuple[str, ...]:
-    """Options that make another strategy like the best: quantiles, no labels, the same rate."""
-    return (
-        "--model.normalize",
-        "quantile",
-        "--model.lambda_ce",
-        "0",
-        "--model.optimizer.init_args.lr",
-        "0.01",
-        *options,
-    )
+LIKE_BEST = (
+    *("--model.normalize", "quantile", "--model.lambda_ce", "0", "--model.optimizer.init_args.lr", "0.003"),
+    *("--data.batch_size", "64"),
+)
+"""What makes another strategy like the best: quantiles, no labels, the same rate and batch."""
 
 
 ROWS = {
-    "best": Row("best.yaml: fresh strokes, quantiles, `others: 0.2`, no augmentation, `start: average`, Adam 0.01"),
+    "best": Row(
+        "best.yaml: fresh strokes, quantiles, `others: 0.2`, no augmentation, `start: average`, Adam 0.003, batch 64"
+    ),
     "alone": Row("`others: 0`", ALONE),
     "more": Row("`others: 0.3`", ("--model.others", "0.3")),
     "augmented": Row("augmentation as the scenario has it", AUGMENTED),
@@ -56,11 +53,11 @@ ROWS = {
     "coloured_noise": Row("coloured noise, `others: 0`", (*COLOURED_NOISE, *ALONE)),
     "mixture": Row("half strokes, half dead leaves, `others: 0`", (*MIXTURE, *ALONE)),
     "colours": Row("coloured strokes, dead leaves, coloured noise, a third each, `others: 0`", (*COLOURS, *ALONE)),
-    "noise": Row("Gaussian noise, stored, augmented, `others: 0`", other(), "noise"),
-    "auxiliary": Row("auxiliary data, stored, augmented, `others: 0`", other(), "auxiliary"),
+    "noise": Row("Gaussian noise, stored, augmented, `others: 0`", LIKE_BEST, "noise"),
+    "auxiliary": Row("auxiliary data, stored, augmented, `others: 0`", LIKE_BEST, "auxiliary"),
     "inversion": Row(
         "images of model inversion, augmented, `others: 0`",
-        other("--buffer.generator.confidence", "0.99"),
+        (*LIKE_BEST, "--buffer.generator.confidence", "0.99"),
         "model_inversion",
     ),
     "center": Row("`others: 0`, `normalize: center`", (*ALONE, "--model.normalize", "center")),
@@ -71,13 +68,15 @@ ROWS = {
     ),
     "refined": Row(
         "strokes refined by 10 steps of inversion for each class, augmented, `others: 0`, `lambda_ce: 0.1`",
-        other("--model.lambda_ce", "0.1", "--buffer.generator.steps", "10", "--buffer.generator.initial", "Strokes"),
+        (*LIKE_BEST, *REFINED),
         "model_inversion",
     ),
     "scratch": Row("`start: scratch`", ("--model.start", "scratch")),
     "expert": Row("`start: expert`", ("--model.start", "expert")),
     "kl": Row("`others: 0`, `loss: kl`, temperature 1", (*ALONE, "--model.loss", "kl", "--model.temperature", "1")),
-    "slower": Row("Adam 0.003", ("--model.optimizer.init_args.lr", "0.003")),
+    "faster": Row("Adam 0.01", ("--model.optimizer.init_args.lr", "0.01")),
+    "slower": Row("Adam 0.001", ("--model.optimizer.init_args.lr", "0.001")),
+    "batch": Row("half the steps of batch 128", ("--data.n_iter", "{half}", "--data.batch_size", "128")),
     "longer": Row("four times the steps", ("--data.n_iter", "{4x}")),
 }
 """By name, in the order of the table."""

@@ -119,7 +119,7 @@ def figure(results: dict[str, Any], scenario: str, run: int) -> Figure:
     values = [results[name]["stream_accuracy"] for name in rows]
     bars = axes.barh([ROWS[name].what.replace("`", "") for name in rows], values, color="#56b4e9")
     axes.bar_label(bars, fmt="%.1f", padding=3)
-    for name, colour in zip(BASELINES, ("#9467bd", "#17becf", "#d62728", "#7f7f00"), strict=True):
+    for name, colour in zip(BASELINES, ("#9467bd", "#17becf", "#d62728", "#7f7f00"), strict=False):
         if name in results:
             axes.axvline(
                 results[name]["stream_accuracy"], color=colour, linestyle="--", label=f"{name}, stored experts"

@@ -20,8 +20,6 @@ MAX_VALUES = 100_000_000
 """Values of one image."""
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, which could rewrite a terminal, and halves of characters, which no file can hold."""
-STRATEGY_NAME = re.compile("[a-z][a-z0-9_]{0,63}")
-"""What a strategy may be called: it names folders."""
 SHOWN = 5
 
 

@@ -117,7 +117,7 @@ def figure(results: dict[str, Any], scenario: str, run: int) -> Figure:
     figure = Figure(figsize=(8, 0.6 + 0.32 * (len(rows) + 2)), layout="constrained")
     axes = figure.subplots()
     values = [results[name]["stream_accuracy"] for name in rows]
-    bars = axes.barh([ROWS[name].what.replace("`", "") for name in rows], values, color="#56b4e9")
+    bars = axes.barh(rows, values, color="#56b4e9")
     axes.bar_label(bars, fmt="%.1f", padding=3)
     for name, colour in zip(BASELINES, ("#9467bd", "#17becf", "#d62728", "#7f7f00"), strict=False):
         if name in results:

@@ -19,10 +19,10 @@ from exml_lightning.core.generators import Auxiliary, Generator, ModelInversion,
 from exml_lightning.core.generators.auxiliary import label_by_expert
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
-from exml_lightning.fields import STRATEGY_NAME
 from exml_lightning.generation import generate_samples
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.grid import save_grid
+from exml_lightning.report.paper import STRATEGY_NAME
 from exml_lightning.report.samples import save_samples
 from exml_lightning.sources import connect
 

@@ -1,6 +1,10 @@
 """Tables 2 and 3 of the paper: their rows, their columns and their figures."""
 
+import re
 from dataclasses import dataclass
+
+STRATEGY_NAME = re.compile("[a-z][a-z0-9_]{0,63}")
+"""What a strategy may be called: it names folders."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exml_lightning.core.errors import ExmlError, one_line
-from exml_lightning.fields import STRATEGY_NAME
+from exml_lightning.report.paper import STRATEGY_NAME
 from exml_lightning.report.small_files import (
     REMEDY,
     broken,

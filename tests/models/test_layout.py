@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from exml_lightning.core.rng import keyed_generator
 from exml_lightning.models import LeNet5, SlimResNet18, fast_layout
 
 
@@ -84,3 +85,13 @@ def test_a_network_that_relies_on_the_other_order_keeps_it(kind):
 def test_weights_of_other_kinds_are_left_alone():
     network = fast_layout(Volumes(), (4, 8, 8))
     assert network.convolution.weight.is_contiguous()
+
+
+def test_convolutions_between_few_channels_keep_the_usual_order():
+    """Their gradients in channels_last crash the process in torch 2.14.1."""
+    network = fast_layout(SlimResNet18(3, width=4), (3, 32, 32))
+    assert all(weight.is_contiguous() for weight in network.parameters())
+    for seed in range(3):
+        images = torch.randn(32, 3, 32, 32, generator=keyed_generator("images", seed))
+        network(images).square().mean().backward()
+    assert all(weight.grad.isfinite().all() for weight in network.parameters())

@@ -43,9 +43,8 @@ class Teachers:
         self.expert = expert
         self._num_classes = len(previous_known)
         self._previous = previous if bool(previous_known.any()) else None
-        own, every = (expert.ask, expert.ask_every_unit)
-        self._ask_expert = partial(every if all_units else own, ready(expert.model))
-        self._ask_expert_once = partial(every if all_units else own, expert.model)
+        self._ask_expert = partial(expert.ask_every_unit if all_units else expert.ask, ready(expert.model))
+        self._ask_expert_once: Ask = partial(expert.ask_every_unit, expert.model) if all_units else expert
         self._ask_previous = None if self._previous is None else ready(self._previous)
         self._answers: Answers | None = None
         self._scores: NormalScores | None = None

@@ -42,6 +42,7 @@ class ExModelModule(LightningModule):
             of their softened probabilities.
         temperature: Softens the probabilities of `kl`.
         others: With `quantile`, weight of what an expert says of the classes it does not know; see `add_targets`.
+        raw_logits: With `quantile`, weight of the logits themselves, which are added to their normal scores.
         start: What the ex-model starts with: `scratch`, one initial model a run; `expert`, the first expert's weights;
             `average`, at each experience the running mean of the ex-model and the new expert.
         reset_each_experience: Start anew at each experience, from the initial model (`scratch`) or from its expert
@@ -68,6 +69,7 @@ class ExModelModule(LightningModule):
         loss: Loss = "mse",
         temperature: float = 2.0,
         others: float = 0.0,
+        raw_logits: float = 0.0,
         start: Start = "scratch",
         reset_each_experience: bool = False,
         optimizer: OptimizerCallable = default_optimizer,
@@ -78,7 +80,7 @@ class ExModelModule(LightningModule):
         if reset_each_experience and start == "average":
             raise ExmlError("model.reset_each_experience has no meaning with start average: set it to false")
         self.architecture = None if architecture is None else Architecture.from_config(architecture)
-        self.distillation = Distillation(lambda_ce, normalize, merge, unknown, loss, temperature, others)
+        self.distillation = Distillation(lambda_ce, normalize, merge, unknown, loss, temperature, others, raw_logits)
         self.start: Start = start
         self.reset_each_experience = reset_each_experience
         self.optimizer = optimizer
@@ -170,10 +172,11 @@ class ExModelModule(LightningModule):
         stream, all_units = self.stream, self.distillation.asks_all_units(self.heads)
         teachers = Teachers(expert, self.previous, self.previous_known, self._ready, all_units)
         assert stream.buffer is not None
-        normal_scores = self.distillation.normalize == "quantile"
+        distillation = self.distillation
+        normal_scores = distillation.normalize == "quantile"
         if stream.images_stay or normal_scores:
             with self.trainer.precision_plugin.forward_context():
-                teachers.ask_all(stream.buffer.images, stream.images_stay, normal_scores)
+                teachers.ask_all(stream.buffer.images, stream.images_stay, normal_scores, distillation.raw_logits)
         self._teachers = teachers
         self._student = self._ready(self.network)
 

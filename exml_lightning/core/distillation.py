@@ -25,6 +25,7 @@ class Distillation:
         loss: ``mse`` (Eq. 10) or ``kl``.
         temperature: Of ``kl``, more than 0.
         others: Weight of what the expert says of classes it does not know; see `add_targets`. 0: nothing.
+        raw_logits: With ``quantile``, weight of the logits that are added to their normal scores; see `NormalScores`.
 
     Raises:
         ExmlError: If a setting has no meaning.
@@ -37,6 +38,7 @@ class Distillation:
     loss: Loss = "mse"
     temperature: float = 2.0
     others: float = 0.0
+    raw_logits: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.lambda_ce >= 0:
@@ -45,8 +47,12 @@ class Distillation:
             raise ExmlError(f"model.temperature is {self.temperature}: give more than 0")
         if not self.others >= 0:
             raise ExmlError(f"model.others is {self.others}: give 0 or more")
+        if not self.raw_logits >= 0:
+            raise ExmlError(f"model.raw_logits is {self.raw_logits}: give 0 or more")
         if self.others and (self.normalize, self.merge, self.loss) != ("quantile", "unit", "mse"):
             raise ExmlError("model.others has a meaning only with normalize quantile, merge unit and loss mse")
+        if self.raw_logits and self.normalize != "quantile":
+            raise ExmlError("model.raw_logits has a meaning only with normalize quantile")
         if self.loss == "kl" and self.unknown == "zero":
             raise ExmlError(
                 "model.unknown zero has no meaning with loss kl, where a logit of 0 is a guess: set it to skip"

@@ -20,9 +20,11 @@ class NormalScores:
 
     Args:
         reference: The model's logits of the reference images, float ``(n, classes)``, n at least 1.
+        raw: Weight of the logits themselves, which are added to their scores.
     """
 
-    def __init__(self, reference: Tensor) -> None:
+    def __init__(self, reference: Tensor, raw: float = 0.0) -> None:
+        self._raw = raw
         shares = (torch.arange(KNOTS) + 0.5) / KNOTS
         scores = torch.special.ndtri(shares.double()).float().to(reference.device)
         rising, last = reference.float().sort(dim=0).values, len(reference) - 1
@@ -54,4 +56,4 @@ class NormalScores:
         above = (values - last).clamp_min(0) * high_tail / (last - knots[:, -TAIL:][:, :1]).maximum(least)
         below = (values - first).clamp_max(0) * low_tail / (knots[:, :TAIL][:, -1:] - first).maximum(least)
         beyond: Tensor = above + below
-        return (inner + beyond).T
+        return (inner + beyond + self._raw * values).T

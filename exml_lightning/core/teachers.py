@@ -66,7 +66,9 @@ class Teachers:
         from_expert, from_previous = self._answers
         return from_expert[rows], from_previous[rows]
 
-    def ask_all(self, images: Tensor, remember: bool = True, normal_scores: bool = False) -> None:
+    def ask_all(
+        self, images: Tensor, remember: bool = True, normal_scores: bool = False, raw_logits: float = 0.0
+    ) -> None:
         """Ask both, or the expert alone if nothing is to be remembered, about all samples of the buffer at once.
 
         Args:
@@ -74,6 +76,7 @@ class Teachers:
             remember: Answer from memory when asked about some of them: they never change.
             normal_scores: From now on, give the expert's logits as `NormalScores` among those of the buffer. The
                 previous ex-model has learned such scores.
+            raw_logits: What is added to the scores: this times the logits themselves.
 
         Raises:
             BrokenExpertError: If the expert answers NaN, infinity or absurdly large numbers.
@@ -88,7 +91,7 @@ class Teachers:
             broken = error
         distributed.raise_together(broken)
         if normal_scores:
-            self._scores = NormalScores(from_expert)
+            self._scores = NormalScores(from_expert, raw_logits)
         if remember:
             self._answers = self._scored((from_expert, from_previous))
 

@@ -65,3 +65,9 @@ def test_broken_logits_stay_broken():
     scores = NormalScores(normal(50, 2))(torch.tensor([[torch.nan, 1], [torch.inf, 1]]))
     assert not scores[:, 0].isfinite().any()
     assert scores[:, 1].isfinite().all()
+
+
+def test_logits_are_added_with_their_weight():
+    reference, logits = normal(500, 3), normal(40, 3, key="logits")
+    expected = NormalScores(reference)(logits) + 0.3 * logits
+    torch.testing.assert_close(NormalScores(reference, 0.3)(logits), expected)

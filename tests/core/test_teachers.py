@@ -74,10 +74,10 @@ def test_normal_scores_are_those_among_the_answers_for_the_buffer(teachers):
     from_expert, from_previous = asked.ask(images)
     torch.testing.assert_close(from_expert, NormalScores(expert(IMAGES))(expert(images)))
     torch.testing.assert_close(from_previous, previous.network(images))
-    asked.ask_all(IMAGES, normal_scores=True)
-    torch.testing.assert_close(
-        asked.ask(images, torch.tensor([4, 1]))[0], NormalScores(expert(IMAGES))(expert(IMAGES[[4, 1]]))
-    )
+    asked.ask_all(IMAGES, normal_scores=True, raw_logits=0.5)
+    rows = expert(IMAGES[[4, 1]])
+    expected = NormalScores(expert(IMAGES))(rows) + 0.5 * rows
+    torch.testing.assert_close(asked.ask(images, torch.tensor([4, 1]))[0], expected)
 
 
 def test_all_units_are_asked_for(make_expert):

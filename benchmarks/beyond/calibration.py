@@ -5,10 +5,11 @@
 Nothing is learned: all experts are kept and asked about the test stream; half a minute a run for LeNet5. With what the
 experts of a run say of procedural images as the reference:
 
-- `logits`, `center`, `standardised`, `quantile`: of each class the logit of the expert that owns it (concat), raw,
-  less the mean of its expert's, standardised by the reference, as normal score among the reference;
-- `a fifth of the others`: experts of `exml experts` have a unit for each class of the stream; a fifth of what each
-  says of the classes that it never saw is added;
+- `logits`, `center`, `quantile`: of each class the logit of the expert that owns it (concat), raw, less the mean of its
+  expert's, as normal score among the reference;
+- for the likeliest kind of reference (strokes for grey images, else the mixture) also `standardised` by it, and, as in
+  best.yaml, normal scores with three tenths of the logits added, and with a tenth of the others: experts of `exml
+  experts` have a unit for each class of the stream, and what each says of classes that it never saw counts a tenth;
 - **bounds**, which see the labels of the test stream and are no methods: the best scale and offset for each class, and
   the best linear map of all scores.
 """
@@ -36,8 +37,8 @@ KINDS: dict[str, ProceduralImages] = {
     "ColouredNoise": ColouredNoise(),
     "Mixture": Mixture([DeadLeaves(), ColouredNoise(), Strokes(colour=True)]),
 }
-OTHERS = 0.2
-"""Weight of what experts say of classes that they never saw."""
+OTHERS, RAW = 0.1, 0.3
+"""Weights of what experts say of classes that they never saw, and of the logits themselves, as in best.yaml."""
 
 
 def main() -> None:
@@ -93,20 +94,22 @@ def measure(scenario: str, run: int, root: str, folder: str, num_images: int) ->
         "logits": concat(logits),
         "center": concat([_centred(x, c) for x, c in zip(logits, owners, strict=True)]),
     }
+    likeliest = "Strokes" if stream.manifest.input.shape[0] == 1 else "Mixture"
     for name, kind in KINDS.items():
         drawn = kind.draw(num_images, stream.manifest.input.shape, keyed_generator("reference", run), device)
         asked = [_ask(expert, stream.manifest.input.normalize(drawn)) for expert in experts]
-        scores = [NormalScores(r)(x) for r, x in zip(asked, logits, strict=True)]
-        found[f"standardised, {name}"] = concat(
-            [(x - r.mean(dim=0)) / r.std(dim=0).clamp_min(1e-6) for r, x in zip(asked, logits, strict=True)]
-        )
-        found[f"quantile, {name}"] = concat(scores)
-        both = [(_centred(r, c), _centred(x, c)) for r, x, c in zip(asked, logits, owners, strict=True)]
-        found[f"center, then quantile, {name}"] = concat([NormalScores(r)(x) for r, x in both])
-        total = torch.stack(scores).sum(dim=0)
-        found[f"quantile, {name}, a fifth of the others"] = (1 - OTHERS) * concat(scores) + OTHERS * total
+        pairs = list(zip(asked, logits, strict=True))
+        found[f"quantile, {name}"] = concat([NormalScores(r)(x) for r, x in pairs])
+        if name == likeliest:
+            found[f"standardised, {name}"] = concat([(x - r.mean(dim=0)) / r.std(dim=0) for r, x in pairs])
+            scores = [NormalScores(r, RAW)(x) for r, x in pairs]
+            found[f"quantile and logits, {name}"] = concat(scores)
+            total = torch.stack(scores).sum(dim=0)
+            found[f"quantile and logits, {name}, a tenth of the others"] = (1 - OTHERS) * concat(
+                scores
+            ) + OTHERS * total
     figures = {name: _accuracy(scores, labels) for name, scores in found.items()}
-    best = found["quantile, Strokes" if stream.manifest.input.shape[0] == 1 else "quantile, Mixture"]
+    best = found[f"quantile, {likeliest}"]
     figures["bound: scale and offset a class"] = _fitted(best, labels, own_scale=True)
     figures["bound: linear in the scores"] = _fitted(best, labels)
     return figures

@@ -124,7 +124,7 @@ def _parser() -> ArgumentParser:
         "--pick",
         metavar="DIR:K",
         nargs="+",
-        help="List these alone, in this order: the folder and the number of each, as the table names them.",
+        help="List these alone, in this order: the folder and the number of each, as they are listed.",
     )
     add("--output", metavar="FILE", help="Write what is listed as a selection, for --data.experts; a new .yaml file.")
     add("--json", action="store_true", help="Print a list of records for scripts in place of the table.")

@@ -125,7 +125,7 @@ def picked(experts: Sequence[Choice], wanted: Sequence[str]) -> list[Choice]:
     for words in wanted:
         folder, _, number = words.rpartition(":")
         if not folder or not (number.isascii() and number.isdecimal()):
-            raise ExmlError(f"--pick {printable(words)}: give FOLDER:NUMBER, as the table names it")
+            raise ExmlError(f"--pick {printable(words)}: give FOLDER:NUMBER, as they are listed, for instance zoo/a:0")
         place = os.path.realpath(folder), int(number)
         if place not in places:
             names = [name_of(expert) for expert in experts]

@@ -3,30 +3,31 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from safetensors import safe_open
 
-from exml_lightning.catalog.find import name_of
 from exml_lightning.experts.licences import licences
 from exml_lightning.experts.manifest import ExpertEntry
-from exml_lightning.experts.selection import Choice
+from exml_lightning.experts.selection import LONGEST_PATH, Choice
 from exml_lightning.fields import printable
 from exml_lightning.models.architecture import Architecture
 from exml_lightning.regular_file import check_regular
 
 MOST_CLASSES = 6
 LONGEST_NAME = 20
+NUMBERS = ("expert", "accuracy", "MB", "parameters")
 COUNTED_BY_NETWORKS = ("running_mean", "running_var", "num_batches_tracked")
 """What batch norm keeps beside its parameters."""
 MEGABYTE = 1e6
-WIDE = 1000
-"""Letters a line may have where it is not a terminal that reads it."""
+GAP, NARROWEST, WIDE = 2, 6, 1000
+"""Letters: between columns, of a column, of a line that no terminal reads."""
 
 
 def strategy_of(entry: ExpertEntry) -> str | None:
@@ -91,24 +92,41 @@ def record(expert: Choice) -> dict[str, Any]:
 
 
 def print_catalog(title: str, experts: Sequence[Choice]) -> None:
-    """Print a table, a row an expert; without columns that no expert has anything in.
+    """Print a table: each folder on a line, a row for each of its experts; no column that no expert has anything in.
 
     Args:
         title: What stands above it.
         experts: The experts.
     """
-    rows = [_row(expert) for expert in experts]
-    table = Table(box=box.SIMPLE)
-    columns = [name for name in (rows[0] if rows else {}) if any(row[name] for row in rows)]
-    for name in columns:
-        right = name in ("accuracy %", "MB", "parameters")
-        table.add_column(name, overflow="fold", justify="right" if right else "left")
-    for row in rows:
-        table.add_row(*(Text(row[name]) for name in columns))
     console = Console(width=None if sys.stdout.isatty() else WIDE)
-    console.print(title, soft_wrap=True, highlight=False, markup=False)
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    say(f"{title}\n")
+    rows = [_row(expert) for expert in experts]
+    widths = {
+        name: max(cell_len(name), *(cell_len(row[name]) for row in rows))
+        for name in (rows[0] if rows else {})
+        if any(row[name] for row in rows)
+    }
+    while sum(widths.values()) > console.width - GAP * len(widths) and max(widths.values()) > NARROWEST:
+        widths[max(widths, key=widths.__getitem__)] -= 1  # the widest column is folded first
     if rows:
-        console.print(table)
+        console.print(_table(widths, []))
+    for folder, group in groupby(zip(experts, rows, strict=True), key=lambda pair: pair[0].folder):
+        say(printable(str(folder), LONGEST_PATH))
+        console.print(_table(widths, [row for _, row in group]))
+
+
+def _table(widths: dict[str, int], rows: Sequence[dict[str, str]]) -> Table:
+    """A piece of the table: its headings, or rows below them."""
+    table = Table(box=None, padding=(0, GAP, 0, 0), show_header=not rows)
+    for name, width in widths.items():
+        table.add_column(name, width=width, overflow="fold", justify="right" if name in NUMBERS else "left")
+    for row in rows:
+        table.add_row(*(Text(row[name]) for name in widths))
+    return table
 
 
 def _row(expert: Choice) -> dict[str, str]:
@@ -116,11 +134,11 @@ def _row(expert: Choice) -> dict[str, str]:
     path = entry.path(expert.folder)
     size, parameters, strategy = file_size(path), count_parameters(path), strategy_of(entry)
     cells = {
-        "expert": name_of(expert),
+        "expert": str(expert.index),
         "classes": _classes(entry.classes),
         "architecture": architecture_words(entry.architecture),
         "input": "x".join(map(str, images.shape)),
-        "accuracy %": "" if entry.accuracy is None else f"{100 * entry.accuracy:.1f}",
+        "accuracy": "" if entry.accuracy is None else f"{100 * entry.accuracy:.1f} %",
         "epsilon, delta": "" if entry.privacy is None else f"{entry.privacy.epsilon:.3g}, {entry.privacy.delta:.2g}",
         "MB": "missing" if size is None else f"{size / MEGABYTE:.2f}",
         "parameters": "" if parameters is None else f"{parameters:,}",

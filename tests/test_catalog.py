@@ -195,6 +195,24 @@ def test_filters(tmp_path, monkeypatch, capsys):
     assert "a b: 2 of 3 experts" in capsys.readouterr().out
 
 
+def test_a_narrow_terminal_folds_cells_and_cuts_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("exml_lightning.catalog.rows.WIDE", 80)
+    deep = Path("a_folder_of_a_long_name", *("deeper" for _ in range(8)))
+    write_experts(
+        deep,
+        ["cat", "dog", "elephant", "hippopotamus", "a very long name"],
+        license="abcdefghijklmnopqrstuvwxyz0123456789",
+    )
+    main(["catalog", "."])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{deep}" in lines  # on one line, to be copied
+    assert max(len(line) for line in lines if line != str(deep)) <= 80
+    rows = lines[lines.index(str(deep)) + 1 :]
+    end = lines[2].index("licence")
+    assert "".join(line[end:].strip() for line in rows) == "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,6 +1,7 @@
 """`exml catalog`: the command."""
 
 import json
+import shlex
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ def run_catalog(args: list[str]) -> None:
     from exml_lightning.catalog.find import find_experts, picked, with_classes
     from exml_lightning.catalog.rows import print_catalog, record
     from exml_lightning.core.errors import ExmlError
+    from exml_lightning.experts.selection import write_selection
     from exml_lightning.fields import printable
 
     output = None if given.output is None else Path(given.output)
@@ -61,13 +63,18 @@ def run_catalog(args: list[str]) -> None:
         listed = [e for e in listed if e.entry.accuracy is not None and e.entry.accuracy >= given.min_accuracy]
     if given.pick:
         listed = picked(listed, given.pick)
+    problem = None if output is None else _problem(output, listed, strict=bool(given.pick))
     if given.json:
         print(json.dumps([record(expert) for expert in listed], indent=2))
     else:
         of = "" if len(listed) == len(everything) else f" of {len(everything)}"
         print_catalog(f"{where}: {len(listed)}{of} expert{'' if len(listed) == 1 and not of else 's'}", listed)
     if output is not None:
-        _write(output, listed, strict=bool(given.pick), as_json=given.json)
+        write_selection(output, listed)
+        said = [f"{output}: {len(listed)} expert{'s' * (len(listed) != 1)} in this order"]
+        said += [] if problem is None else [f"`exml fit` will not take it as it is: {printable(problem, 500)}"]
+        said.append(f"next: exml fit -c configs/from_folder.yaml --data.experts {shlex.quote(str(output))}")
+        print("\n".join(said), file=sys.stderr if given.json else sys.stdout)
 
 
 def _check_output(output: Path) -> None:
@@ -85,27 +92,20 @@ def _check_output(output: Path) -> None:
     check_folder(output.parent, "output")
 
 
-def _write(output: Path, listed: "Sequence[Choice]", strict: bool, as_json: bool) -> None:
-    """Write a selection; where the user did not pick each expert, one that is still to be cut by hand."""
+def _problem(output: Path, listed: "Sequence[Choice]", strict: bool) -> str | None:
+    """Say why a selection cannot be learned as it is; refuse that where the user picked each expert of it."""
     from exml_lightning.core.errors import ExmlError
-    from exml_lightning.experts.selection import unite, write_selection
-    from exml_lightning.fields import printable
+    from exml_lightning.experts.selection import unite
 
     if not listed:
         raise ExmlError(f"no expert is listed, so there is nothing to write into {output}: leave filters out")
-    problem = None
     try:
         unite(output.stem, listed)
     except ExmlError as error:
         if strict:
             raise ExmlError(f"--pick: {error}") from error
-        problem = error
-    write_selection(output, listed)
-    said = [f"{output}: {len(listed)} expert{'s' * (len(listed) != 1)} in this order"]
-    if problem is not None:
-        said.append(f"`exml fit` will not take it as it is: {printable(str(problem), 500)}")
-    said.append(f"next: exml fit -c configs/from_folder.yaml --data.experts {output}")
-    print("\n".join(said), file=sys.stderr if as_json else sys.stdout)
+        return str(error)
+    return None
 
 
 def _parser() -> ArgumentParser:

@@ -1,6 +1,7 @@
 """A selection: experts of several folders, in an order that the user chose (docs/catalog.md)."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -178,7 +179,7 @@ def write_selection(path: Path, chosen: Sequence[Choice]) -> None:
             " ..." if len(choice.entry.classes) > check.SHOWN else ""
         )
         lines.append(f"- {words.strip()}  # {_printable(known[:60])}\n")
-    write_text(path, HEAD.format(name=_printable(path.name), version=FORMAT) + "".join(lines))
+    write_text(path, HEAD.format(name=_printable(shlex.quote(path.name)), version=FORMAT) + "".join(lines))
 
 
 def _printable(words: str) -> str:

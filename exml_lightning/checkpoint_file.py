@@ -61,8 +61,8 @@ def check_same_run(state: dict[str, Any], manifest: Manifest, path: Path, scenar
         raise ExmlError(f"the checkpoint is of another run: its scenario is {was}, not {scenario}; give that one")
     if [entry.sha256 for entry in manifest.experts[: len(learned)]] != learned:
         raise ExmlError(
-            f"{path}: the experts that the checkpoint has learned are not the first {len(learned)} of this folder, so "
-            "it is of another run: give the folder that its run was started with (--data.experts DIR)"
+            f"{path}: the experts that the checkpoint has learned are not the first {len(learned)} of this stream, so "
+            "it is of another run: give the experts that its run was started with (--data.experts)"
         )
     buffer = state["buffer"]
     if buffer is not None and tuple(buffer["images"].shape[1:]) != manifest.input.shape:

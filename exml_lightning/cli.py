@@ -18,6 +18,7 @@ VERBS = {
     "generate": "write images made from experts of a folder: buffer files and pictures",
     "test": "measure the accuracy of a checkpoint, or of a baseline, on the test stream and write test.json",
     "manifest": "describe trained classifiers of your own, so that they can be learned",
+    "catalog": "list the experts and ex-models in folders, and select some in an order of your own",
     "predict": "label a folder of images by an ex-model",
     "report": "write the paper's tables and figures of runs",
     "sweep": "run scenarios x strategies x runs on Ray, here or on a cluster",
@@ -40,6 +41,7 @@ examples:
   exml test -c configs/split_mnist.yaml -c configs/baselines/min_entropy.yaml --data.root data
   exml manifest DIR --architecture torchvision.models.resnet18 --classes cat dog bird --size 224
   exml fit -c configs/from_folder.yaml --data.experts DIR
+  exml catalog checkpoints runs --classes 3 7
   exml predict runs/split_digits/model_inversion/run0/ex_model photos --output predictions.csv
   exml report runs
   exml sweep --scenarios split_digits --strategies model_inversion auxiliary --runs 0 --workers 2
@@ -76,7 +78,7 @@ def main(args: list[str] | None = None) -> None:
     if args[0] == "sweep":
         _interruptible(_run_alone, args, "go on with the same command")
         return
-    if args[0] in ("manifest", "predict", "report"):
+    if args[0] in ("manifest", "catalog", "predict", "report"):
         _interruptible(_run_alone, args, "files written are whole" if args[0] == "report" else "nothing was written")
         return
     asks = [".help" in word or word.startswith(("-c", "--config", "--data", "--help", "-h")) for word in args[1:]]
@@ -120,6 +122,10 @@ def _verb_alone(verb: str) -> Callable[[list[str]], None]:
         from exml_lightning.report.command import run_report
 
         return run_report
+    if verb == "catalog":
+        from exml_lightning.catalog.command import run_catalog
+
+        return run_catalog
     if verb == "sweep":
         from exml_lightning.sweep.command import run_sweep
 

@@ -111,13 +111,22 @@ def _count(things: Sequence[object], name: str) -> str:
 
 
 def _experts_table(manifest: "Manifest") -> list[list[str]]:
+    from exml_lightning.catalog.rows import architecture_words
+
     rows = []
     for i, entry in enumerate(manifest.experts):
-        words = [f"{key}={value}" for key, value in entry.architecture.init_args.items() if key != "num_classes"]
-        name = entry.architecture.class_path.rpartition(".")[2] + (f"({', '.join(words)})" if words else "")
         shown = " ".join(entry.classes[:8])
         classes = shown if len(entry.classes) <= 8 else f"{shown} ... ({len(entry.classes)})"
-        rows.append([str(i), entry.file, name, classes, str(entry.task), _say(entry.input or manifest.input)])
+        rows.append(
+            [
+                str(i),
+                entry.file,
+                architecture_words(entry.architecture),
+                classes,
+                str(entry.task),
+                _say(entry.input or manifest.input),
+            ]
+        )
     return rows
 
 
@@ -187,6 +196,7 @@ def _manifest_parser() -> ArgumentParser:
     add("--classifier", type=str | None, default=None, help="Dotted name of the last linear layer; found if it can be.")
     add("--task", type=int, default=0, help="Task label, where tasks have heads of their own.")
     add("--accuracy", type=float | None, default=None, help="On its own classes, 0 to 1; for people to read.")
+    add("--license", type=str | None, default=None, help="What may be done with it, for instance MIT.")
     add("--scenario", type=str | None, default=None, help="Name of a new stream; without it, that of DIR.")
     return parser
 

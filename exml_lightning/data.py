@@ -16,8 +16,8 @@ from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.procedural import ProceduralImages
-from exml_lightning.experts import Manifest, load_expert, read_manifest
-from exml_lightning.experts.manifest import FILE_NAME
+from exml_lightning.experts import Manifest, load_expert
+from exml_lightning.experts.selection import is_selection, list_file, read_experts
 from exml_lightning.loaders import BufferLoader, ImageLoader
 from exml_lightning.matching import (
     check_same_stream,
@@ -47,8 +47,8 @@ class ExpertStream(LightningDataModule):
             and reports agreement with them in place of accuracy.
         root: Folder of all data sets.
         run_id: Which of the five runs, 0 to 4; each deals the classes in another order.
-        experts: Folder of the experts, needed where there is no scenario; default
-            ``checkpoints/<scenario>/run<run_id>``.
+        experts: Folder of the experts, or a selection of experts (`exml catalog`), needed where there is no scenario;
+            default ``checkpoints/<scenario>/run<run_id>``.
         n_iter: Optimiser steps an expert.
         batch_size: Samples an optimiser step takes from the buffer (on each device).
         augmentation: Random changes of the buffer's images during distillation.
@@ -91,6 +91,7 @@ class ExpertStream(LightningDataModule):
         self.root = Path(root)
         self.run_id = run_id
         self.experts = Path(experts) if experts else experts_folder(self.scenario, run_id)
+        self.list_file = list_file(self.experts)
         self.n_iter = n_iter
         self.batch_size = batch_size
         self.augmentation = augmentation or Augmentation()
@@ -120,13 +121,12 @@ class ExpertStream(LightningDataModule):
             ExmlError: If there is none (names the command that trains experts), or it is broken.
         """
         if self._manifest is None:
-            if not (self.experts / FILE_NAME).is_file():
+            if not is_selection(self.experts) and not self.list_file.is_file():
                 command = f"exml manifest {self.experts} ..." if self._scenario is None else self.experts_command()
                 raise ExmlError(
-                    f"no experts in {self.experts}: make {FILE_NAME} there with `{command}`, or name another folder "
-                    "with --data.experts DIR"
+                    f"no experts in {self.experts}: make manifest.yaml there by `{command}`, or give --data.experts DIR"
                 )
-            self._manifest = with_tasks(read_manifest(self.experts), self.experiences)
+            self._manifest = with_tasks(read_experts(self.experts), self.experiences)
         return self._manifest
 
     @property
@@ -178,7 +178,7 @@ class ExpertStream(LightningDataModule):
             ExmlError: If they do not fit together.
         """
         if self._scenario is not None:
-            check_same_stream(self.manifest, self.experts / FILE_NAME, self._scenario, self.experiences)
+            check_same_stream(self.manifest, self.list_file, self._scenario, self.experiences)
 
     @property
     def num_experts(self) -> int:
@@ -192,7 +192,7 @@ class ExpertStream(LightningDataModule):
         wanted = len(self.experiences) if limit < 0 else min(limit, len(self.experiences))
         if there < wanted:
             raise ExmlError(
-                f"{self.experts / FILE_NAME} lists {there} of {wanted} experts: train the rest with "
+                f"{self.list_file} lists {there} of {wanted} experts: train the rest with "
                 f"`{self.experts_command()}`, or learn these alone with --trainer.max_epochs {there}"
             )
         return there if limit < 0 else min(limit, there)
@@ -257,7 +257,7 @@ class ExpertStream(LightningDataModule):
     test_dataloader = val_dataloader
 
     def _stream_labels(self, labels: Tensor) -> Tensor:
-        return stream_labels(labels, self.manifest, self.experts / FILE_NAME, self.scenario)
+        return stream_labels(labels, self.manifest, self.list_file, self.scenario)
 
     def settings(self) -> dict[str, Any]:
         """Return what must stay the same for a run to continue."""
@@ -290,8 +290,7 @@ class ExpertStream(LightningDataModule):
         Raises:
             ExmlError: If the checkpoint is of another run.
         """
-        name = None if self._scenario is None else self._scenario.name
-        check_same_run(state, self.manifest, self.experts / FILE_NAME, name)
+        check_same_run(state, self.manifest, self.list_file, self._scenario.name if self._scenario else None)
         if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
         self.experience = state["experience"]

@@ -73,6 +73,13 @@ def text(value: object, where: str) -> str:
     return value
 
 
+def digest(value: object, where: str) -> str:
+    """Return a SHA-256 in lower case."""
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-fA-F]{64}", value):
+        raise ExmlError(f"{where} must be 64 hexadecimal digits, in quotes, as `sha256sum FILE` prints them")
+    return value.lower()
+
+
 def file_name(value: object, where: str) -> str:
     """Return the name of a file of the same folder."""
     name = text(value, where)

@@ -1,6 +1,7 @@
 """Files and folders that are written: whole or not at all, and by one process at a time."""
 
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -75,6 +76,11 @@ def _flush_folder(folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole; see `write_whole`."""
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def natural_order(name: str) -> list[str | int]:
+    """Key that sorts ``expert_2`` before ``expert_10``."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def remove_parts(folder: Path, older_than: float = 0.0) -> None:

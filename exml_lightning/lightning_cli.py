@@ -23,9 +23,9 @@ from exml_lightning.checkpoints import find_checkpoint
 from exml_lightning.cli import VERBS
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.data import NO_SCENARIO, ExpertStream
-from exml_lightning.experts.manifest import FILE_NAME, read_manifest
 from exml_lightning.experts.privacy import PrivacySettings
 from exml_lightning.experts.recipe import ExpertRecipe
+from exml_lightning.experts.selection import list_file, read_experts
 from exml_lightning.files import check_folder
 from exml_lightning.generation import GenerateOptions
 from exml_lightning.logger import RunLogger
@@ -229,12 +229,12 @@ def _check_baseline(verb: str, ckpt_path: str | None) -> None:
 
 
 def _stream_name(data: Namespace) -> str:
-    """Name the stream after its scenario, or after that of its experts' manifest."""
+    """Name the stream after its scenario, or after that of its experts' manifest, or after the selection."""
     if data.scenario is not None:
         return str(data.scenario.name)
-    if data.experts is None or not (Path(data.experts) / FILE_NAME).is_file():
+    if data.experts is None or not list_file(Path(data.experts)).is_file():
         return "experts"  # an error is to come
-    return read_manifest(Path(data.experts)).scenario
+    return read_experts(Path(data.experts)).scenario
 
 
 def _strategy(config: Namespace) -> str:

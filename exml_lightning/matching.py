@@ -9,7 +9,8 @@ from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts import Manifest
-from exml_lightning.experts.manifest import tasks_of
+from exml_lightning.experts.consistency import tasks_of
+from exml_lightning.experts.selection import is_selection
 from exml_lightning.scenarios import Experience, Scenario
 
 
@@ -25,7 +26,7 @@ def experts_command(scenario: Scenario, run_id: int, root: Path, experts: Path) 
         scenario: The scenario.
         run_id: The run.
         root: Folder of all data sets.
-        experts: Folder of the experts.
+        experts: Folder of the experts; a selection is no place to train them into.
 
     Returns:
         The command, with the options that are not the default.
@@ -34,7 +35,7 @@ def experts_command(scenario: Scenario, run_id: int, root: Path, experts: Path) 
     options = [
         f"--data.run_id {run_id}" if run_id else "",
         f"--data.root {root}" if root != Path("data") else "",
-        f"--data.experts {experts}" if experts != experts_folder(scenario, run_id) else "",
+        "" if is_selection(experts) or experts == experts_folder(scenario, run_id) else f"--data.experts {experts}",
     ]
     return " ".join(filter(None, ["exml experts -c", config, *options]))
 

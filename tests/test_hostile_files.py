@@ -147,6 +147,16 @@ def test_a_package_that_has_the_experts_in_it_is_code_beside_them(tmp_path, monk
     check_origin("zoo.some_net.Net", tmp_path / "experts")
 
 
+def test_packages_without_init_within_others(tmp_path, monkeypatch):
+    (tmp_path / "zoo" / "deep" / "experts").mkdir(parents=True)
+    (tmp_path / "zoo" / "deep" / "some_net.py").touch()
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(ExmlError, match="code beside the experts"):
+        check_origin("zoo.deep.some_net.Net", tmp_path / "zoo" / "deep" / "experts")
+    check_origin("zoo.deep.some_net.Net", tmp_path / "experts")
+    check_origin("zoo.none.some_net.Net", tmp_path / "experts")
+
+
 def test_links_do_not_hide_where_code_lies(tmp_path, monkeypatch):
     experts, elsewhere = tmp_path / "experts", tmp_path / "code"
     for folder in (experts, elsewhere):

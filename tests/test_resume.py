@@ -201,7 +201,7 @@ def test_other_experts_are_refused(small_run, tmp_path, capsys):
     write_manifest(replace(manifest, experts=(first, *manifest.experts[1:])), folder)
     with pytest.raises(SystemExit):
         main([*small_run(data__experts=str(folder)), "--ckpt_path", "last"])
-    assert "are not the first 1 of this folder" in capsys.readouterr().err
+    assert "are not the first 1 of this stream" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_does_not_name_its_classes_loads(small_run, tmp_path):

@@ -30,6 +30,7 @@ EXPERT = {
     "accuracy": 0.5,
     "training": {"epochs": 2, "seen": [1.5, None]},
     "privacy": {"epsilon": 3.0, "delta": 1e-05},
+    "license": "CC-BY-4.0",
 }
 MANIFEST = {
     "format": 1,

@@ -10,6 +10,7 @@ from exml_lightning.callbacks.accuracy import AccuracyCallback
 from exml_lightning.callbacks.find import find_callback
 from exml_lightning.core import metrics
 from exml_lightning.experts import ExpertEntry, Manifest, save_weights, write_manifest
+from exml_lightning.experts.licences import licences_of
 from exml_lightning.module import ExModelModule
 
 FILE = "expert_0.safetensors"
@@ -35,6 +36,7 @@ class ExModelWriter(Callback):
         assert architecture is not None
         first, names = stream.manifest.experts[0], stream.manifest.class_names
         known = pl_module.known.nonzero().flatten().tolist()
+        learned = [e for k, e in enumerate(stream.manifest.experts[: trainer.max_epochs]) if k not in stream.skipped]
         whole = ExpertEntry(
             file=FILE,
             sha256=save_weights(pl_module.network, folder / FILE),
@@ -47,6 +49,7 @@ class ExModelWriter(Callback):
                 "strategy": self.strategy,
                 "scenario": stream.settings()["scenario"] or stream.manifest.scenario,
                 "experts": trainer.max_epochs,
+                **licences_of(learned),
             },
         )
         entries = [whole] if pl_module.heads is None else _heads(whole, pl_module.heads.tolist())

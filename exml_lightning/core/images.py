@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from exml_lightning.core.errors import ExmlError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and manifests are listed without it
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,13 @@ class ImageFormat:
         if min(self.std) <= 0:
             raise ExmlError(f"input std {list(self.std)} must be positive")
 
-    def _channels(self, values: tuple[float, ...], like: Tensor) -> Tensor:
+    def _channels(self, values: tuple[float, ...], like: "Tensor") -> "Tensor":
+        import torch
+
         dtype = like.dtype if like.dtype.is_floating_point else torch.float32
         return torch.tensor(values, dtype=dtype).to(like.device, non_blocking=True).view(-1, 1, 1)
 
-    def normalize(self, images: Tensor) -> Tensor:
+    def normalize(self, images: "Tensor") -> "Tensor":
         """Turn pixel values into network input.
 
         Args:
@@ -51,10 +55,12 @@ class ImageFormat:
         Returns:
             Float images of the same shape.
         """
+        import torch
+
         pixels = images.float() / 255 if images.dtype == torch.uint8 else images
         return (pixels - self._channels(self.mean, images)) / self._channels(self.std, images)
 
-    def denormalize(self, images: Tensor) -> Tensor:
+    def denormalize(self, images: "Tensor") -> "Tensor":
         """Turn network input into pixel values in ``[0, 1]``, for people to look at.
 
         Args:
@@ -65,7 +71,7 @@ class ImageFormat:
         """
         return (images * self._channels(self.std, images) + self._channels(self.mean, images)).clamp(0, 1)
 
-    def limits(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def limits(self, device: "torch.device") -> tuple["Tensor", "Tensor"]:
         """Return the least and the greatest network input that real pixels can have.
 
         Args:
@@ -74,5 +80,7 @@ class ImageFormat:
         Returns:
             Two float tensors ``(channels, 1, 1)``.
         """
+        import torch
+
         black = torch.zeros(self.shape[0], 1, 1, device=device)
         return self.normalize(black), self.normalize(black + 1)

@@ -1,7 +1,15 @@
 """Folders of experts: their manifest, their weights, and how to train them."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from exml_lightning.experts.manifest import ExpertEntry, Manifest, read_manifest, write_manifest
-from exml_lightning.experts.weights import load_expert, load_weights, save_weights
+
+if TYPE_CHECKING:
+    from exml_lightning.experts.weights import load_expert, load_weights, save_weights
+
+NEED_TORCH = ("load_expert", "load_weights", "save_weights")
+"""Imported when they are asked for: torch takes seconds, and manifests are listed without it."""
 
 __all__ = [
     "ExpertEntry",
@@ -12,3 +20,9 @@ __all__ = [
     "save_weights",
     "write_manifest",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in NEED_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.weights"), name)

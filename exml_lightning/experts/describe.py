@@ -18,6 +18,7 @@ from exml_lightning.experts.manifest import (
     write_manifest,
 )
 from exml_lightning.experts.weights import load_expert, sha256
+from exml_lightning.files import natural_order
 from exml_lightning.models import Architecture, last_linear, probe
 from exml_lightning.models.origin import check_origin
 
@@ -47,6 +48,7 @@ class NewExperts:
         classifier: Dotted name of the last linear layer; None to look for it.
         task: Task label.
         accuracy: On its own classes, 0 to 1; None if unknown.
+        license: An SPDX identifier, or a few words; None if it is not stated.
         scenario: Name of a new stream; None for that of the folder.
     """
 
@@ -61,6 +63,7 @@ class NewExperts:
     classifier: str | None = None
     task: int = 0
     accuracy: float | None = None
+    license: str | None = None
     scenario: str | None = None
 
     def __post_init__(self) -> None:
@@ -145,11 +148,6 @@ def add_experts(folder: Path, new: NewExperts) -> Described:
     return Described(manifest, len(entries) - before, tuple(skipped))
 
 
-def natural_order(name: str) -> list[str | int]:
-    """Key that sorts ``expert_2`` before ``expert_10``."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
-
-
 def _weight_files(folder: Path, new: NewExperts, listed: list[ExpertEntry]) -> list[str]:
     if new.files is None:
         initial = {entry.training.get("initial") for entry in listed}  # `exml experts` leaves it; it is no expert
@@ -218,6 +216,7 @@ def _describe(path: Path, digest: str, new: NewExperts, stream: ImageFormat | No
         task=new.task,
         classifier=new.classifier or layer,
         accuracy=new.accuracy,
+        license=new.license,
     )
     return entry, own
 

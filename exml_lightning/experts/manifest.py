@@ -1,8 +1,6 @@
 """`manifest.yaml`: what a folder of experts says about each of them (docs/manifest.md)."""
 
 import math
-import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import yaml
 from exml_lightning import fields as check
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.experts.consistency import check_experts
 from exml_lightning.experts.yaml_file import read_yaml
 from exml_lightning.files import write_text
 from exml_lightning.models.architecture import Architecture
@@ -50,6 +49,7 @@ class ExpertEntry:
         accuracy: On its own classes, a fraction; None if unknown.
         training: How it was trained, for people and to tell whether to train it again.
         privacy: What training it has spent; None if nothing is known of its privacy.
+        license: What may be done with it: an SPDX identifier, or a few words; None if it is not stated.
     """
 
     file: str
@@ -63,6 +63,20 @@ class ExpertEntry:
     accuracy: float | None = None
     training: dict[str, Any] = field(default_factory=dict)
     privacy: PrivacySpent | None = None
+    license: str | None = None
+
+    @property
+    def where(self) -> str:
+        """What to call it in an error."""
+        return self.file
+
+    def path(self, folder: Path) -> Path:
+        """Return where its weights are.
+
+        Args:
+            folder: That of the manifest.
+        """
+        return folder / self.file
 
 
 @dataclass(frozen=True)
@@ -163,75 +177,6 @@ def _parse(raw: object) -> Manifest:
     return manifest
 
 
-def check_experts(experts: Sequence[ExpertEntry]) -> None:
-    """Refuse experts that give one class two names or two tasks, or that say two things of the same weights.
-
-    Names that differ only in case, spaces, ``-`` or ``_`` are one class, unless an expert knows both of them.
-
-    Args:
-        experts: The experts of a stream.
-
-    Raises:
-        ExmlError: Names the classes, the files and the remedy.
-    """
-    tasks_of(experts)
-    known: dict[str, str] = {}
-    for name in dict.fromkeys(name for expert in experts for name in expert.classes):
-        other = known.setdefault(_bare(name), name)
-        if other != name and not any({name, other} <= set(expert.classes) for expert in experts):
-            raise ExmlError(
-                f"one class has two names: {other!r} in {_files(experts, other)}, {name!r} in {_files(experts, name)}; "
-                "give it one name (or, if they are two classes, names that differ in more than case, spaces, - and _)"
-            )
-    heads: dict[tuple[str, int], ExpertEntry] = {}
-    for expert in experts:
-        first = heads.setdefault((expert.sha256, expert.task), expert)
-        if dict(zip(expert.outputs, expert.classes, strict=True)) != dict(
-            zip(first.outputs, first.classes, strict=True)
-        ):
-            raise ExmlError(
-                f"{first.file} and {expert.file} hold the same weights (sha256) but are said to know "
-                f"[{check.shown(first.classes)}] and [{check.shown(expert.classes)}]: correct one of them, or give "
-                "them different tasks if each is a head of a multi-task model"
-            )
-
-
-def tasks_of(experts: Sequence[ExpertEntry]) -> dict[str, int]:
-    """Return the task of each class.
-
-    Args:
-        experts: The experts of a stream.
-
-    Returns:
-        Tasks by class name.
-
-    Raises:
-        ExmlError: If a class belongs to two tasks, or a task is less than 0.
-    """
-    tasks: dict[str, ExpertEntry] = {}
-    for expert in experts:
-        if expert.task < 0:
-            raise ExmlError(f"{expert.file} has task {expert.task}: give 0 or more")
-        for name in expert.classes:
-            first = tasks.setdefault(name, expert)
-            if first.task != expert.task:
-                raise ExmlError(
-                    f"class {name!r} is of task {first.task} in {first.file}, but of task {expert.task} in "
-                    f"{expert.file}: give one of them another name, or both the same task"
-                )
-    return {name: expert.task for name, expert in tasks.items()}
-
-
-def _bare(name: str) -> str:
-    """What is left of a class name without case and separators; between digits, and before a number, they count."""
-    name = re.sub(r"(?<=[^\W\d_])[\s_-]+|(?<![\s_-])[\s_-]+(?=[^\W\d_])", "", name.strip().casefold())
-    return re.sub(r"(?<=\d)[\s_-]+(?=\d)", " ", name)
-
-
-def _files(experts: Sequence[ExpertEntry], name: str) -> str:
-    return ", ".join(list(dict.fromkeys(expert.file for expert in experts if name in expert.classes))[: check.SHOWN])
-
-
 def _parse_expert(raw: object, where: str) -> ExpertEntry:
     values = check.mapping(raw, where)
     check.only(values, [f.name for f in fields(ExpertEntry)], where)
@@ -242,12 +187,10 @@ def _parse_expert(raw: object, where: str) -> ExpertEntry:
         raise ExmlError(f"{where}.classes is empty: an expert must know a class")
     if len(outputs) != len(classes) or len(set(outputs)) != len(outputs):
         raise ExmlError(f"{where}.outputs must name one output unit of its own for each of its {len(classes)} classes")
-    digest, classifier, accuracy = check.need(values, "sha256", where), values.get("classifier"), values.get("accuracy")
-    if not isinstance(digest, str) or not re.fullmatch("[0-9a-fA-F]{64}", digest):
-        raise ExmlError(f"{where}.sha256 must be 64 hexadecimal digits, in quotes, as `sha256sum FILE` prints them")
+    classifier, accuracy, licence = (values.get(key) for key in ("classifier", "accuracy", "license"))
     return ExpertEntry(
         file=check.file_name(check.need(values, "file", where), f"{where}.file"),
-        sha256=digest.lower(),
+        sha256=check.digest(check.need(values, "sha256", where), f"{where}.sha256"),
         architecture=_architecture(check.need(values, "architecture", where), f"{where}.architecture"),
         classes=classes,
         outputs=outputs,
@@ -257,6 +200,7 @@ def _parse_expert(raw: object, where: str) -> ExpertEntry:
         accuracy=None if accuracy is None else check.number(accuracy, f"{where}.accuracy", 0, 1),
         training=_arguments(values.get("training"), f"{where}.training"),
         privacy=None if values.get("privacy") is None else _privacy(values["privacy"], f"{where}.privacy"),
+        license=None if licence is None else check.text(licence, f"{where}.license"),
     )
 
 

@@ -18,6 +18,7 @@ from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, re
 from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, check_installed, plan_noise
 from exml_lightning.experts.private_training import PoissonLoader, PrivateExpertModule, check_network, check_trainer
 from exml_lightning.experts.recipe import ADVICE, EpochCheckpoint, EpochLoader, ExpertModule, ExpertRecipe
+from exml_lightning.experts.selection import is_selection
 from exml_lightning.experts.weights import load_weights, save_weights, sha256
 from exml_lightning.models import Architecture, fast_layout, last_linear, probe
 from exml_lightning.scenarios import LabelledImages
@@ -60,6 +61,8 @@ def train_experts(
             f"{stream.scenario.name} learns the experts of {stream.scenario.experts_of}: "
             f"train those, with `{stream.experts_command()}`"
         )
+    if is_selection(stream.experts):
+        raise ExmlError(f"data.experts {stream.experts} is a selection: experts are trained into a folder, name that")
     dataset, folder = stream.scenario.dataset, stream.experts
     empty = Manifest(stream.scenario.name, stream.run_id, dataset.class_names, dataset.image_format)
     names = dataset.class_names

@@ -157,7 +157,7 @@ def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
     """Read and check one expert.
 
     Args:
-        folder: The folder of experts.
+        folder: The folder of experts, or the selection.
         manifest: Its manifest.
         index: Place in the stream, from 0.
 
@@ -168,7 +168,7 @@ def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
         ExmlError: If anything about it is not as the manifest says; names the file.
     """
     entry = manifest.experts[index]
-    path = folder / entry.file
+    path = entry.path(folder)
     if path.is_file() and sha256(path) != entry.sha256:
         raise ExmlError(
             f"{path} has another hash (sha256) than the manifest says: it was changed or damaged; "
@@ -177,7 +177,7 @@ def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
     try:
         network = entry.architecture.skeleton().build()
     except ExmlError as error:
-        raise ExmlError(f"{folder / FILE_NAME}: {path.name} has an {error}") from error
+        raise ExmlError(f"{path.parent / FILE_NAME}: {path.name} has an {error}") from error
     load_weights(network, path)
     _check_forward(network, entry, manifest, path)
     return Expert(

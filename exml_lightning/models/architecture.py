@@ -6,14 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, NotRequired, TypedDict, get_type_hints
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, get_type_hints
 
 from exml_lightning.core.errors import ExmlError, one_line
-from exml_lightning.core.rng import derive_seed
-from exml_lightning.torch_file import reason
+
+if TYPE_CHECKING:  # torch takes seconds to import, and manifests are listed without it
+    from torch import nn
 
 
 class ArchitectureConfig(TypedDict):
@@ -54,7 +52,7 @@ class Architecture:
         nothing = {name: value for name, value in PRETRAINED.items() if name in self.init_args}
         return replace(self, init_args={**self.init_args, **nothing})
 
-    def build(self, *seed: int | str) -> nn.Module:
+    def build(self, *seed: int | str) -> "nn.Module":
         """Make the network; what its code reads with `torch.load` is read without running code in the file.
 
         Args:
@@ -68,6 +66,12 @@ class Architecture:
             ExmlError: If it cannot be imported, makes no `nn.Module` (a function must say so before it is called),
                 refuses its arguments, or cannot fetch its pretrained weights.
         """
+        import torch
+        from torch import nn
+
+        from exml_lightning.core.rng import derive_seed
+        from exml_lightning.torch_file import reason
+
         make = self._import()
         # On the CPU even where Lightning builds on another device: its generator would draw other weights.
         with torch.device("cpu"), torch.random.fork_rng(devices=[]), _weights_only():
@@ -88,7 +92,7 @@ class Architecture:
             return f"cannot fetch its pretrained weights (without them: {', '.join(asked)})"
         return f"refuses init_args {self.init_args}"
 
-    def _import(self) -> Callable[..., nn.Module]:
+    def _import(self) -> "Callable[..., nn.Module]":
         module_name, _, name = self.class_path.rpartition(".")
         try:
             found = getattr(importlib.import_module(module_name), name)
@@ -121,6 +125,8 @@ def _weights_only() -> Iterator[None]:
 
 def _makes_networks(found: object) -> bool:
     """Whether it may be called: any other function may do anything."""
+    from torch import nn
+
     made = found
     if inspect.isfunction(found):
         try:
@@ -130,13 +136,15 @@ def _makes_networks(found: object) -> bool:
     return isinstance(made, type) and issubclass(made, nn.Module)
 
 
-def last_linear(network: nn.Module) -> str | None:
+def last_linear(network: "nn.Module") -> str | None:
     """Name the last linear layer of a network, which is its classifier; None if it has none."""
+    from torch import nn
+
     names = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
     return names[-1] if names else None
 
 
-def probe(network: nn.Module, shape: tuple[int, int, int], name: str, training: bool = False) -> int:
+def probe(network: "nn.Module", shape: tuple[int, int, int], name: str, training: bool = False) -> int:
     """Show a network a black image, to see whether it takes it and what it returns.
 
     Args:
@@ -151,6 +159,8 @@ def probe(network: nn.Module, shape: tuple[int, int, int], name: str, training: 
     Raises:
         ExmlError: If it refuses the images or returns anything but logits ``(n, units)``.
     """
+    import torch
+
     mode, count = network.training, 2 if training else 1
     network.train(training)
     try:

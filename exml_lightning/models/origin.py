@@ -51,8 +51,14 @@ def check_origin(class_path: str, folder: Path) -> None:
 
 
 def _find(name: str, path: list[str] | None) -> ModuleSpec | None:
-    found = (finder.find_spec(name, path) for finder in sys.meta_path)
-    return next((spec for spec in found if spec is not None), None)
+    try:
+        found = (finder.find_spec(name, path) for finder in sys.meta_path)
+        return next((spec for spec in found if spec is not None), None)
+    except KeyError:  # a package without __init__.py, in one that is not imported: Python cannot say where it is
+        spec = ModuleSpec(name, None, is_package=True)
+        folders = [Path(place, name.rpartition(".")[2]) for place in path or []]
+        spec.submodule_search_locations = [str(folder) for folder in folders if folder.is_dir()]
+        return spec
 
 
 def _inside(place: str, folder: Path) -> bool:

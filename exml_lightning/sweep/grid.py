@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.experts.selection import is_selection
 from exml_lightning.sweep.settings import find_config, flatten, option, read_settings, said, snake_case
 
 RUNS = range(5)
@@ -110,9 +111,9 @@ def cells_of(grid: Grid) -> list[Job]:
 
 
 def training_of(cell: Job, grid: Grid) -> Job | None:
-    """Return the job that trains the experts of a cell; None where there is no scenario to train them on."""
+    """Return the job that trains the experts of a cell; None where there is no scenario, or they are a selection."""
     scenario = cell.settings.get("data.scenario.name")
-    if scenario is None:
+    if scenario is None or is_selection(cell.experts):
         return None
     config = Path(cell.options[1])  # the first file of a cell is its scenario
     experts_of = cell.settings.get("data.scenario.experts_of")
@@ -216,7 +217,7 @@ def _cell(grid: Grid, stack: _Stack, run: int, point: dict[str, Any]) -> Job:
     if experts is None:
         experts = f"checkpoints/{settings.get('data.scenario.experts_of') or stream}/run{run}"
     if stream is None:
-        stream = _scenario_of(Path(experts) / "manifest.yaml", stack.files[0])
+        stream = _scenario_of(Path(experts), stack.files[0])
     differs = {key: value for key, value in point.items() if not flatten({key: value}).items() <= stack.given.items()}
     variant = (*stack.variant, *(f"{key}={said(value)}" for key, value in differs.items()))
     name = "_".join([f"run{run}", *(re.sub(r"[^\w.=+-]+", "-", words) for words in variant)])
@@ -240,8 +241,11 @@ def _options(values: Mapping[str, Any]) -> list[str]:
     return [word for key, value in values.items() for word in option(key, value)]
 
 
-def _scenario_of(manifest: Path, config: Path) -> str:
-    """Name the stream of a folder of experts, as the run folder of `exml fit` is named after it."""
+def _scenario_of(experts: Path, config: Path) -> str:
+    """Name the stream of a folder of experts or of a selection, as the run folder of `exml fit` is named after it."""
+    if is_selection(experts):
+        return experts.stem
+    manifest = experts / "manifest.yaml"
     try:
         return str(yaml.safe_load(manifest.read_text(encoding="utf-8"))["scenario"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.experts.selection import list_file
 from exml_lightning.files import write_text
 from exml_lightning.report.settings import IGNORED, TRAINER
 from exml_lightning.sweep.grid import Job, matters
@@ -135,7 +136,7 @@ def _is_ignored(key: str) -> bool:
 
 def _digest(experts: Path) -> str | None:
     try:
-        return hashlib.sha256((experts / "manifest.yaml").read_bytes()).hexdigest()
+        return hashlib.sha256(list_file(experts).read_bytes()).hexdigest()
     except OSError:
         return None
 

@@ -14,7 +14,8 @@ from exml_lightning.cli import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.experts import load_expert, read_manifest, save_weights
-from exml_lightning.experts.describe import NewExperts, add_experts, natural_order
+from exml_lightning.experts.describe import NewExperts, add_experts
+from exml_lightning.files import natural_order
 from exml_lightning.models import LeNet5
 from tests.test_cli import refused
 
@@ -69,7 +70,7 @@ def test_three_architectures_with_overlapping_classes(tmp_path, capsys):
     resnet = save(folder / "b.pth", torchvision.models.resnet18(num_classes=4))
     tiny = save(folder / "c.bin", Tiny(2))
     main(["manifest", str(folder), "--architecture", LENET, "--classes", "cat", "dog", "bird", "--size", "32",
-          "--files", "a.pt", "--mean", "0.25", "--std", "0.5", "--accuracy", "0.75"])  # fmt: skip
+          "--files", "a.pt", "--mean", "0.25", "--std", "0.5", "--accuracy", "0.75", "--license", "MIT"])  # fmt: skip
     main(["manifest", str(folder), "--architecture", "torchvision.models.resnet18", "--classes", "frog", "dog", "-",
           "cat", "--size", "20", "24", "--files", str(folder / "b.pth")])  # fmt: skip
     main(["manifest", str(folder), "--architecture", "tests.experts.test_describe.Tiny", "--init_args", "{units: 2}",
@@ -87,7 +88,7 @@ def test_three_architectures_with_overlapping_classes(tmp_path, capsys):
     assert [entry.file for entry in manifest.experts] == ["a.pt", "b.pth", "c.bin"]
     assert first.sha256 == hashlib.sha256((folder / "a.pt").read_bytes()).hexdigest()
     assert (first.architecture.init_args, first.classifier, first.accuracy) == ({"num_classes": 3}, "classifier", 0.75)
-    assert first.input is None
+    assert (first.input, first.license) == (None, "MIT")
     assert (second.classes, second.outputs) == (("frog", "dog", "cat"), (0, 1, 3))
     assert second.input == ImageFormat((3, 20, 24), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert (second.architecture.init_args, second.classifier) == ({"num_classes": 4}, "fc")

@@ -31,6 +31,16 @@ def test_write_and_read(tmp_path):
     assert raw["experts"][0]["architecture"]["class_path"] == "exml_lightning.models.LeNet5"
 
 
+def test_a_licence_is_kept_and_need_not_be_there(tmp_path):
+    write_manifest(replace(MANIFEST, experts=(replace(ENTRY, license="CC-BY-4.0"),)), tmp_path)
+    assert read_manifest(tmp_path).experts[0].license == "CC-BY-4.0"
+    raw = yaml.safe_load((tmp_path / "manifest.yaml").read_text())
+    assert raw["format"] == 1
+    assert raw["experts"][0].pop("license") == "CC-BY-4.0"  # files of before lack it
+    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(raw))
+    assert read_manifest(tmp_path) == MANIFEST
+
+
 def test_classes_are_class_indices_in_the_order_of_the_outputs():
     assert MANIFEST.classes_of(0) == [2, 0]
 
@@ -55,6 +65,8 @@ def damage(tmp_path: Path, change) -> None:
         (lambda m: m["input"].update(std=[float("nan")]), r"input\.std must be a number from"),
         (lambda m: m["experts"][0].update(classifier=["a"]), r"experts\[0\]\.classifier must be of type str"),
         (lambda m: m["experts"][0].update(accuracy="good"), r"experts\[0\]\.accuracy must be a number"),
+        (lambda m: m["experts"][0].update(license=["MIT"]), r"experts\[0\]\.license must be of type str"),
+        (lambda m: m["experts"][0].update(license="MIT\x1b[2J"), r"experts\[0\]\.license is .* none of them a control"),
         (lambda m: m["input"].update(shape=[1, 32]), r"input\.shape"),
         (lambda m: m["input"].update(std=[0]), "std"),
         (lambda m: m["experts"][0].pop("sha256"), r"experts\[0\]\.sha256 is missing"),

@@ -1,0 +1,242 @@
+"""A selection: experts of several folders, in an order that the user chose (docs/catalog.md)."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import yaml
+
+from exml_lightning import fields as check
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.experts.consistency import check_experts
+from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, read_manifest
+from exml_lightning.experts.yaml_file import read_yaml
+from exml_lightning.files import write_text
+from exml_lightning.models.origin import check_origin
+
+FORMAT = 1
+SUFFIXES = (".yaml", ".yml")
+KEYS = ("folder", "expert", "file", "sha256")
+LONGEST_PATH = 4096
+HEAD = """\
+# The order of this list is the order of the stream: move lines, or delete them. Folders are relative to this file.
+#   exml fit -c configs/from_folder.yaml --data.experts {name}
+format: {version}
+experts:
+"""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An expert that was chosen.
+
+    Args:
+        folder: Its folder.
+        manifest: That of the folder.
+        index: Its place there, from 0.
+    """
+
+    folder: Path
+    manifest: Manifest
+    index: int
+
+    @property
+    def entry(self) -> ExpertEntry:
+        """What the manifest says of it."""
+        return self.manifest.experts[self.index]
+
+
+@dataclass(frozen=True)
+class SelectedExpert(ExpertEntry):
+    """An expert of a selection, which knows its own folder.
+
+    Args:
+        folder: The folder.
+    """
+
+    folder: Path = Path()
+
+    @property
+    def where(self) -> str:
+        """What to call it in an error."""
+        return str(self.folder / self.file)
+
+    def path(self, folder: Path) -> Path:
+        """Return where its weights are, whatever list it is in."""
+        return self.folder / self.file
+
+
+def is_selection(experts: Path) -> bool:
+    """Whether a path is that of a selection, not of a folder of experts; a file need not be there."""
+    return experts.is_file() or (experts.suffix in SUFFIXES and not experts.is_dir())
+
+
+def list_file(experts: Path) -> Path:
+    """Return the file that lists the experts: a selection itself, the manifest of a folder."""
+    return experts if is_selection(experts) else experts / FILE_NAME
+
+
+def read_experts(experts: Path) -> Manifest:
+    """Read a folder of experts, or a selection.
+
+    Args:
+        experts: The folder, or the file.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ExmlError: See `read_manifest` and `read_selection`.
+    """
+    return read_selection(experts) if is_selection(experts) else read_manifest(experts)
+
+
+def read_selection(path: Path) -> Manifest:
+    """Read a selection, and the manifests of the folders that it names. The weights are not looked at.
+
+    Args:
+        path: The file.
+
+    Returns:
+        One manifest of the experts in its order, named after the file; see `unite`.
+
+    Raises:
+        ExmlError: If it is missing or broken, an expert is not where it says, or has other weights than it says, or
+            they cannot be one stream; names the file and the key.
+    """
+    if not path.exists():
+        raise ExmlError(f"{path} is missing: write a selection with `exml catalog DIR... --output {path}`")
+    raw = read_yaml(path)
+    try:
+        values = check.mapping(raw, "the file")
+        if "class_names" in values:
+            raise ExmlError(f"this is the manifest of a folder of experts: give the folder, {path.parent}")
+        if values.pop("format", None) != FORMAT:
+            raise ExmlError(f"format must be {FORMAT}")
+        check.only(values, ["experts"], "the file")
+        lines = check.items(check.need(values, "experts"), "experts")
+        manifests: dict[Path, Manifest] = {}
+        chosen = [_choose(line, f"experts[{i}]", path.parent, manifests) for i, line in enumerate(lines)]
+        return unite(check.folder_name(path.stem, "the name of the file"), chosen)
+    except ExmlError as error:
+        raise ExmlError(f"{path}: {error}") from error
+
+
+def unite(name: str, chosen: Sequence[Choice]) -> Manifest:
+    """Make one manifest of experts of several folders.
+
+    Args:
+        name: What to call the stream.
+        chosen: The experts, in the order of the stream.
+
+    Returns:
+        Classes are matched by their names, and are in the order in which experts bring them; the images are those of
+        the first expert.
+
+    Raises:
+        ExmlError: If there is none, one is there twice, or they cannot be one stream.
+    """
+    if not chosen:
+        raise ExmlError("experts is empty: an ex-model learns from one or more")
+    entries: list[SelectedExpert] = []
+    places: dict[tuple[str, int], str] = {}
+    stream = chosen[0].entry.input or chosen[0].manifest.input
+    for i, choice in enumerate(chosen):
+        entry, own = choice.entry, choice.entry.input or choice.manifest.input
+        copied = {f.name: getattr(entry, f.name) for f in fields(ExpertEntry)}
+        selected = SelectedExpert(**copied, folder=choice.folder)
+        selected = replace(selected, input=None if own == stream else own)
+        here = f"experts[{i}] ({choice.folder}, expert {choice.index})"
+        first = places.setdefault((entry.sha256, entry.task), here)
+        if first != here:
+            raise ExmlError(f"{first} and {here} are the same expert (sha256): leave one of them out")
+        entries.append(selected)
+    for class_path in {entry.architecture.class_path for entry in entries}:
+        for folder in {choice.folder for choice in chosen}:
+            check_origin(class_path, folder)
+    check_experts(entries)
+    names = tuple(dict.fromkeys(name for entry in entries for name in entry.classes))
+    return Manifest(name, None, names, stream, tuple(entries))
+
+
+def write_selection(path: Path, chosen: Sequence[Choice]) -> None:
+    """Write a selection, a line an expert, with paths relative to it.
+
+    Args:
+        path: The file.
+        chosen: The experts, in the order of the stream.
+
+    Raises:
+        ExmlError: If a folder has a name that no such file can hold, or the file cannot be written.
+    """
+    lines = []
+    for choice in chosen:
+        line = {"folder": _relative(choice.folder, path), "expert": choice.index, "sha256": choice.entry.sha256}
+        words = yaml.safe_dump(line, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True)
+        known = " ".join(choice.entry.classes[: check.SHOWN]) + (
+            " ..." if len(choice.entry.classes) > check.SHOWN else ""
+        )
+        lines.append(f"- {words.strip()}  # {_printable(known[:60])}\n")
+    write_text(path, HEAD.format(name=_printable(shlex.quote(path.name)), version=FORMAT) + "".join(lines))
+
+
+def _printable(words: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in words)
+
+
+def _relative(folder: Path, path: Path) -> str:
+    try:
+        # Links are followed first: `..` behind one leads elsewhere.
+        found = os.path.relpath(folder.resolve(), path.parent.resolve())
+    except ValueError:  # another drive (Windows)
+        found = str(folder.resolve())
+    return _path(Path(found).as_posix(), f"the path of {check.printable(str(folder))}")
+
+
+def _path(value: object, where: str) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_PATH or check.UNPRINTABLE.search(value):
+        raise ExmlError(
+            f"{where} must be a path of at most {LONGEST_PATH} characters, none of them a control character"
+        )
+    return value
+
+
+def _choose(raw: object, where: str, base: Path, manifests: dict[Path, Manifest]) -> Choice:
+    line = check.mapping(raw, where)
+    check.only(line, KEYS, where)
+    folder = base / _path(check.need(line, "folder", where), f"{where}.folder")
+    if not folder.is_dir():
+        raise ExmlError(
+            f"{where}.folder: {folder} is not there (paths are relative to the selection): correct it, or delete the "
+            "line"
+        )
+    try:
+        manifest = manifests[folder] if folder in manifests else manifests.setdefault(folder, read_manifest(folder))
+    except ExmlError as error:
+        raise ExmlError(f"{where}: {error}") from error
+    if ("expert" in line) == ("file" in line):
+        raise ExmlError(f"{where} must have `expert`, its number in the folder, or `file`, and not both")
+    index = (
+        _by_file(line["file"], where, manifest) if "file" in line else check.whole(line["expert"], f"{where}.expert")
+    )
+    last = len(manifest.experts) - 1
+    if index > last:
+        raise ExmlError(f"{where}.expert is {index}, but {folder / FILE_NAME} has experts 0 to {last}")
+    entry = manifest.experts[index]
+    if line.get("sha256") is not None and check.digest(line["sha256"], f"{where}.sha256") != entry.sha256:
+        raise ExmlError(
+            f"{where}: expert {index} of {folder} has other weights (sha256) than when it was selected: bring them "
+            "back, or delete the line and select the expert anew (`exml catalog`)"
+        )
+    return Choice(folder, manifest, index)
+
+
+def _by_file(value: object, where: str, manifest: Manifest) -> int:
+    name = check.file_name(value, f"{where}.file")
+    found = [i for i, entry in enumerate(manifest.experts) if entry.file == name]
+    if len(found) != 1:
+        what = "several experts have it, one a task" if found else "no expert of the folder has it"
+        raise ExmlError(f"{where}.file {name!r}: {what}: give `expert`, the number, as `exml catalog` shows it")
+    return found[0]

@@ -54,7 +54,7 @@ def test_the_merging_picture_says_what_the_code_does():
 
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path):
-    """docs/start.ipynb, in a folder like a clone; its code is the code whose output is shown."""
+    """docs/start.ipynb, in a folder like a clone."""
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     path = ROOT / "docs" / "start.ipynb"
     assert path.stat().st_size < 300_000

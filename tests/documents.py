@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 """docs/results/ is written by `exml report`, docs/configuration.md by docs/hooks/reference.py."""
 
+_INLINE = re.compile(r"`((?:exml|python -m|pip) [^`]* [^`]+)`")
 PROGRAMS = (
     "exml",
     "python",
@@ -23,7 +24,7 @@ PROGRAMS = (
     "srun",
     "ray",
 )
-WORDS = {"SCENARIO": "configs/split_cifar10.yaml", "E": "8", "DIR": "folder"}
+WORDS = {"SCENARIO": "configs/split_cifar10.yaml", "E": "8", "K": "0", "DIR": "folder"}
 """What a reader puts in place of a word in capitals."""
 
 
@@ -67,6 +68,22 @@ def snippets(path: Path) -> list[Snippet]:
             found += [Snippet(page, "command", command) for command in _commands(block)]
         prose = block if language == "prose" else ""
     return found
+
+
+def inline(path: Path) -> list[Snippet]:
+    """Return the commands within the text of a page, without those that leave something out, or only name a verb
+    or the format of buffer files.
+
+    Args:
+        path: The page.
+
+    Returns:
+        Snippets of the kind ``command``.
+    """
+    prose = " ".join(block for language, block in _blocks(path.read_text()) if language == "prose")
+    found = [Snippet(path.relative_to(ROOT).as_posix(), "command", text) for text in _INLINE.findall(prose)]
+    left_out = re.compile(r"\.\.\.|--help|^exml buffer 1$|(?:^| )\[?[A-Z]+\]?(?: |$)")
+    return [snippet for snippet in found if not left_out.search(shlex.join(snippet.words))]
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:

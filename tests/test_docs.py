@@ -22,10 +22,11 @@ from torch import nn
 from exml_lightning.cli import main
 from exml_lightning.models import Architecture
 from exml_lightning.scenarios import RUN_SEEDS
-from tests.documents import PAGES, ROOT, Snippet, snippets
+from tests.documents import PAGES, ROOT, Snippet, inline, snippets
 
 ALL = [snippet for page in PAGES for snippet in snippets(page)]
-COMMANDS = list({shlex.join(s.words): s for s in ALL if s.kind == "command"}.values())
+TYPED = [s for s in ALL if s.kind == "command"] + [s for page in PAGES for s in inline(page)]
+COMMANDS = list({shlex.join(snippet.words): snippet for snippet in TYPED}.values())
 SMOKE = str(ROOT / "configs" / "trainer" / "smoke.yaml")
 
 NOT_RUN = {
@@ -193,7 +194,7 @@ def test_the_commands_of_a_page_run_in_order(page, workspace, tmp_path, monkeypa
 def small(words: list[str]) -> list[str]:
     """Make a command small: two experts, four steps, a few images of three steps each, unless it says otherwise."""
     if words[0] == "sweep":
-        return [*words, "--dry_run"]
+        return [*words, "--runs", "0", "--dry_run"]
     if words[0] not in ("fit", "test", "validate", "experts", "generate"):
         return words
     last = max((i + 2 for i, word in enumerate(words) if word in ("-c", "--config")), default=1)
@@ -207,9 +208,10 @@ def prepare(words: list[str], folder: Path) -> None:
     if words[0] == "manifest":
         write_weights(folder / words[1], words, given)
     elif words[0] == "report":
-        for place in (Path(word) for word in words[1:] if word.startswith("runs/") and not Path(word).exists()):
-            shutil.copytree(ROOT / "docs" / "results" / place.name, place)
-        Path("runs").mkdir(exist_ok=True)
+        for place in (Path(word) for word in words[1:] if word.startswith("runs")):
+            if not [*place.glob("**/summary.json"), *place.glob("**/test.json")]:
+                runs = Path("docs/results/joint_mnist") if place.name == "runs" else Path("docs/results") / place.name
+                shutil.copytree(runs, place, dirs_exist_ok=True)
     elif words[0] in ("fit", "test", "generate") and "--data.experts" not in given:
         config = yaml.safe_load(Path(words[2]).read_text())
         run = given.get("--data.run_id", "0")

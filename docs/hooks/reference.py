@@ -73,7 +73,8 @@ INTRODUCTION = """\
 Every key, as YAML files (`-c FILE`, stacked) and the command line (`--data.n_iter 500`) take it. Where a key takes a
 class, give `class_path` and `init_args` in a file, or the class on the command line:
 `--buffer.generator DataImpression`, then its keys: `--buffer.generator.steps 100`. Classes of your own go by their
-dotted names ([own_generator.md](own_generator.md)). `exml VERB -c FILE --print_config` shows what a stack of files comes to.
+dotted names ([own_generator.md](own_generator.md)). `exml VERB -c FILE --print_config` shows what a stack of files
+comes to.
 """
 NETWORKS = "The same for `experts.architecture`. Any other `nn.Module` that can be imported will do."
 TRAINER = """\

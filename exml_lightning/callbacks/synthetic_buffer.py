@@ -35,7 +35,7 @@ class SyntheticBufferCallback(Callback):
 
     Args:
         size: N, the samples that the buffer holds; at least one for each expert.
-        generator: How samples are made.
+        generator: How samples are made; default `ModelInversion`.
         cache: Folder that keeps generated samples for other runs; null for none. Delete it whenever you like.
         name: What the strategy is called in run folders and reports, of a-z, 0-9 and _; default the generator's name.
     """

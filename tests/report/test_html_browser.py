@@ -96,7 +96,7 @@ def test_a_chart_tells_the_values_at_a_place(opened):
     figure.locator("input[type=range]").focus()
     page.keyboard.press("Home")
     assert legend.locator("td").inner_text() == "18.00"  # a fifth of 90 % is of the first part
-    assert "1 experts learned: " in figure.locator("input").get_attribute("aria-valuetext")
+    assert "experts learned: 1; " in figure.locator("input").get_attribute("aria-valuetext")
     svg = figure.locator(".plot svg")
     svg.hover(position={"x": svg.bounding_box()["width"] * 694 / 720, "y": 50})
     assert legend.locator("td").inner_text() == "90.00"

@@ -74,7 +74,7 @@ def chart(title: str, axis: str, places: Sequence[str], lines: Sequence[Line]) -
     plot = element("div", scroller(title, svg), slider, class_="plot")
     legend = element(
         "table",
-        element("caption", "Accuracy in %, ", element("span", f"{places[-1]} {axis}", class_="place")),
+        element("caption", "Accuracy in %, ", element("span", f"{axis}: {places[-1]}", class_="place")),
         element("tbody", [_legend_row(line) for line in lines]),
         class_="legend",
     )
@@ -156,7 +156,9 @@ def _text(point: tuple[float, float | None] | None) -> str:
 
 
 def _numbers(title: str, axis: str, places: Sequence[str], lines: Sequence[Line]) -> Html:
-    heading = element("tr", element("th", axis, scope="col"), [element("th", place, scope="col") for place in places])
+    heading = element(
+        "tr", element("th", axis, scope="col"), [element("th", place, scope="col", class_="num") for place in places]
+    )
     rows = [
         element(
             "tr",

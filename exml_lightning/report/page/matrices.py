@@ -27,8 +27,8 @@ def matrix(rows: Sequence[Row], what: str, name: str, part: str, last: str) -> H
     heading = element(
         "tr",
         element("th", "learned", scope="col"),
-        [element("th", f"{part} {name + 1}", scope="col") for name in columns],
-        element("th", last, scope="col", class_="total"),
+        [element("th", f"{part} {name + 1}", scope="col", class_="num") for name in columns],
+        element("th", last, scope="col", class_="num total"),
     )
     lines = [
         element(

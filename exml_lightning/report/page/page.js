@@ -81,13 +81,13 @@ for (const figure of document.querySelectorAll("figure.chart")) {
     cursor.setAttribute("x2", x);
     input.value = index;
     slider.querySelector("output").textContent = places[index];
-    place.textContent = `${places[index]} ${axis}`;
+    place.textContent = `${axis}: ${places[index]}`;
     const words = rows.map((row) => {
       const value = row.dataset.values.split("|")[index];
       row.cells[1].textContent = value;
       return `${row.cells[0].textContent} ${value}`;
     });
-    input.setAttribute("aria-valuetext", `${places[index]} ${axis}: ${words.join(", ")}`);
+    input.setAttribute("aria-valuetext", `${axis}: ${places[index]}; ${words.join(", ")}`);
   }
 
   slider.hidden = false;

@@ -70,14 +70,8 @@ def entries(columns: dict[str, Column], agreement: list[AgreementRun]) -> list[E
 
 
 _HEADINGS = (
-    "scenario",
-    "strategy",
-    "run",
-    "accuracy in %",
-    "forgetting in %",
-    "generating, s",
-    "distilling, s",
-    "seed",
+    *("scenario", "strategy", "run", "accuracy in %", "forgetting in %", "generating, s", "distilling, s", "seed"),
+    *("device", "folder"),
 )
 
 
@@ -106,7 +100,7 @@ def runs_table(found: list[Entry]) -> Html:
                 element("td", element("code", entry.run.folder.as_posix())),
             )
         )
-    headings = [sort_heading(name, i) for i, name in enumerate((*_HEADINGS, "device", "folder"))]
+    headings = [sort_heading(name, i, class_="num" if 2 <= i <= 7 else None) for i, name in enumerate(_HEADINGS)]
     table = element(
         "table",
         caption(title),

@@ -47,10 +47,10 @@ def _heading(layout: Layout) -> Html:
     for scenario in layout.scenarios:
         if has_figures(scenario):
             first.append(element("th", scenario, scope="colgroup", colspan=2))
-            second += [sort_heading("ours", column), sort_heading("paper", column + 1)]
+            second += [sort_heading(name, column + i, class_="num") for i, name in enumerate(("ours", "paper"))]
             column += 2
         else:
-            first.append(sort_heading(scenario, column, rowspan=2))
+            first.append(sort_heading(scenario, column, rowspan=2, class_="num"))
             column += 1
     return element("thead", element("tr", first), element("tr", second) if second else None)
 
@@ -106,7 +106,10 @@ def _settings(layout: Layout, shown: list[Column]) -> Html:
         element("tr", element("th", name, scope="row"), [element("td", cell, class_="num") for cell in cells])
         for name, *cells in seconds_rows(layout, shown)
     ]
-    headings = [element("th", "strategy", scope="col"), [element("th", c.scenario, scope="col") for c in shown]]
+    headings = [
+        element("th", "strategy", scope="col"),
+        [element("th", c.scenario, scope="col", class_="num") for c in shown],
+    ]
     words = caption("Seconds", SECONDS_NOTE)
     strategies = strategy_lines(layout, shown)
     return element(

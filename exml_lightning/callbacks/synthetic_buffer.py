@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
@@ -23,7 +24,7 @@ from exml_lightning.generation import generate_samples
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.grid import save_grid
 from exml_lightning.report.paper import STRATEGY_NAME
-from exml_lightning.report.samples import save_samples
+from exml_lightning.report.samples import rows_shown, save_samples
 from exml_lightning.sources import connect
 
 
@@ -31,7 +32,7 @@ class SyntheticBufferCallback(Callback):
     """Fills the buffer of an `ExpertStream` from each new expert and hands the expert to the ex-model.
 
     Writes a grid of the new images to ``buffer/experience=<k>.png`` in the run folder, and the plain pixels of some of
-    them to ``samples/experience=<k>.png``.
+    them to ``samples/experience=<k>.png``, with how probable the expert finds their labels.
 
     Args:
         size: N, the samples that the buffer holds; at least one for each expert.
@@ -187,7 +188,10 @@ class SyntheticBufferCallback(Callback):
             folder, file = Path(trainer.default_root_dir), f"experience={experience}.png"
             pixels, names = expert.image_format.denormalize(new.images), stream.manifest.class_names
             save_grid(folder / "buffer" / file, pixels, new.labels, names)
-            save_samples(folder / "samples" / file, pixels, new.labels, names)
+            rows = rows_shown(new.labels)
+            with torch.no_grad():
+                confidence = expert.probability(new.images[rows], new.labels[rows]).tolist()
+            save_samples(folder / "samples" / file, pixels[rows], new.labels[rows], names, confidence)
         old = None if stream.buffer is None or self._whole_set else stream.buffer.to(pl_module.device)
         stream.buffer = update_buffer(old, new, self.size, keyed_generator("subsample", stream.seed, experience))
         stream.experience = experience

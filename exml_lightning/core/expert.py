@@ -97,6 +97,19 @@ class Expert(nn.Module):
         if not bool((logits.abs() < MASKED).all()):
             raise ExmlError(f"{self.name} masks the units of classes that it does not know: {remedy}")
 
+    def probability(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Compute how probable the expert finds the label of each image, among the classes it knows.
+
+        Args:
+            images: Normalised images, ``(n, channels, height, width)``.
+            labels: Class indices in the stream that it knows, int64 ``(n,)``.
+
+        Returns:
+            Probabilities ``(n,)``.
+        """
+        columns = (labels[:, None] == self.classes).int().argmax(dim=1, keepdim=True)
+        return self.ask(self.model, images).softmax(dim=1).gather(1, columns).squeeze(1)
+
     def own_logits(self, images: Tensor, num_classes: int) -> Tensor:
         """Compute the logits of the classes the expert knows, each in the column of its class.
 

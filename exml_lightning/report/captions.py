@@ -23,16 +23,19 @@ def captions(layout: Layout, columns: dict[str, Column]) -> str:
     shown = [columns[name] for name in layout.scenarios if name in columns]
     if not shown:
         return ""
-    strategies = _strategy_lines(layout, shown)
+    strategies = strategy_lines(layout, shown)
+    lines = [f"**{escape(column.scenario)}**: {escape(column_words(column))}" for column in shown]
+    seconds_table = markdown(["", *(column.scenario for column in shown)], seconds_rows(layout, shown))
     parts = [
-        "Settings of the columns:\n\n" + "".join(f"- {_column_line(column)}\n" for column in shown),
+        "Settings of the columns:\n\n" + "".join(f"- {line}\n" for line in lines),
         "Settings of the strategies:\n\n" + "".join(f"- {escape(line)}\n" for line in strategies) if strategies else "",
-        f"Seconds:\n\n{_seconds_table(layout, shown)}\n{SECONDS_NOTE}\n",
+        f"Seconds:\n\n{seconds_table}\n{SECONDS_NOTE}\n",
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _column_line(column: Column) -> str:
+def column_words(column: Column) -> str:
+    """Say which settings most strategies of a scenario share."""
     usual = column.usual
     words = []
     if "buffer.size" in usual:
@@ -51,10 +54,10 @@ def _column_line(column: Column) -> str:
         words.append(f"seed {usual['data.seed']}")
     devices = {str(run.results.get("device")) for cell in column.cells.values() for run in cell.main.runs}
     words.append(f"on {' and '.join(sorted(devices))}")
-    return f"**{escape(column.scenario)}**: {escape('; '.join(words))}"
+    return "; ".join(words)
 
 
-def _strategy_lines(layout: Layout, shown: list[Column]) -> list[str]:
+def strategy_lines(layout: Layout, shown: list[Column]) -> list[str]:
     """Describe the generator of each strategy, and the settings of the ex-model in which they differ."""
     found: list[tuple[str, str, Group]] = []
     for row in layout.rows({column.scenario: column for column in shown}):
@@ -81,13 +84,14 @@ def _is_baseline(group: Group) -> bool:
     return group.runs[0].is_baseline
 
 
-def _seconds_table(layout: Layout, shown: list[Column]) -> str:
+def seconds_rows(layout: Layout, shown: list[Column]) -> list[list[str]]:
+    """Return a row a strategy: its name, and its seconds in each scenario."""
     rows = []
     for row in layout.rows({column.scenario: column for column in shown}):
         cells = [column.cells.get(row.key) for column in shown]
         if any(cells):
             rows.append([row.title, *("" if cell is None else _seconds(cell.main) for cell in cells)])
-    return markdown(["", *(column.scenario for column in shown)], rows)
+    return rows
 
 
 def _seconds(group: Group) -> str:

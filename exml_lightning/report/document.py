@@ -18,6 +18,7 @@ from exml_lightning.report.buffer_size import (
 from exml_lightning.report.captions import captions
 from exml_lightning.report.cells import Column
 from exml_lightning.report.over_time import learned, over_time_csv, picture_name, save_over_time
+from exml_lightning.report.page.page import NAME
 from exml_lightning.report.sample_blocks import Block
 from exml_lightning.report.samples_figure import save_sample_figure
 from exml_lightning.report.small_files import read_text
@@ -28,7 +29,7 @@ from exml_lightning.report.text import escape, printable
 TITLE = "# Report of `exml report`"
 _NOT_ALWAYS = re.compile(
     r"table_other\.(md|csv)|figure_[23]\.png|samples_[\w-]+\.png|buffer_size(\.md|\.csv|_[\w-]+\.png)|"
-    r"accuracy_over_time(\.csv|_[\w-]+\.png)",
+    r"accuracy_over_time(\.csv|_[\w-]+\.png)|report\.html",
     re.ASCII,
 )
 """Files that one report has and another has not."""
@@ -62,6 +63,7 @@ def write_report(
     samples: dict[str, dict[str, Block]],
     left_out: Sequence[str],
     command: str,
+    page: str | None = None,
 ) -> list[str]:
     """Write a report; what an earlier one had and this one has not is deleted.
 
@@ -71,6 +73,7 @@ def write_report(
         samples: What pictures of samples show of each scenario, by their names.
         left_out: A line for each run and each picture that was left out.
         command: The command line, to be told.
+        page: The text of `report.html`, if there is to be one.
 
     Returns:
         Names of the files.
@@ -84,6 +87,8 @@ def write_report(
     _samples(report, samples)
     _figures(report, columns)
     report.write("runs.csv", runs_csv(columns))
+    if page is not None:
+        report.write(NAME, page)
     count = sum(len(group.runs) for column in columns.values() for c in column.cells.values() for group in c.groups)
     missing = "".join(f"- {escape(line)}\n" for line in left_out)
     listed = "".join(f"- [{name}]({name})\n" for name in report.files)

@@ -22,6 +22,10 @@ from exml_lightning.report.small_files import (
 MOST_PARTS = 10**6
 
 
+class NoScenarioError(ExmlError):
+    """A run has agreement with its experts, no accuracy."""
+
+
 @dataclass(frozen=True)
 class Row:
     """What was measured after an experience.
@@ -95,20 +99,20 @@ def read_run(folder: Path) -> Run:
     data, buffer = _group(config, "data", folder), _group(config, "buffer", folder)
     scenario = data.get("scenario")
     if not isinstance(scenario, dict):
-        raise ExmlError(f"{folder} is of a stream without a scenario: it has agreement, no accuracy to report")
+        raise NoScenarioError(f"{folder} is of a stream without a scenario: it has agreement, no accuracy to report")
     run_id, name = data.get("run_id"), scenario.get("name")
     if not is_whole(run_id) or not isinstance(name, str):
         raise broken(folder / "config.yaml", "data.run_id or data.scenario.name is missing")
     if not is_whole(buffer.get("size"), 1) or not is_whole(data.get("n_iter")):
         raise broken(folder / "config.yaml", "buffer.size or data.n_iter is no whole number")
     name_given = None if is_baseline else buffer.get("name")
-    strategy = _strategy(config["baseline"] if is_baseline else buffer.get("generator"), name_given, folder)
+    strategy = strategy_of(config["baseline"] if is_baseline else buffer.get("generator"), name_given, folder)
     _check_results(path, results)
     if is_baseline:
         _check_baseline(path, results, strategy)
     else:
-        _check_finished(folder, path, results)
-    over_time = () if is_baseline else _read_matrix(folder / "accuracy_matrix.csv", results["experts"])
+        check_finished(folder, path, results)
+    over_time = () if is_baseline else read_matrix(folder / "accuracy_matrix.csv", results["experts"])
     return Run(folder, name, strategy, run_id, is_baseline, config, results, over_time)
 
 
@@ -141,7 +145,17 @@ def _group(config: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     return group
 
 
-def _strategy(chosen: Any, name: Any, folder: Path) -> str:
+def strategy_of(chosen: Any, name: Any, folder: Path) -> str:
+    """Name the strategy of a run.
+
+    Args:
+        chosen: Its generator or baseline, as in the configuration.
+        name: Its `buffer.name`.
+        folder: The run folder, for messages.
+
+    Raises:
+        ExmlError: If it cannot be named.
+    """
     if name is not None:
         if not isinstance(name, str) or not STRATEGY_NAME.fullmatch(name):
             raise broken(folder / "config.yaml", "buffer.name is not of a-z, 0-9 and _")
@@ -175,7 +189,17 @@ def _check_baseline(path: Path, results: dict[str, Any], strategy: str) -> None:
         raise broken(path, f"it is of {what}, but the config.yaml beside it is of {strategy}")
 
 
-def _check_finished(folder: Path, path: Path, results: dict[str, Any]) -> None:
+def check_finished(folder: Path, path: Path, results: dict[str, Any]) -> None:
+    """Make sure that a fit has learned all its experts.
+
+    Args:
+        folder: The run folder.
+        path: Its `summary.json`.
+        results: What that says.
+
+    Raises:
+        ExmlError: If it has not, or does not say.
+    """
     learned, experts = results.get("experiences_learned"), results["experts"]
     if not is_whole(learned):
         raise broken(path, "experiences_learned is missing")
@@ -183,11 +207,21 @@ def _check_finished(folder: Path, path: Path, results: dict[str, Any]) -> None:
         raise ExmlError(f"{folder} is unfinished, {learned} of {experts} experts are learned: give its command again")
 
 
-def _read_matrix(path: Path, experts: int) -> tuple[Row, ...]:
+def read_matrix(path: Path, experts: int, last: str = "stream") -> tuple[Row, ...]:
+    """Read the matrix of a run.
+
+    Args:
+        path: The CSV file.
+        experts: How many experts the run has.
+        last: Name of the last column, whose values become `Row.stream`.
+
+    Raises:
+        ExmlError: If it is no such matrix.
+    """
     lines = read_text(path).splitlines()
     try:
         heading, *cells = csv.reader(lines) if lines else [[]]
-        if len(heading) < 3 or heading[0] != "after_experience" or heading[-1] != "stream":
+        if len(heading) < 3 or heading[0] != "after_experience" or heading[-1] != last:
             raise ValueError(f"its columns are {', '.join(heading)}")
         parts = [int(name) for name in heading[1:-1]]
         if not all(0 <= part < MOST_PARTS for part in parts):

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.report.cells import Column
-from exml_lightning.report.run import Run
 from exml_lightning.report.samples import Samples, read_samples
 from exml_lightning.report.text import drawn
 
@@ -73,7 +72,7 @@ def read_block(column: Column | None, left_out: list[str]) -> Block:
         return Block(None, frozenset())
     run_id = run_with_samples(column)
     runs = {name: run for name, cell in column.cells.items() for run in cell.main.runs if run.run_id == run_id}
-    files = {strategy: _files(run) for strategy, run in runs.items()}
+    files = {strategy: sample_files(run.folder) for strategy, run in runs.items()}
     experts = sorted({k for paths in files.values() for k in paths})
     shown = experts[:MOST_CLASSES]  # each has a class at least
     read = {strategy: _read(paths, shown, left_out) for strategy, paths in files.items()}
@@ -100,15 +99,17 @@ def read_block(column: Column | None, left_out: list[str]) -> Block:
 def run_with_samples(column: Column) -> int | None:
     """Return the run that most strategies have samples of, the lowest of several; None if there are no samples."""
     counts = Counter(
-        run_id for cell in column.cells.values() for run_id in {run.run_id for run in cell.main.runs if _files(run)}
+        run_id
+        for cell in column.cells.values()
+        for run_id in {run.run_id for run in cell.main.runs if sample_files(run.folder)}
     )
     return min(counts, key=lambda run_id: (-counts[run_id], run_id), default=None)
 
 
-def _files(run: Run) -> dict[int, Path]:
-    """Return the samples of a run, by experience."""
+def sample_files(folder: Path) -> dict[int, Path]:
+    """Return the samples in a run folder, by experience."""
     found = {}
-    for path in (run.folder / "samples").glob("experience=*.png"):
+    for path in (folder / "samples").glob("experience=*.png"):
         number = re.fullmatch(r"experience=(\d{1,9})", path.stem)
         if number:
             found[int(number[1])] = path

@@ -1,11 +1,12 @@
 """A few images of each class as plain pixels, for figures made later: `samples/experience=<k>.png` of a run folder."""
 
 import json
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import write_whole
 from exml_lightning.regular_file import check_regular
+from exml_lightning.report.small_files import is_fraction
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,13 +37,32 @@ class Samples:
     Args:
         classes: Names of the classes.
         images: ``(PER_CLASS, classes, height, width, 3)``, uint8; white where there were fewer.
+        confidence: Of the images of each class, the probability that the expert gives it; None where it is no number.
+            Empty in older files, which do not say it.
     """
 
     classes: tuple[str, ...]
     images: NDArray[np.uint8]
+    confidence: tuple[tuple[float | None, ...], ...] = ()
 
 
-def save_samples(path: Path, images: "Tensor", labels: "Tensor", class_names: Sequence[str]) -> None:
+def rows_shown(labels: "Tensor") -> list[int]:
+    """Return which images `save_samples` saves: the first of each class.
+
+    Args:
+        labels: Class indices, int64 ``(n,)``.
+    """
+    shown = labels.unique().tolist()[:MOST_CLASSES]
+    return [row for label in shown for row in (labels == label).nonzero().flatten()[:PER_CLASS].tolist()]
+
+
+def save_samples(
+    path: Path,
+    images: "Tensor",
+    labels: "Tensor",
+    class_names: Sequence[str],
+    confidence: Sequence[float] | None = None,
+) -> None:
     """Save the first images of each class: a column a class, without gaps, at most ten classes.
 
     Args:
@@ -49,18 +70,26 @@ def save_samples(path: Path, images: "Tensor", labels: "Tensor", class_names: Se
         images: Pixel values in ``[0, 1]``, ``(n, 1 or 3, height, width)``.
         labels: Class indices, int64 ``(n,)``.
         class_names: Name of each class.
+        confidence: For each image the probability that the expert gives its label; None where nobody has asked.
     """
     shown = labels.unique().tolist()[:MOST_CLASSES]
     height, width = images.shape[2:]
     canvas = np.full((PER_CLASS, len(shown), height, width, 3), 255, dtype=np.uint8)
+    told: list[list[float | None]] = []
     for column, label in enumerate(shown):
         rows = (labels == label).nonzero().flatten()[:PER_CLASS]
         pixels = (images[rows] * 255).round().clamp(0, 255).byte().cpu().permute(0, 2, 3, 1).numpy()
         canvas[: len(rows), column] = pixels  # one channel becomes three
+        told.append([_rounded(confidence[row]) for row in rows.tolist()] if confidence is not None else [])
     picture = Image.fromarray(canvas.transpose(0, 2, 1, 3, 4).reshape(PER_CLASS * height, len(shown) * width, 3))
     about = PngInfo()
-    about.add_text(KEY, json.dumps({"classes": [class_names[c] for c in shown], "size": [height, width]}))
+    words: dict[str, Any] = {"classes": [class_names[c] for c in shown], "size": [height, width]}
+    about.add_text(KEY, json.dumps(words if confidence is None else {**words, "confidence": told}))
     write_whole(path, lambda part: picture.save(part, format="png", pnginfo=about, optimize=True))
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def read_samples(path: Path) -> Samples:
@@ -84,8 +113,20 @@ def read_samples(path: Path) -> Samples:
             names, (height, width) = tuple(map(str, about["classes"])), about["size"]
             if len(names) > MOST_CLASSES or max(height, width) > MOST_TIMES_AS_LONG * min(height, width):
                 raise ValueError("an odd shape")
+            confidence = _confidence(about.get("confidence"), len(names))
             pixels = np.asarray(picture.convert("RGB"))
         images = pixels.reshape(PER_CLASS, height, len(names), width, 3).transpose(0, 2, 1, 3, 4)
     except Exception as error:  # the decoders raise almost anything
         raise ExmlError(f"{path} holds no samples of a run: delete it") from error
-    return Samples(names, images)
+    return Samples(names, images, confidence)
+
+
+def _confidence(told: Any, num_classes: int) -> tuple[tuple[float | None, ...], ...]:
+    if told is None:
+        return ()
+    values = tuple(tuple(column) for column in told)
+    if len(values) != num_classes or max(map(len, values), default=0) > PER_CLASS:
+        raise ValueError("confidence of other images")
+    if not all(value is None or is_fraction(value) for column in values for value in column):
+        raise ValueError("confidence that is no fraction")
+    return values

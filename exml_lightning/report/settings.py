@@ -197,6 +197,19 @@ def _unequal(ours: Settings, theirs: Settings, prefix: str) -> Iterator[tuple[st
             yield prefix + key, a, b
 
 
+def flat(settings: Settings, prefix: str = "") -> Settings:
+    """Return settings with a key for each argument of a class, for instance ``buffer.generator.steps``."""
+    found: Settings = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and "class_path" in value:
+            found[prefix + key] = str(value["class_path"]).rpartition(".")[2]
+            arguments = value.get("init_args")
+            found |= flat(arguments, f"{prefix}{key}.") if isinstance(arguments, dict) else {}
+        else:
+            found[prefix + key] = value
+    return found
+
+
 def _side(key: str, value: Any) -> str:
     return "not known" if key in OF_EXPERTS and value is None else say(value)
 

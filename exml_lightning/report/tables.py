@@ -116,17 +116,48 @@ def make_table(layout: Layout, columns: dict[str, Column]) -> Table:
     return Table(tuple(headings), tuple(rows), tuple(notes))
 
 
-def cell_text(scenario: str, strategy: str, column: Column | None, footnotes: Footnotes) -> str:
-    """Put a cell in words: its main group, and each other group on a line of its own."""
+@dataclass(frozen=True)
+class CellLine:
+    """A group in a cell of a table.
+
+    Args:
+        group: The group.
+        arrow: How it compares with the paper's figure, see `arrow`.
+        mark: The raised letter of its note, if it has one.
+    """
+
+    group: Group
+    arrow: str
+    mark: str
+
+    @property
+    def figures(self) -> str:
+        """Mean and standard deviation, and in brackets the number of runs."""
+        return f"{with_std(*self.group.accuracy)} ({len(self.group.runs)})"
+
+
+def cell_lines(scenario: str, strategy: str, column: Column | None, footnotes: Footnotes) -> list[CellLine]:
+    """Return what a cell has: its main group, then each other group on a line of its own; nothing without runs."""
     if column is None or strategy not in column.cells:
-        return NO_RUNS if is_defined(scenario, strategy) else NOT_DEFINED
+        return []
     cell = column.cells[strategy]
     lines = []
     for group in (cell.main, *cell.others):
         note = column.note(strategy, group)
-        words = [f"{with_std(*group.accuracy)} ({len(group.runs)})", arrow(scenario, strategy, group)]
-        lines.append(" ".join([*filter(None, words), *([footnotes.mark(note)] if note else [])]))
-    return "\n".join(lines)
+        lines.append(CellLine(group, arrow(scenario, strategy, group), footnotes.mark(note) if note else ""))
+    return lines
+
+
+def empty_text(scenario: str, strategy: str) -> str:
+    """Put a cell without runs in words."""
+    return NO_RUNS if is_defined(scenario, strategy) else NOT_DEFINED
+
+
+def cell_text(scenario: str, strategy: str, column: Column | None, footnotes: Footnotes) -> str:
+    """Put a cell in words, a line a group."""
+    lines = cell_lines(scenario, strategy, column, footnotes)
+    words = [" ".join(filter(None, (line.figures, line.arrow, line.mark))) for line in lines]
+    return "\n".join(words) or empty_text(scenario, strategy)
 
 
 def paper_text(scenario: str, strategy: Strategy) -> str:

@@ -1,5 +1,6 @@
 """What an expert says of the classes of the stream, by wide and by narrow heads."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -41,3 +42,14 @@ def test_as_many_units_as_classes_in_another_order_are_no_wide_head(make_expert)
 def test_more_units_than_classes_are_no_wide_head(make_expert):
     logits = make_expert(classes=(1, 3)).stream_logits(IMAGES, 4)
     assert logits.isfinite().sum(dim=0).tolist() == [0, 3, 0, 3]
+
+
+def test_how_probable_an_expert_finds_labels(make_expert):
+    expert = make_expert(classes=(3, 1))
+    units = expert.model(IMAGES).double()
+    expected = [
+        (units[row, label].exp() / (units[row, 1].exp() + units[row, 3].exp())).item()
+        for row, label in enumerate((1, 3, 3))
+    ]
+    found = expert.probability(IMAGES, torch.tensor([1, 3, 3])).tolist()
+    assert found == pytest.approx(expected, rel=1e-5)

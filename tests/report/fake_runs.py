@@ -110,7 +110,13 @@ def write_run(
     return path
 
 
-def write_samples(run: Path, classes: Sequence[Sequence[int]], names: Sequence[str], size: int = 8) -> None:
+def write_samples(
+    run: Path,
+    classes: Sequence[Sequence[int]],
+    names: Sequence[str],
+    size: int = 8,
+    confidence: float | None = None,
+) -> None:
     """Write samples of a run: each image is as bright as its class is high.
 
     Args:
@@ -118,11 +124,13 @@ def write_samples(run: Path, classes: Sequence[Sequence[int]], names: Sequence[s
         classes: Classes of each expert.
         names: Names of all classes.
         size: Pixels a side.
+        confidence: Of each image; None writes what older versions wrote.
     """
     for k, known in enumerate(classes):
         labels = torch.tensor(sorted(known)).repeat_interleave(5)
         images = ((labels + 1) / (len(names) + 1)).view(-1, 1, 1, 1).expand(-1, 1, size, size)
-        save_samples(run / "samples" / f"experience={k}.png", images, labels, names)
+        told = None if confidence is None else [confidence] * len(labels)
+        save_samples(run / "samples" / f"experience={k}.png", images, labels, names, told)
 
 
 def brightness(label: int, num_classes: int) -> int:

@@ -161,7 +161,7 @@ def test_no_torch_is_needed(runs):
     code = """
 import sys
 from exml_lightning.cli import main
-main(["report", "runs"])
+main(["report", "runs", "--html"])
 print("torch" in sys.modules or "lightning" in sys.modules)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

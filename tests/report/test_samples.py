@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from exml_lightning.cli import main
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.report.samples import read_samples, save_samples
+from exml_lightning.experts import load_expert, read_manifest
+from exml_lightning.report.samples import read_samples, rows_shown, save_samples
+from tests.conftest import EXPERTS
 
 
 def test_pixels_come_back_as_they_were(tmp_path):
@@ -93,3 +97,33 @@ def test_a_spoiled_picture_never_crashes(tmp_path):
             except ExmlError:
                 refused += 1
     assert refused > len(whole)
+
+
+def test_confidence_comes_back_and_odd_values_are_refused(tmp_path):
+    path, labels = tmp_path / "x.png", torch.tensor([1, 0, 1])
+    told = [0.12345, 1.0, float("nan")]
+    save_samples(path, torch.rand(3, 1, 4, 4), labels, ["ant", "bee"], told)
+    assert read_samples(path).confidence == ((1.0,), (0.1235, None))  # of classes in order
+    assert rows_shown(torch.tensor([3, 1, 3, 3, 3, 3, 3])) == [1, 0, 2, 3, 4, 5]
+    pixels = np.zeros((20, 4, 3), np.uint8)
+    for odd in ([[2.0]], [["1"]], [[0.5], [0.5]], [[0.5] * 6], 7):
+        about = PngInfo()
+        about.add_text("exml", json.dumps({"classes": ["ant"], "size": [4, 4], "confidence": odd}))
+        Image.fromarray(pixels).save(path, pnginfo=about)
+        with pytest.raises(ExmlError, match="holds no samples"):
+            read_samples(path)
+
+
+def test_a_run_keeps_what_its_experts_say_of_the_images_it_keeps(small_run, tmp_path):
+    main(small_run(buffer__generator="Noise"))
+    manifest = read_manifest(EXPERTS)
+    for k in range(2):
+        samples = read_samples(tmp_path / "run" / "samples" / f"experience={k}.png")
+        expert = load_expert(EXPERTS, manifest, k)
+        for column, name in enumerate(samples.classes):
+            pixels = samples.images[: len(samples.confidence[column]), column, :, :, :1].copy()
+            images = expert.image_format.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+            with torch.no_grad():
+                answers = expert(images).softmax(dim=1)
+            place = expert.classes.tolist().index(manifest.class_names.index(name))
+            np.testing.assert_allclose(answers[:, place], samples.confidence[column], atol=0.02)  # of 8 bits

@@ -1,0 +1,1 @@
+"""The page to look at, `report.html`: one file, without requests."""

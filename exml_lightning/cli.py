@@ -1,9 +1,7 @@
 """The command line: ``exml VERB --config configs/<scenario>.yaml``."""
 
 import difflib
-import logging
 import sys
-import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +17,7 @@ VERBS = {
     "test": "measure the accuracy of a checkpoint, or of a baseline, on the test stream and write test.json",
     "manifest": "describe trained classifiers of your own, so that they can be learned",
     "predict": "label a folder of images by an ex-model",
+    "export": "write an ex-model as ONNX and safetensors with a model card, as the Hugging Face Hub expects it",
     "report": "write the paper's tables and figures of runs",
     "sweep": "run scenarios x strategies x runs on Ray, here or on a cluster",
 }
@@ -41,6 +40,7 @@ examples:
   exml manifest DIR --architecture torchvision.models.resnet18 --classes cat dog bird --size 224
   exml fit -c configs/from_folder.yaml --data.experts DIR
   exml predict runs/split_digits/model_inversion/run0/ex_model photos --output predictions.csv
+  exml export runs/split_digits/model_inversion/run0/ex_model
   exml report runs
   exml sweep --scenarios split_digits --strategies model_inversion auxiliary --runs 0 --workers 2
 
@@ -76,7 +76,7 @@ def main(args: list[str] | None = None) -> None:
     if args[0] == "sweep":
         _interruptible(_run_alone, args, "go on with the same command")
         return
-    if args[0] in ("manifest", "predict", "report"):
+    if args[0] in ("manifest", "predict", "export", "report"):
         _interruptible(_run_alone, args, "files written are whole" if args[0] == "report" else "nothing was written")
         return
     asks = [".help" in word or word.startswith(("-c", "--config", "--data", "--help", "-h")) for word in args[1:]]
@@ -120,6 +120,10 @@ def _verb_alone(verb: str) -> Callable[[list[str]], None]:
         from exml_lightning.report.command import run_report
 
         return run_report
+    if verb == "export":
+        from exml_lightning.export.command import run_export
+
+        return run_export
     if verb == "sweep":
         from exml_lightning.sweep.command import run_sweep
 
@@ -130,23 +134,18 @@ def _verb_alone(verb: str) -> Callable[[list[str]], None]:
 
 
 def _run(args: list[str]) -> None:
-    # Lightning takes seconds to import: not for --help. These say what is not so here, or what is on purpose.
-    for message in (
-        ".*exists and is not empty.*",
-        ".*in eval mode at the start of training.*",
-        ".*does not have many workers.*",
-        ".*args parameter is intended to run from within Python.*",
-        ".*Total length of .list. across ranks is zero.*",
-        ".*isinstance.treespec, LeafSpec.. is deprecated.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
+    from exml_lightning.quiet import quiet_lightning
+
+    with quiet_lightning():  # Lightning takes seconds to import: not for --help
+        _run_with_lightning(args)
+
+
+def _run_with_lightning(args: list[str]) -> None:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from exml_lightning.core.errors import ExmlError
     from exml_lightning.processes import wait_for_the_end
     from exml_lightning.verbs import run_experts, run_generate, run_stream
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
     try:
         if args[0] == "experts":

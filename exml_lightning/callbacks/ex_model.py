@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -9,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from exml_lightning.callbacks.accuracy import AccuracyCallback
 from exml_lightning.callbacks.find import find_callback
 from exml_lightning.core import metrics
+from exml_lightning.data import ExpertStream
 from exml_lightning.experts import ExpertEntry, Manifest, save_weights, write_manifest
 from exml_lightning.module import ExModelModule
 
@@ -47,6 +49,7 @@ class ExModelWriter(Callback):
                 "strategy": self.strategy,
                 "scenario": stream.settings()["scenario"] or stream.manifest.scenario,
                 "experts": trainer.max_epochs,
+                "learned": _learned(stream),
             },
         )
         entries = [whole] if pl_module.heads is None else _heads(whole, pl_module.heads.tolist())
@@ -54,6 +57,15 @@ class ExModelWriter(Callback):
             Manifest(stream.manifest.scenario, stream.run_id, names, stream.manifest.input, tuple(entries)), folder
         )
         print(f"ex-model: {folder}")
+
+
+def _learned(stream: ExpertStream) -> list[dict[str, Any]]:
+    """Say which experts it was made from, so that it can be told when they are gone."""
+    return [
+        {"sha256": entry.sha256, "architecture": entry.architecture.class_path, "classes": list(entry.classes)}
+        for k, entry in enumerate(stream.manifest.experts[: stream.completed])
+        if k not in stream.skipped
+    ]
 
 
 def _heads(whole: ExpertEntry, heads: list[int]) -> list[ExpertEntry]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from exml_lightning.export.folder import export_ex_model
     from exml_lightning.fitting import distil
     from exml_lightning.module import ExModelModule
+    from exml_lightning.scenarios.auxiliary_sources import FolderImages, Photographs
     from exml_lightning.stream_trainer import StreamTrainer
 
 __all__ = [
@@ -25,10 +26,12 @@ __all__ = [
     "ExModelModule",
     "ExmlError",
     "ExpertStream",
+    "FolderImages",
     "Manifest",
     "ModelInversion",
     "NewExperts",
     "Noise",
+    "Photographs",
     "Procedural",
     "StreamTrainer",
     "SyntheticBufferCallback",
@@ -48,10 +51,12 @@ _MODULES = {
     "ExModelModule": "module",
     "ExmlError": "core.errors",
     "ExpertStream": "data",
+    "FolderImages": "scenarios.auxiliary_sources",
     "Manifest": "experts.manifest",
     "ModelInversion": "core.generators.model_inversion",
     "NewExperts": "experts.describe",
     "Noise": "core.generators.noise",
+    "Photographs": "scenarios.auxiliary_sources",
     "Procedural": "core.generators.procedural",
     "StreamTrainer": "stream_trainer",
     "SyntheticBufferCallback": "callbacks.synthetic_buffer",

@@ -26,8 +26,8 @@ class ExModel(nn.Module):
 
     Example:
         >>> import torch
-        >>> from exml_lightning import load_ex_model
-        >>> model = load_ex_model("checkpoints/split_digits/run0", expert=0)
+        >>> from exml_lightning import ExModel, load_ex_model
+        >>> model: ExModel = load_ex_model("checkpoints/split_digits/run0", expert=0)
         >>> model.classes, model.image_shape
         (('5', '4'), (1, 32, 32))
         >>> pixels = torch.randint(0, 256, (7, 1, 32, 32), dtype=torch.uint8)

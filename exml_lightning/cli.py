@@ -1,9 +1,7 @@
 """The command line: ``exml VERB --config configs/<scenario>.yaml``."""
 
 import difflib
-import logging
 import sys
-import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +18,7 @@ VERBS = {
     "manifest": "describe trained classifiers of your own, so that they can be learned",
     "catalog": "list the experts and ex-models in folders, and select some in an order of your own",
     "predict": "label a folder of images by an ex-model",
+    "export": "write an ex-model as ONNX and safetensors with a model card, as the Hugging Face Hub expects it",
     "report": "write the paper's tables and figures of runs",
     "sweep": "run scenarios x strategies x runs on Ray, here or on a cluster",
 }
@@ -43,6 +42,7 @@ examples:
   exml fit -c configs/from_folder.yaml --data.experts DIR
   exml catalog checkpoints runs --classes 3 7
   exml predict runs/split_digits/model_inversion/run0/ex_model photos --output predictions.csv
+  exml export runs/split_digits/model_inversion/run0/ex_model
   exml report runs
   exml sweep --scenarios split_digits --strategies model_inversion auxiliary --runs 0 --workers 2
 
@@ -78,7 +78,7 @@ def main(args: list[str] | None = None) -> None:
     if args[0] == "sweep":
         _interruptible(_run_alone, args, "go on with the same command")
         return
-    if args[0] in ("manifest", "catalog", "predict", "report"):
+    if args[0] in ("manifest", "catalog", "predict", "export", "report"):
         _interruptible(_run_alone, args, "files written are whole" if args[0] == "report" else "nothing was written")
         return
     asks = [".help" in word or word.startswith(("-c", "--config", "--data", "--help", "-h")) for word in args[1:]]
@@ -126,6 +126,10 @@ def _verb_alone(verb: str) -> Callable[[list[str]], None]:
         from exml_lightning.catalog.command import run_catalog
 
         return run_catalog
+    if verb == "export":
+        from exml_lightning.export.command import run_export
+
+        return run_export
     if verb == "sweep":
         from exml_lightning.sweep.command import run_sweep
 
@@ -136,23 +140,18 @@ def _verb_alone(verb: str) -> Callable[[list[str]], None]:
 
 
 def _run(args: list[str]) -> None:
-    # Lightning takes seconds to import: not for --help. These say what is not so here, or what is on purpose.
-    for message in (
-        ".*exists and is not empty.*",
-        ".*in eval mode at the start of training.*",
-        ".*does not have many workers.*",
-        ".*args parameter is intended to run from within Python.*",
-        ".*Total length of .list. across ranks is zero.*",
-        ".*isinstance.treespec, LeafSpec.. is deprecated.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
+    from exml_lightning.quiet import quiet_lightning
+
+    with quiet_lightning():  # Lightning takes seconds to import: not for --help
+        _run_with_lightning(args)
+
+
+def _run_with_lightning(args: list[str]) -> None:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from exml_lightning.core.errors import ExmlError
     from exml_lightning.processes import wait_for_the_end
     from exml_lightning.verbs import run_experts, run_generate, run_stream
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
     try:
         if args[0] == "experts":

@@ -10,15 +10,7 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from exml_lightning.baselines import Baseline
-from exml_lightning.callbacks import (
-    AccuracyCallback,
-    AgreementCallback,
-    ExModelWriter,
-    StageProgressBar,
-    StopOnSignal,
-    StreamCheckpoint,
-    SyntheticBufferCallback,
-)
+from exml_lightning.callbacks import StopOnSignal, StreamCheckpoint, SyntheticBufferCallback
 from exml_lightning.checkpoints import find_checkpoint
 from exml_lightning.cli import VERBS
 from exml_lightning.core.errors import ExmlError
@@ -35,6 +27,7 @@ from exml_lightning.report.accuracy import print_accuracies, write_test
 from exml_lightning.run_folder import RunFolder, write_config
 from exml_lightning.signals import Terminated
 from exml_lightning.stream_trainer import StreamTrainer
+from exml_lightning.trainer_parts import TRAINER_DEFAULTS, run_callbacks, strategy_of
 
 RUN_VERBS = ("fit", "validate", "test")
 USAGE = "exml {verb} [--config FILE ...] [options]"
@@ -51,12 +44,7 @@ class StreamCLI(LightningCLI):
             ExModelModule,
             ExpertStream,
             trainer_class=StreamTrainer,
-            trainer_defaults={
-                "max_epochs": -1,
-                "num_sanity_val_steps": 0,
-                "devices": 1,
-                "enable_model_summary": False,
-            },
+            trainer_defaults=dict(TRAINER_DEFAULTS),
             save_config_callback=RunFolder,
             seed_everything_default=False,
             parser_kwargs={name: {"usage": USAGE.format(verb=name)} for name in RUN_VERBS}
@@ -145,10 +133,12 @@ class StreamCLI(LightningCLI):
         if defaults.logger is None:
             defaults.logger = RunLogger(config.trainer.default_root_dir) if self.subcommand == "fit" else False
         # Lightning appends these to the callbacks of the configuration and of the groups, so they come after them.
-        bar = [] if defaults.enable_progress_bar is False else [StageProgressBar(_what_is_distilled)]
-        measured = AgreementCallback if config.data.scenario is None else AccuracyCallback
-        results = measured(self.command)
-        self.trainer_defaults["callbacks"] = [*bar, results, ExModelWriter(_strategy(config))]
+        self.trainer_defaults["callbacks"] = run_callbacks(
+            self.command,
+            _strategy(config),
+            with_data_set=config.data.scenario is not None,
+            with_bar=defaults.enable_progress_bar is not False,
+        )
         trainer = super().instantiate_trainer(**kwargs)
         self.stop = StopOnSignal()
         trainer.callbacks.insert(0, self.stop)  # type: ignore[attr-defined]  # Lightning sets it from outside
@@ -217,10 +207,6 @@ class StreamCLI(LightningCLI):
         return section
 
 
-def _what_is_distilled(trainer: Trainer) -> str:
-    return f"Distilling expert {trainer.current_epoch + 1}/{trainer.max_epochs}"
-
-
 def _check_baseline(verb: str, ckpt_path: str | None) -> None:
     if verb == "fit":
         raise ExmlError("a baseline is not trained: measure it with `exml test` and the same options")
@@ -243,4 +229,4 @@ def _strategy(config: Namespace) -> str:
         return str(config.buffer.name)
     chosen = config.baseline or config.buffer.generator
     class_name = chosen.class_path.rpartition(".")[2] if chosen else "ModelInversion"
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in class_name).lstrip("_")
+    return strategy_of(class_name)

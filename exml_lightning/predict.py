@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,8 +16,7 @@ from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from exml_lightning.core.errors import ExmlError, one_line
-from exml_lightning.experts import Manifest, load_expert, read_manifest
-from exml_lightning.experts.manifest import FILE_NAME
+from exml_lightning.ex_model import load_chosen, read_chosen
 from exml_lightning.fields import printable
 from exml_lightning.files import write_whole
 from exml_lightning.image_files import image_files, image_pixels, open_image
@@ -79,12 +78,8 @@ def predict(
     """
     if batch_size < 1:
         raise ExmlError(f"batch_size is {batch_size}: give 1 or more")
-    if not (folder / FILE_NAME).is_file() and (folder / "ex_model" / FILE_NAME).is_file():
-        raise ExmlError(f"{folder} is a run folder: its ex-model is {folder / 'ex_model'}")
-    manifest = read_manifest(folder)
-    index = _choose(manifest, folder, expert)
-    entry = manifest.experts[index]
-    own = entry.input or manifest.input
+    manifest = read_chosen(folder, expert)
+    entry, own = manifest.experts[0], manifest.input
     if own.shape[0] not in (1, 3):
         raise ExmlError(f"{folder / entry.file} takes images with {own.shape[0]} channels: files have 1 or 3")
     files = [str(images)] if images.is_file() else image_files(images)
@@ -94,7 +89,7 @@ def predict(
     if device == "cuda" and not torch.cuda.is_available():
         raise ExmlError("there is no CUDA device here: leave out --device, or give --device cpu")
     place = torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
-    network = load_expert(folder, replace(manifest, input=own), index).to(place)
+    ex_model = load_chosen(folder, manifest).to(place)
 
     root = images.parent if images.is_file() else images
     read, rows, failures = [], [], []
@@ -108,7 +103,7 @@ def predict(
                     log.warning("%s: left out", failures[-1])
             if good:
                 pixels = torch.stack([found for _, found in good])
-                rows.append(network(own.normalize(pixels.to(place))).float().softmax(dim=1).cpu())
+                rows.append(ex_model(pixels.to(place)).float().softmax(dim=1).cpu())
                 read += [Path(file).relative_to(root).as_posix() for file, _ in good]
             bar.update(len(batch))
     if not rows:
@@ -147,20 +142,6 @@ def summarize(predictions: Predictions) -> list[tuple[str, str, str]]:
     ]
 
 
-def _choose(manifest: Manifest, folder: Path, expert: int | None) -> int:
-    count = len(manifest.experts)
-    if expert is None and count == 1:
-        return 0
-    if expert is None or not 0 <= expert < count:
-        said = "which of them?" if expert is None else f"there is no expert {expert}:"
-        known = "; ".join(
-            f"{i}: {entry.file}, task {entry.task}, classes {' '.join(entry.classes)}"
-            for i, entry in enumerate(manifest.experts)
-        )
-        raise ExmlError(f"{folder / FILE_NAME} has {count} experts; {said} give --expert K ({known})")
-    return expert
-
-
 def _batches(
     files: list[str], batch_size: int, shape: tuple[int, int, int]
 ) -> Iterator[list[tuple[str, Tensor | str]]]:
@@ -168,7 +149,7 @@ def _batches(
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
     def submit(batch: list[str]) -> list[Future[Tensor | str]]:
-        return [pool.submit(_read, file, shape) for file in batch]
+        return [pool.submit(read_image, file, shape) for file in batch]
 
     try:
         batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
@@ -180,7 +161,16 @@ def _batches(
         pool.shutdown(cancel_futures=True)
 
 
-def _read(file: str, shape: tuple[int, int, int]) -> Tensor | str:
+def read_image(file: str, shape: tuple[int, int, int]) -> Tensor | str:
+    """Read an image file, made to fit a shape by `fit_image`.
+
+    Args:
+        file: Its path.
+        shape: Channels (1 or 3), height and width.
+
+    Returns:
+        uint8 of that shape; or what is wrong with it.
+    """
     try:
         with open_image(file) as image:
             return fit_image(image_pixels(image), shape)

@@ -1,4 +1,4 @@
-"""`RunFolder`: the run folder belongs to one fit at a time; `config.yaml`."""
+"""The run folder belongs to one fit at a time; `config.yaml`."""
 
 import os
 from pathlib import Path
@@ -6,19 +6,17 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import lock_folder, remove_parts, write_text
 
 
-class RunFolder(SaveConfigCallback):
-    """Takes the run folder once all checks are passed: locks it, tidies it and writes ``config.yaml``; a fit only."""
+class RunFolderLock(Callback):
+    """Takes the run folder once all checks are passed: locks it and tidies it; a fit only."""
 
     _lock: int | None = None
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Wait: a checkpoint may still turn out to be of other settings."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the folder, whatever folder a logger may have.
@@ -38,7 +36,6 @@ class RunFolder(SaveConfigCallback):
         self._lock = lock_folder(folder)
         for place in (folder, *(folder / name for name in ("buffer", "checkpoints", "ex_model", "samples"))):
             remove_parts(place)
-        write_config(folder, self.parser, self.config)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let the folder go."""
@@ -52,6 +49,19 @@ class RunFolder(SaveConfigCallback):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+class RunFolder(RunFolderLock, SaveConfigCallback):
+    """Writes ``config.yaml`` into the run folder as well."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Wait: a checkpoint may still turn out to be of other settings."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the folder, then write; see `RunFolderLock.on_fit_start`."""
+        super().on_fit_start(trainer, pl_module)
+        if trainer.is_global_zero:
+            write_config(Path(trainer.default_root_dir), self.parser, self.config)
 
 
 def write_config(folder: Path, parser: LightningArgumentParser, config: Namespace) -> None:

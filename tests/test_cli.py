@@ -19,7 +19,7 @@ from exml_lightning.experts import load_expert, read_manifest, write_manifest
 from exml_lightning.scenarios import MNIST, Digits
 from tests.scenarios.test_datasets import write_idx
 
-CONFIGURED = [verb for verb in VERBS if verb not in ("manifest", "catalog", "predict", "report", "sweep")]
+CONFIGURED = [verb for verb in VERBS if verb not in ("manifest", "catalog", "predict", "export", "report", "sweep")]
 
 
 def refused(args: list[str], capsys, code: int = 1) -> str:
@@ -213,7 +213,7 @@ def test_help_of_a_verb_explains_every_option_of_ours(verb, capsys):
     assert "Folder of the experts" in out
 
 
-@pytest.mark.parametrize("verb", ["manifest", "catalog", "predict", "report"])
+@pytest.mark.parametrize("verb", ["manifest", "catalog", "predict", "export", "report"])
 def test_help_of_the_verbs_without_a_configuration_is_quick(verb):
     """No torch, no Lightning."""
     code = f"""

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -50,6 +51,7 @@ class ExModelWriter(Callback):
                 "scenario": stream.settings()["scenario"] or stream.manifest.scenario,
                 "experts": trainer.max_epochs,
                 **licences_of(learned),
+                "learned": [_noted(entry) for entry in learned],
             },
         )
         entries = [whole] if pl_module.heads is None else _heads(whole, pl_module.heads.tolist())
@@ -57,6 +59,11 @@ class ExModelWriter(Callback):
             Manifest(stream.manifest.scenario, stream.run_id, names, stream.manifest.input, tuple(entries)), folder
         )
         print(f"ex-model: {folder}")
+
+
+def _noted(entry: ExpertEntry) -> dict[str, Any]:
+    """Say which expert was learned, so that it can be told when its file is gone."""
+    return {"sha256": entry.sha256, "architecture": entry.architecture.class_path, "classes": list(entry.classes)}
 
 
 def _heads(whole: ExpertEntry, heads: list[int]) -> list[ExpertEntry]:

@@ -5,6 +5,14 @@ class ExmlError(ValueError):
     """Bad input: the message names the file or the key, and the remedy.
 
     The command line prints the message in one line and exits with status 1; no traceback.
+
+    Example:
+        >>> from exml_lightning import ExmlError, load_ex_model
+        >>> try:
+        ...     load_ex_model("nowhere")
+        ... except ExmlError as error:
+        ...     print(error)
+        nowhere/manifest.yaml is missing: there are no experts in this folder
     """
 
 

@@ -91,7 +91,7 @@ class Described(NamedTuple):
     skipped: tuple[str, ...]
 
 
-def add_experts(folder: Path, new: NewExperts) -> Described:
+def add_experts(folder: str | Path, new: NewExperts) -> Described:
     """Write or extend ``manifest.yaml``: experts and classes that are listed keep their places, new ones come after.
 
     Every new expert is loaded and asked for its logits before anything is written.
@@ -106,7 +106,9 @@ def add_experts(folder: Path, new: NewExperts) -> Described:
     Raises:
         ExmlError: If there is nothing to add to an empty folder, a file is missing, changed or not in the folder, an
             expert is not as described, or a class would have two names; the manifest stays as it was.
+
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise ExmlError(f"{folder} is not a folder: make it and put the weight files there")
     check_origin(new.architecture, folder)

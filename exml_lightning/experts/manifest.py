@@ -123,7 +123,7 @@ def check_manifest(manifest: Manifest) -> None:
     _parse({"format": FORMAT, **_plain(asdict(manifest))})
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: str | Path) -> Manifest:
     """Read and check ``manifest.yaml``. The weights are not looked at, and nothing that it names is imported.
 
     Args:
@@ -134,7 +134,14 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         ExmlError: If the file is missing or anything in it is not as it should be; names the file and the key.
+
+    Example:
+        >>> from exml_lightning import read_manifest
+        >>> manifest = read_manifest("checkpoints/split_digits/run0")
+        >>> len(manifest.experts), manifest.experts[0].classes, manifest.input.shape
+        (5, ('5', '4'), (1, 32, 32))
     """
+    folder = Path(folder)
     path = folder / FILE_NAME
     if not path.exists():
         raise ExmlError(f"{path} is missing: there are no experts in this folder")

@@ -69,7 +69,7 @@ Settings = dict[str, Any]
 def settings_of(run: Run) -> Settings:
     """Return what can change a run's result: its configuration, its experts, and its processes."""
     flat = {
-        f"{group}.{key}": value
+        f"{group}.{key}": _one_name(value)
         for group, values in run.config.items()
         if isinstance(values, dict) and group != "baseline"
         for key, value in values.items()
@@ -141,6 +141,13 @@ def _without_run(generator: dict[str, Any], run_id: int) -> dict[str, Any]:
     if not isinstance(init_args, dict) or not isinstance(folder, str):
         return generator
     return {**generator, "init_args": {**init_args, "folder": re.sub(rf"run{run_id}(?!\d)", "run<k>", folder)}}
+
+
+def _one_name(value: Any) -> Any:
+    """Name a class of the package alike, however long the path that names it (``exml_lightning.Noise``, ...)."""
+    if not isinstance(value, dict) or not str(value.get("class_path")).startswith("exml_lightning."):
+        return value
+    return {**value, "class_path": value["class_path"].rpartition(".")[2]}
 
 
 def _class_of(chosen: Any) -> str:

@@ -36,6 +36,14 @@ class DataImpression(OptimisedImages):
         beta: Scale of the concentration; small ones draw nearly one class, large ones mixtures. Of several values each
             is used for as many samples. It changes nothing for an expert of two classes, whose similarity is always
             scaled to 1 and 0.
+
+    Example:
+        >>> import torch
+        >>> from exml_lightning import DataImpression, ExpertStream
+        >>> expert = ExpertStream(experts="checkpoints/split_digits/run0").load_expert(0, torch.device("cpu"))
+        >>> buffer = DataImpression(steps=2).generate(expert, 6, torch.Generator().manual_seed(0))
+        >>> buffer.images.shape, sorted(buffer.labels.unique().tolist())
+        (torch.Size([6, 1, 32, 32]), [4, 5])
     """
 
     beta: float | list[float] = field(default_factory=lambda: [0.1, 1.0, 10.0])

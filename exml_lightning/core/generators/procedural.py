@@ -19,6 +19,13 @@ class Procedural(Generator):
         images: Which images: `Strokes` for digits and letters, `DeadLeaves` for photographs (docs/procedural.md).
         fresh: Distil on images that are drawn anew for each step and never kept; those of the buffer are then there to
             look at, and to compare logits with. Fresh images have no label.
+
+    Example:
+        >>> import torch
+        >>> from exml_lightning import ExpertStream, Procedural
+        >>> expert = ExpertStream(experts="checkpoints/split_digits/run0").load_expert(0, torch.device("cpu"))
+        >>> Procedural().generate(expert, 6, torch.Generator().manual_seed(0)).images.shape
+        torch.Size([6, 1, 32, 32])
     """
 
     images: ProceduralImages = field(default_factory=Strokes)

@@ -1,0 +1,209 @@
+"""`distil`: what `exml fit` does with a folder of experts, as a function."""
+
+import difflib
+import io
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+
+from exml_lightning.callbacks import StopOnSignal, StreamCheckpoint, SyntheticBufferCallback
+from exml_lightning.checkpoints import find_checkpoint
+from exml_lightning.core.augmentation import Augmentation
+from exml_lightning.core.distillation import Loss
+from exml_lightning.core.errors import ExmlError, one_line
+from exml_lightning.core.generators import Generator
+from exml_lightning.core.targets import Merge, Normalize, Unknown
+from exml_lightning.data import ExpertStream
+from exml_lightning.ex_model import ExModel, load_ex_model
+from exml_lightning.experts.manifest import tasks_of
+from exml_lightning.logger import RunLogger
+from exml_lightning.models import ArchitectureConfig
+from exml_lightning.module import ExModelModule
+from exml_lightning.quiet import quiet_lightning
+from exml_lightning.run_folder import RunFolderLock
+from exml_lightning.scenarios import AuxiliaryImages
+from exml_lightning.signals import Terminated
+from exml_lightning.starts import Start
+from exml_lightning.stream_trainer import StreamTrainer
+from exml_lightning.trainer_parts import TRAINER_DEFAULTS, run_callbacks, strategy_of
+
+
+class DataSettings(TypedDict, total=False):
+    """Settings of `ExpertStream`, which explains them and has their defaults."""
+
+    n_iter: int
+    batch_size: int
+    augmentation: Augmentation
+    auxiliary: AuxiliaryImages
+    root: str
+    seed: int
+    skip_broken: bool
+
+
+class ModelSettings(TypedDict, total=False):
+    """Settings of `ExModelModule`, which explains them and has their defaults."""
+
+    architecture: ArchitectureConfig
+    lambda_ce: float
+    normalize: Normalize
+    merge: Merge
+    unknown: Unknown
+    loss: Loss
+    temperature: float
+    others: float
+    raw_logits: float
+    start: Start
+    reset_each_experience: bool
+    optimizer: OptimizerCallable
+    lr_scheduler: LRSchedulerCallable | Literal["cosine"] | None
+    compile: bool
+
+
+class BufferSettings(TypedDict, total=False):
+    """Settings of `SyntheticBufferCallback`, which explains them and has their defaults (`buffer_size` is `size`)."""
+
+    buffer_size: int
+    generator: Generator
+    cache: str | None
+
+
+class TrainerSettings(TypedDict, total=False):
+    """Settings of `StreamTrainer`, which is Lightning's trainer."""
+
+    accelerator: str
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"]
+
+
+class Settings(DataSettings, ModelSettings, BufferSettings, TrainerSettings):
+    """What `distil` takes by keyword."""
+
+
+def distil(
+    experts: str | Path,
+    folder: str | Path | None = None,
+    task: int | None = None,
+    progress: bool = True,
+    **settings: Unpack[Settings],
+) -> ExModel:
+    """Learn one ex-model from a folder of experts; no data set is opened.
+
+    It is `exml fit --data.experts DIR`, with the same result to the last bit. Keyword arguments are the keys of the
+    command line without their group (``n_iter`` is ``data.n_iter``), but for ``buffer_size``, which is ``buffer.size``;
+    what is left out is as there. Messages of errors name keys with their group.
+
+    Args:
+        experts: The folder: weights and a ``manifest.yaml``, which `add_experts` or `exml manifest` writes.
+        folder: The run folder, for checkpoints, pictures and agreement. Where it holds a run that was stopped, this
+            goes on with it; of a finished run, only experts that are new are learned. None for a temporary one, and
+            then generated images are not kept in a cache either unless ``cache`` names one.
+        task: Which head to return, where the experts have several tasks; `load_ex_model` reads the others from
+            ``folder/ex_model``.
+        progress: Show progress bars and tables, as `exml fit` does.
+        settings: Of the data (``n_iter``, ``batch_size``, ``augmentation``, ``auxiliary``, ``root``, ``seed``,
+            ``skip_broken``: `ExpertStream`), of the ex-model (``architecture``, ``lambda_ce``, ``normalize``,
+            ``merge``, ``unknown``, ``loss``, ``temperature``, ``others``, ``raw_logits``, ``start``,
+            ``reset_each_experience``, ``optimizer``, ``lr_scheduler``, ``compile``: `ExModelModule`), of the buffer
+            (``buffer_size``, ``generator``, ``cache``: `SyntheticBufferCallback`), and ``accelerator`` (``auto``,
+            ``cpu``, ``gpu``) and ``precision`` of Lightning's trainer.
+
+    Returns:
+        The ex-model, on the CPU, in eval mode.
+
+    Raises:
+        ExmlError: If an expert is missing or broken, or settings do not go together; before any work.
+        TypeError: If there is no such setting.
+        KeyboardInterrupt: On Ctrl-C. The same call with the same `folder` goes on.
+        SystemExit: With 143 on SIGTERM, after a checkpoint.
+
+    Example:
+        >>> from exml_lightning import ModelInversion, distil
+        >>> model = distil("checkpoints/split_digits/run0", n_iter=2, batch_size=4, buffer_size=10,
+        ...                generator=ModelInversion(steps=2), accelerator="cpu", progress=False)
+        >>> model.classes
+        ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
+    """
+    _check_names(settings)
+    with nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory(prefix="exml-") as run_folder:
+        assert run_folder is not None
+        given: dict[str, Any] = {**({"cache": None} if folder is None else {}), **settings}
+        shown = nullcontext() if progress else redirect_stdout(io.StringIO())
+        with quiet_lightning(), shown, _as_it_was():
+            _fit(Path(experts), Path(run_folder), task, progress, given)
+        return load_ex_model(Path(run_folder) / "ex_model", task)
+
+
+def _check_names(settings: Settings) -> None:
+    for name in settings:
+        if name not in Settings.__annotations__:
+            close = difflib.get_close_matches(name, Settings.__annotations__, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"distil() got an unexpected keyword argument {name!r}{hint}")
+
+
+def _fit(experts: Path, run_folder: Path, task: int | None, progress: bool, given: dict[str, Any]) -> None:
+    def of(group: Any) -> dict[str, Any]:
+        return {key: given[key] for key in group.__annotations__ if key in given}
+
+    stream = ExpertStream(experts=str(experts), **of(DataSettings))
+    module = ExModelModule(**of(ModelSettings))
+    buffer = SyntheticBufferCallback(
+        **{key.removeprefix("buffer_"): value for key, value in of(BufferSettings).items()}
+    )
+    _check_task(stream, task)
+    if run_folder.exists() and not run_folder.is_dir():
+        raise ExmlError(f"{run_folder} is a file: name a folder")
+    checkpoint = find_checkpoint(run_folder, None, "fit")
+    stop, strategy = StopOnSignal(), strategy_of(type(buffer.generator).__name__)
+    words = ", ".join([repr(str(experts)), *(f"{key}={value!r}" for key, value in given.items())])
+    ours = run_callbacks(f"distil({words})", strategy, with_data_set=False, with_bar=progress)
+    try:
+        trainer = StreamTrainer(
+            **TRAINER_DEFAULTS,
+            **of(TrainerSettings),
+            default_root_dir=str(run_folder),
+            logger=RunLogger(str(run_folder)),
+            enable_progress_bar=progress,
+            log_every_n_steps=min(50, stream.n_iter),
+            callbacks=[stop, buffer, StreamCheckpoint(), *ours, RunFolderLock()],
+        )
+        trainer.fit(module, datamodule=stream, ckpt_path=checkpoint)
+    except MisconfigurationException as error:
+        raise ExmlError(one_line(error)) from error
+    if stream.completed != trainer.max_epochs:
+        raise Terminated
+
+
+def _check_task(stream: ExpertStream, task: int | None) -> None:
+    tasks = sorted(set(tasks_of(stream.manifest.experts).values()))
+    if task is None and len(tasks) > 1:
+        raise ExmlError(
+            f"{stream.experts} has experts of the tasks {', '.join(map(str, tasks))}: say by task which head to "
+            "return, and name a folder to keep the others"
+        )
+    if task is not None and task not in tasks:
+        raise ExmlError(f"task is {task}: {stream.experts} has experts of {', '.join(map(str, tasks))}")
+
+
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Leave global random states and Ctrl-C as they were: Lightning turns that off where it is pressed, and exits."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        raise KeyboardInterrupt from None
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)

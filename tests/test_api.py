@@ -1,0 +1,86 @@
+"""The public names: what they are, that their examples run, that they cost nothing until they are used."""
+
+import doctest
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import exml_lightning
+from tests.conftest import EXPERTS, ROOT
+
+
+def documented():
+    """The doctests of each public name's own docstring, by name."""
+    finder = doctest.DocTestFinder(recurse=False)
+    return {name: finder.find(getattr(exml_lightning, name), name)[0] for name in exml_lightning.__all__}
+
+
+@pytest.mark.parametrize("name", exml_lightning.__all__)
+def test_examples_of_docstrings_run(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(documented()[name])
+    assert result.failed == 0
+
+
+def test_every_public_name_is_documented_and_has_an_example():
+    examples = "\n".join(example.source for test in documented().values() for example in test.examples)
+    examples += "\n".join(blocks())
+    for name in exml_lightning.__all__:
+        assert getattr(exml_lightning, name).__doc__
+        if name != "Manifest":  # what `read_manifest` returns
+            assert re.search(rf"\b{name}\b", examples), name
+
+
+def blocks():
+    """The Python code of docs/python.md."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+
+
+def test_the_page_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    first, *others = blocks()
+    for slow, quick in {"n_iter=300, buffer_size=400": "n_iter=2, buffer_size=10", "steps=150": "steps=2"}.items():
+        assert slow in first
+        first = first.replace(slow, quick)
+    namespace = {}
+    exec(first, namespace)
+    for code in others:
+        exec(code, namespace)
+    assert len(namespace["labels"]) == 7
+    assert namespace["probabilities"].shape == (20, 10)
+    torch.testing.assert_close(namespace["probabilities"].sum(dim=1).cpu(), torch.ones(20))
+    assert namespace["model"].classes == ("cat", "dog", "bird", "fox")
+
+
+def test_names_are_sorted_listed_and_no_modules():
+    assert exml_lightning.__all__ == sorted(exml_lightning.__all__)
+    assert set(exml_lightning._MODULES) == set(exml_lightning.__all__)
+    assert set(exml_lightning.__all__) <= set(dir(exml_lightning))
+    package = ROOT / "exml_lightning"
+    modules = {path.stem for path in package.glob("*.py")} | {path.name for path in package.iterdir() if path.is_dir()}
+    assert not modules & set(exml_lightning.__all__)  # importing the module would hide the name
+    page = (ROOT / "docs" / "python.md").read_text()
+    assert set(exml_lightning.__all__) == set(re.findall(r"`(\w+)`", page.partition("## Public names")[2]))
+    with pytest.raises(AttributeError, match="no attribute 'distill'"):
+        exml_lightning.distill  # noqa: B018
+
+
+def test_importing_the_package_imports_neither_torch_nor_lightning():
+    code = (
+        "import sys, exml_lightning as e; assert 'distil' in dir(e); print({'torch', 'lightning'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_names_are_those_of_their_modules():
+    from exml_lightning.core.generators import ModelInversion
+    from exml_lightning.data import ExpertStream
+
+    assert exml_lightning.ModelInversion is ModelInversion
+    assert exml_lightning.ExpertStream is ExpertStream
+    assert exml_lightning.read_manifest(EXPERTS).experts[0].classes == ("5", "4")

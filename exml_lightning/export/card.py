@@ -1,16 +1,22 @@
 """`README.md`, the model card, and `config.json` of an exported ex-model."""
 
 import json
+import re
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
 from exml_lightning.ex_model import ExModel
+from exml_lightning.experts import ExpertEntry
+from exml_lightning.experts.licences import KEY, licences
 from exml_lightning.export.compare import Comparison
 from exml_lightning.export.results import Results
 from exml_lightning.report.text import escape, markdown, printable
 
 TAGS = ("image-classification", "continual-learning", "knowledge-distillation", "data-free", "onnx", "pytorch")
+HUB_LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
+"""What can name a licence on the Hub."""
 SHOWN_CLASSES = 50
 SHOWN_EXPERTS = 100
 
@@ -67,7 +73,7 @@ def model_card(ex_model: ExModel, results: Results | None, comparison: Compariso
         ex_model: What is exported.
         results: What its run has measured; None for nothing.
         comparison: How its ONNX file answers.
-        license: As the Hugging Face Hub names it; None if none is stated.
+        license: As the Hugging Face Hub names it, or a short text; None if none is stated.
     """
     entry = ex_model.manifest.experts[0]
     learned = _learned(entry.training)
@@ -81,14 +87,15 @@ def model_card(ex_model: ExModel, results: Results | None, comparison: Compariso
         f"On {comparison.images} images ({comparison.source}): labels equal on {comparison.equal:.2%}, largest "
         f"difference of logits {comparison.largest:.2g}, of logits up to {comparison.scale:.2g}.\n",
         _limits(learned, results),
-        f"## Licence\n\n{'Not stated.' if license is None else escape(license)}\n",
+        _licence(entry, license),
     ]
     matter = yaml.safe_dump(_front_matter(ex_model, results, license), sort_keys=False, allow_unicode=True, width=110)
     return "\n".join([f"---\n{matter}---\n", *(part for part in parts if part)])
 
 
 def _front_matter(ex_model: ExModel, results: Results | None, license: str | None) -> dict[str, Any]:
-    values: dict[str, Any] = {} if license is None else {"license": license}
+    named = license is not None and HUB_LICENSE.fullmatch(license)
+    values: dict[str, Any] = {"license": license} if named else {}
     values |= {"library_name": "exml_lightning", "pipeline_tag": "image-classification", "tags": list(TAGS)}
     if results is not None and results.kind == "accuracy" and "stream_accuracy" in results.figures:
         scenario = printable(str(ex_model.manifest.experts[0].training.get("scenario", ex_model.manifest.scenario)))
@@ -106,6 +113,14 @@ def _front_matter(ex_model: ExModel, results: Results | None, license: str | Non
             }
         ]
     return values
+
+
+def _licence(entry: ExpertEntry, license: str | None) -> str:
+    experts = ""
+    if KEY in entry.training:
+        noted = [printable(each or "not stated") for each in licences(replace(entry, license=None))]
+        experts = f" Of its experts: {escape(', '.join(noted))}."
+    return f"## Licence\n\n{'Not stated' if license is None else escape(printable(license))}.{experts}\n"
 
 
 def _name(ex_model: ExModel) -> str:

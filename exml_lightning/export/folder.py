@@ -56,7 +56,7 @@ def export_ex_model(
             files stay.
         expert: Which expert, from 0, where the folder has several.
         check: Images to compare answers on: a folder, or one file; None for the samples of the run.
-        license: The model's licence, as the Hub names it (``apache-2.0``); None for what the manifest states, if it does.
+        license: The model's licence, as the Hub names it (``apache-2.0``); None for the manifest's, if any.
 
     Returns:
         What was written.

@@ -97,6 +97,8 @@ def test_from_the_command_line(tmp_path, digits, capsys, monkeypatch):
     assert "licence" not in capsys.readouterr().out
     assert front_matter(output)["license"] == "apache-2.0"
     assert (output / "notes.txt").read_text() == "mine"
+    export_ex_model(output, tmp_path / "again", check=digits)  # the manifest has kept the licence
+    assert front_matter(tmp_path / "again")["license"] == "apache-2.0"
 
 
 def test_another_answer_is_an_error_and_nothing_stays(tmp_path, digits, monkeypatch):

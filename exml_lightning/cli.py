@@ -10,6 +10,7 @@ from pathlib import Path
 
 from exml_lightning.memory import keep_freed_memory
 from exml_lightning.signals import Terminated, ended_by_sigterm
+from exml_lightning.terminal import is_quiet, set_quiet
 
 VERBS = {
     "experts": "train the stream of experts of a scenario and write them with a manifest",
@@ -73,6 +74,14 @@ def main(args: list[str] | None = None) -> None:
     if here not in sys.path:
         sys.path.append(here)  # for networks of the user's own, as `python -m exml_lightning` does
     keep_freed_memory()
+    quiet = is_quiet()
+    try:
+        _run_verb(args)
+    finally:
+        set_quiet(quiet)  # --quiet is for this command alone
+
+
+def _run_verb(args: list[str]) -> None:
     if args[0] == "sweep":
         _interruptible(_run_alone, args, "go on with the same command")
         return

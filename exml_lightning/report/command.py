@@ -2,8 +2,10 @@
 
 import shlex
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
+
+from exml_lightning.parser import LinesKept, Parser
+from exml_lightning.terminal import Quiet
 
 HELP = """\
 Write the paper's tables and figures of runs, from the small files in their folders.
@@ -51,13 +53,14 @@ def run_report(args: list[str]) -> None:
     print_report(columns, output, files)
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="exml report",
         usage="exml report RUN... [--output DIR]",
         description=HELP,
-        formatter_class=RawDescriptionHelpFormatter,
+        formatter_class=LinesKept,
     )
+    parser.add_argument("--quiet", action=Quiet)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="A run folder, or a folder with run folders below.")
     parser.add_argument(
         "--output", metavar="DIR", default="report", help="Folder to write to; files of an earlier report are replaced."

@@ -65,6 +65,9 @@ def main(args: list[str] | None = None) -> None:
     if args[0] == "--version":
         print(f"exml_lightning {version('exml-lightning')}")
         return
+    if args[0] == "--print_completion":
+        _interruptible(_print_completion, args, "nothing was written")
+        return
     if args[0] not in VERBS:
         close = difflib.get_close_matches(args[0], VERBS, n=1)
         hint = f"did you mean `exml {close[0]}`?" if close else f"verbs: {', '.join(VERBS)}"
@@ -119,6 +122,17 @@ def _run_alone(args: list[str]) -> None:
 
     try:
         _verb_alone(args[0])(args[1:])
+    except ExmlError as error:
+        print(f"exml: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _print_completion(args: list[str]) -> None:
+    from exml_lightning.completion import completion_script
+    from exml_lightning.core.errors import ExmlError
+
+    try:
+        print(completion_script(args[1] if len(args) > 1 else "", VERBS))
     except ExmlError as error:
         print(f"exml: error: {error}", file=sys.stderr)
         raise SystemExit(1) from None

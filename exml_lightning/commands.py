@@ -40,7 +40,7 @@ def run_manifest(args: list[str]) -> None:
     Raises:
         ExmlError: For whatever the user can put right; the manifest is then as it was.
     """
-    given = _manifest_parser().parse_args(args)
+    given = manifest_parser().parse_args(args)
     from exml_lightning.experts.describe import NewExperts, add_experts
     from exml_lightning.report.table import print_rows
 
@@ -79,7 +79,7 @@ def run_predict(args: list[str]) -> None:
     Raises:
         ExmlError: For whatever the user can put right; no file is written then.
     """
-    given = _predict_parser().parse_args(args)
+    given = predict_parser().parse_args(args)
     from exml_lightning.core.errors import ExmlError
     from exml_lightning.files import check_folder
     from exml_lightning.predict import predict, summarize, write_predictions
@@ -133,7 +133,8 @@ def _parser(verb: str, usage: str, description: str) -> Parser:
     return parser
 
 
-def _manifest_parser() -> Parser:
+def manifest_parser() -> Parser:
+    """Return the parser of ``exml manifest``."""
     parser = _parser("manifest", "DIR --architecture CLASS_PATH [options]", MANIFEST_HELP)
     add = parser.add_argument
     add("folder", metavar="DIR", help="Folder of weight files: safetensors, or state dicts that torch reads safely.")
@@ -189,7 +190,8 @@ def _manifest_parser() -> Parser:
     return parser
 
 
-def _predict_parser() -> Parser:
+def predict_parser() -> Parser:
+    """Return the parser of ``exml predict``."""
     parser = _parser("predict", "EX_MODEL_DIR IMAGES [options]", PREDICT_HELP)
     add = parser.add_argument
     add("folder", metavar="EX_MODEL_DIR", help="Folder with a manifest.yaml and weights.")

@@ -241,6 +241,28 @@ def _parser_kwargs(verb: str) -> dict[str, Any]:
     }
 
 
+class _Parsers(StreamCLI):
+    """Makes the parsers, and stops there."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        raise _MadeError(self._subcommand_parsers if self.verb in RUN_VERBS else {self.verb: parser})
+
+
+class _MadeError(Exception):
+    def __init__(self, parsers: dict[str, LightningArgumentParser]) -> None:
+        super().__init__()
+        self.parsers = parsers
+
+
+def parser_of(verb: str) -> LightningArgumentParser:
+    """Return the parser of a verb that takes a configuration, for completion."""
+    try:
+        _Parsers([verb] if verb in RUN_VERBS else [], verb)
+    except _MadeError as made:
+        return made.parsers[verb]
+    raise AssertionError
+
+
 def _check_baseline(verb: str, ckpt_path: str | None) -> None:
     if verb == "fit":
         raise ExmlError("a baseline is not trained: measure it with `exml test` and the same options")

@@ -134,9 +134,8 @@ class StageProgressBar(_OneBar):
         stream_clock.seconds_distilling += seconds
         if self._enabled and not draws_bars() and steps:  # a skipped expert has none
             of = f"expert {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            say(
-                f"{of}: generated in {stream_clock.newest_generating:.1f} s, {steps} steps distilled in {seconds:.1f} s"
-            )
+            generating = stream_clock.newest_generating
+            say(f"{of}: generated in {generating:.1f} s, {steps} steps distilled in {seconds:.1f} s")
 
 
 class ExpertProgressBar(_OneBar):

@@ -29,7 +29,7 @@ def run_report(args: list[str]) -> None:
     Raises:
         ExmlError: For whatever the user can put right.
     """
-    given = _parser().parse_args(args)
+    given = report_parser().parse_args(args)
     from exml_lightning.core.errors import ExmlError
     from exml_lightning.files import check_folder
     from exml_lightning.report.cells import build_columns
@@ -53,7 +53,8 @@ def run_report(args: list[str]) -> None:
     print_report(columns, output, files)
 
 
-def _parser() -> Parser:
+def report_parser() -> Parser:
+    """Return the parser of ``exml report``."""
     parser = Parser(
         prog="exml report",
         usage="exml report RUN... [--output DIR]",

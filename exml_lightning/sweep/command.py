@@ -30,6 +30,7 @@ trained first. Finished cells are skipped, stopped ones go on: the same command 
   exml sweep --scenarios split_mnist --strategies auxiliary --runs 0 --grid '{buffer.size: [10, 100, 1000]}'
   exml sweep -c configs/sweeps/mnist.yaml --set '{data.root: data}' --dry_run
 """
+SETTINGS = (*GROUPS, "baseline")
 NO_RAY = 'exml sweep needs Ray: pip install "exml-lightning[sweep]", or in a clone pip install -e ".[sweep]"'
 
 
@@ -39,7 +40,7 @@ class _Parser(Parser):
     def explain(self, message: str, parser: ArgumentParser) -> str:
         """Say what is wrong and what to write instead."""
         hint = ""
-        if message.startswith("Option '") and message.split("'")[1].split(".")[0] in (*GROUPS, "baseline"):
+        if message.startswith("Option '") and message.split("'")[1].split(".")[0] in SETTINGS:
             hint = (
                 "; this is a file for exml fit: name it by --scenarios, --strategies or --overlays, for instance "
                 "--scenarios split_digits"
@@ -48,10 +49,7 @@ class _Parser(Parser):
             hint = "; for instance --grid '{buffer.size: [10, 100]}'"
         elif 'Parser key "set"' in message:
             hint = "; for instance --set '{buffer.size: 10}'"
-        elif message.startswith("unrecognized arguments: --") and message.split("--")[1].split(".")[0] in (
-            *GROUPS,
-            "baseline",
-        ):
+        elif message.startswith("unrecognized arguments: --") and message.split("--")[1].split(".")[0] in SETTINGS:
             hint = "; settings of exml fit are given as --set '{buffer.size: 10}', or --grid '{buffer.size: [10, 100]}'"
         return super().explain(message, parser) + hint
 
@@ -65,7 +63,7 @@ def run_sweep(args: list[str]) -> None:
     Raises:
         ExmlError: For whatever the user can put right, before any work; at the end, if cells have failed.
     """
-    given = _parser().parse_args(args)
+    given = sweep_parser().parse_args(args)
     _check(given)
     output = Path(given.output)
     grid = Grid(
@@ -162,7 +160,8 @@ def _check_address(address: str | None) -> None:
         ) from error
 
 
-def _parser() -> Parser:
+def sweep_parser() -> Parser:
+    """Return the parser of ``exml sweep``."""
     parser = _Parser(
         prog="exml sweep",
         usage="exml sweep --scenarios NAME ... --strategies NAME ... [options]",

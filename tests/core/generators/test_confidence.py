@@ -46,10 +46,12 @@ def test_a_probability_that_nobody_reaches_changes_nothing(make_expert):
 def test_progress_ends_at_the_number_of_images(make_expert, kind):
     expert, done = make_expert(), []
     expert.classifier = next(name for name, layer in expert.model.named_modules() if hasattr(layer, "out_features"))
-    samples = generate(
-        expert, progress=lambda images, confidence=None: done.append(images), kind=kind, confidence=0.6, batch_size=4
-    )
-    assert sum(done) == pytest.approx(11)
+
+    def progress(images, confidence=None):
+        done.append((images, confidence and confidence()))
+
+    samples = generate(expert, progress=progress, kind=kind, confidence=0.6, batch_size=4)
+    assert sum(images for images, _ in done) == pytest.approx(11)
     assert samples.images.isfinite().all()
 
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 EVERY = 0.25
 """Seconds between two drawings of a bar: what it shows of a GPU, a GPU has to be waited for."""
-WORDS = 70
+WORDS = 76
 """Columns of a terminal that the words of a bar take at most."""
 
 
@@ -109,7 +109,7 @@ class Bar:
         if not self._shown or not draws_bars() or Bar._drawn is not None:
             return
         console = Console()
-        width = max(6, min(40, console.width - WORDS))
+        width = max(4, min(40, console.width - WORDS))
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(width),

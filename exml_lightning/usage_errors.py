@@ -118,7 +118,7 @@ def _no_value(parser: ArgumentParser, words: Sequence[str], option: str) -> str:
 
 def _no_choice(parser: ArgumentParser, words: Sequence[str], option: str, value: str, choices: str) -> str:
     names = re.findall(r"'([^']*)'", choices) or choices.split(", ")
-    return f"{option}: {value} is none of {', '.join(names)}{_meant(_close(value, names))}"
+    return f"{option}: {value} is none of {', '.join(names)}"
 
 
 def _missing(parser: ArgumentParser, words: Sequence[str], names: str) -> str:

@@ -46,7 +46,7 @@ examples:
   exml sweep --scenarios split_digits --strategies model_inversion auxiliary --runs 0 --workers 2
 
 `exml VERB --help` lists the options of a verb; `exml VERB -c FILE --print_config` shows the whole configuration.
-`exml --print_completion bash` (or zsh, tcsh) prints a script that completes all of this; `exml --version` the version.
+`exml --print_completion bash` (or zsh, fish, tcsh) prints a script that completes words on Tab.
 Every verb takes --quiet. Exit status: 0 done, 1 bad input, 2 wrong words, 130 Ctrl-C, 143 SIGTERM.
 """
 

@@ -14,16 +14,16 @@ PARSERS = {
     "sweep": "exml_lightning.sweep.command.sweep_parser",
 }
 """What makes the parser of a verb that takes no configuration; the others have that of `parser_of`."""
-FILES = ("ckpt_path", "config", "output", "images")
-FOLDERS = ("data.root", "data.experts", "buffer.cache", "trainer.default_root_dir", "generate.folder", "folder", "runs")
-"""Settings that are completed by names of files or of folders."""
+FILES = ("ckpt_path", "config", "output")
+FOLDERS = ("data.root", "data.experts", "buffer.cache", "trainer.default_root_dir", "generate.folder")
+"""Options that are completed by names of files or of folders; what has no name is one, too."""
 
 
 def completion_script(shell: str, verbs: dict[str, str]) -> str:
     """Make the script.
 
     Args:
-        shell: ``bash``, ``zsh`` or ``tcsh``.
+        shell: ``bash``, ``zsh``, or another that shtab knows.
         verbs: What each verb does.
 
     Returns:
@@ -53,7 +53,7 @@ def whole_parser(verbs: dict[str, str]) -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(prog="exml")
     parser.add_argument("--version", action="store_true", help="print the version")
-    parser.add_argument("--print_completion", choices=("bash", "zsh", "tcsh"), help="print a completion script")
+    parser.add_argument("--print_completion", metavar="SHELL", help="print a completion script")
     added = parser.add_subparsers()
     for verb, what in verbs.items():
         plain = added.add_parser(verb, help=what)
@@ -85,8 +85,10 @@ def _copy(action: argparse.Action, to: argparse.ArgumentParser) -> None:
     copied = to.add_argument(*names, nargs=action.nargs, choices=choices, metavar=action.metavar, **settings)
     import shtab
 
-    if action.dest in (*FILES, *FOLDERS):
-        copied.complete = shtab.FILE if action.dest in FILES else shtab.DIRECTORY  # type: ignore[attr-defined]
+    if action.dest in FILES or not action.option_strings:
+        copied.complete = shtab.FILE  # type: ignore[attr-defined]
+    elif action.dest in FOLDERS:
+        copied.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
 
 
 def _choices(action: argparse.Action) -> list[str] | None:

@@ -66,7 +66,10 @@ class StreamCLI(LightningCLI):
             save_config_callback=RunFolder,
             seed_everything_default=False,
             parser_class=StreamParser,
-            parser_kwargs={name: _parser_kwargs(name) for name in RUN_VERBS} if run else _parser_kwargs(verb),
+            parser_kwargs={
+                **_parser_kwargs(verb),
+                **({name: _parser_kwargs(name) for name in RUN_VERBS} if run else {}),
+            },
             args=args,
             run=run,
             auto_configure_optimizers=False,

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 from lightning import Trainer
-from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.fabric.loggers.logger import _DummyExperiment, rank_zero_experiment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.loggers.logger import DummyExperiment
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
@@ -47,7 +46,7 @@ class TensorBoard(TensorBoardLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """What writes; nothing before `keep`."""
-        return super().experiment if self._started else DummyExperiment()
+        return super().experiment if self._started else _DummyExperiment()
 
     @rank_zero_only
     def save(self) -> None:
@@ -96,7 +95,7 @@ class WandB(WandbLogger):
         """
         import wandb
 
-        Path(self._save_dir).mkdir(parents=True, exist_ok=True)
+        Path(str(self.save_dir)).mkdir(parents=True, exist_ok=True)
         self._started = True
         try:
             _ = self.experiment
@@ -110,7 +109,7 @@ class WandB(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """What logs; nothing before `keep`."""
-        return super().experiment if self._started else DummyExperiment()
+        return super().experiment if self._started else _DummyExperiment()
 
 
 def start_loggers(trainer: Trainer) -> None:

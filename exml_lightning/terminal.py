@@ -119,7 +119,7 @@ class Bar:
             transient=not self._leave,
             redirect_stderr=sys.stderr.isatty(),
         )
-        self._task = self._progress.add_task(self.title, total=self.total, completed=self.done, words="")
+        self._task = self._progress.add_task(self.title, total=self.total, words="")
         self._progress.start()
         console.show_cursor(True)  # a process that is killed would leave it hidden
         Bar._drawn = self
@@ -151,9 +151,7 @@ class Bar:
         if self._progress is None:
             return
         words = [f"{self.done:.0f}/{self.total:.0f}", self._time(), self.note()]
-        self._progress.update(
-            self._task, description=self.title, completed=self.done, words="  ".join(filter(None, words)), refresh=True
-        )
+        self._progress.update(self._task, description=self.title, words="  ".join(filter(None, words)), refresh=True)
         self._next = time.monotonic() + EVERY
 
     def _time(self) -> str:

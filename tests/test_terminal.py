@@ -103,9 +103,9 @@ def test_a_fit_outside_a_terminal_says_a_line_an_expert(small_run, capsys):
 
 
 def test_quiet_prints_nothing_but_what_the_verb_is_for(small_run, tmp_path, capsys):
-    main([*small_run(), "--quiet"])
+    main([*small_run(trainer__log_every_n_steps=2), "--quiet"])
     assert capsys.readouterr() == ("", "")
-    assert "quiet" not in (tmp_path / "run" / "config.yaml").read_text()
+    assert "quiet:" not in (tmp_path / "run" / "config.yaml").read_text()
     main([*small_run(verb="test"), "--ckpt_path", "last", "--quiet"])
     assert capsys.readouterr().out == ""
     assert (tmp_path / "run" / "test.json").is_file()

@@ -1,7 +1,6 @@
 """Wrong command lines: one line, what was likely meant, status 2."""
 
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -50,7 +49,8 @@ FILES = {
         ("b.yaml", "'b.yaml' is more than is asked for: a file is given by -c, as -c b.yaml"),
         (
             "--model.normalize centre",
-            "model.normalize: centre is none of center, standardize, center_batch, quantile, none; did you mean center?",
+            "model.normalize: centre is none of center, standardize, center_batch, quantile, none; "
+            "did you mean center?",
         ),
     ],
 )
@@ -116,7 +116,7 @@ def test_completion_in_bash(repository, tmp_path):
 
 
 def test_completion_of_an_unknown_shell_and_without_shtab(monkeypatch, capsys):
-    assert "'fish': give bash, zsh, tcsh" in refused(["--print_completion", "fish"], capsys)
+    assert "'ash': give bash, zsh, " in refused(["--print_completion", "ash"], capsys)
     monkeypatch.setattr("exml_lightning.completion.find_spec", lambda name: None)
     with pytest.raises(ExmlError, match=r'pip install "exml-lightning\[completion\]"'):
         completion_script("bash", VERBS)
@@ -127,4 +127,3 @@ def test_every_verb_can_be_completed():
     script = completion_script("zsh", VERBS)
     assert script.startswith("#compdef exml")
     assert all(verb in script for verb in VERBS)
-    assert Path("configs").name not in script  # files are looked for when Tab is pressed

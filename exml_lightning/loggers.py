@@ -111,6 +111,14 @@ class WandB(WandbLogger):
         """What logs; nothing before `keep`."""
         return super().experiment if self._started else _DummyExperiment()
 
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write and send what waits, and end the run there: another fit in this process is another run."""
+        super().finalize(status)
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=0 if status == "success" else 1)
+        self._experiment, self._started = None, False
+
 
 def start_loggers(trainer: Trainer) -> None:
     """Let the loggers of ours begin, once all checks are passed and it is known where a fit goes on."""

@@ -63,7 +63,7 @@ def test_wandb_offline_has_the_same(small_run, repository, tmp_path, monkeypatch
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_MODE", "offline")
     main([*small_run(), *overlay(repository, "wandb"), "--trainer.logger.init_args.offline", "true"])
-    wandb.finish()
+    assert wandb.run is None  # it has ended
     run = tmp_path / "run"
     (file,) = (run / "wandb").glob("offline-run-*/*.wandb")
     log = file.read_bytes()  # records of protocol buffers, their text as it is

@@ -12,6 +12,7 @@ from exml_lightning.checkpoint_file import check_checkpoint
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts.manifest import FILE_NAME
 from exml_lightning.files import write_whole
+from exml_lightning.terminal import say
 
 OTHER_OPTIMIZER = "the checkpoint is of another ex-model: its optimiser's tensors do not fit; give its configuration"
 
@@ -40,7 +41,7 @@ def find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str |
         if not last.is_file():
             return None
         finished = (run_folder / "ex_model" / FILE_NAME).is_file()
-        print(
+        say(
             f"{run_folder} holds a finished run: only experts that are new are learned; to begin anew, delete it or "
             "name another folder with --trainer.default_root_dir DIR"
             if finished
@@ -54,7 +55,7 @@ def find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str |
     path = _newest(folder) if ckpt_path in (None, "last") else Path(str(ckpt_path))
     if not path.is_file():
         if verb == "fit" and ckpt_path == "last":
-            print(f"{path} does not exist yet: starting with the first expert")
+            say(f"{path} does not exist yet: starting with the first expert")
             return None
         raise ExmlError(f"--ckpt_path: {path} does not exist; `exml fit` writes checkpoints")
     try:

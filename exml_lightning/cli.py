@@ -8,6 +8,7 @@ from pathlib import Path
 
 from exml_lightning.memory import keep_freed_memory
 from exml_lightning.signals import Terminated, ended_by_sigterm
+from exml_lightning.terminal import is_quiet, set_quiet
 
 VERBS = {
     "experts": "train the stream of experts of a scenario and write them with a manifest",
@@ -47,6 +48,8 @@ examples:
   exml sweep --scenarios split_digits --strategies model_inversion auxiliary --runs 0 --workers 2
 
 `exml VERB --help` lists the options of a verb; `exml VERB -c FILE --print_config` shows the whole configuration.
+`exml --print_completion bash` (or zsh, fish, tcsh) prints a script that completes words on Tab.
+Every verb takes --quiet. Exit status: 0 done, 1 bad input, 2 wrong words, 130 Ctrl-C, 143 SIGTERM.
 """
 
 
@@ -66,6 +69,9 @@ def main(args: list[str] | None = None) -> None:
     if args[0] == "--version":
         print(f"exml_lightning {version('exml-lightning')}")
         return
+    if args[0] == "--print_completion":
+        _interruptible(_print_completion, args, "nothing was written")
+        return
     if args[0] not in VERBS:
         close = difflib.get_close_matches(args[0], VERBS, n=1)
         hint = f"did you mean `exml {close[0]}`?" if close else f"verbs: {', '.join(VERBS)}"
@@ -75,6 +81,14 @@ def main(args: list[str] | None = None) -> None:
     if here not in sys.path:
         sys.path.append(here)  # for networks of the user's own, as `python -m exml_lightning` does
     keep_freed_memory()
+    quiet = is_quiet()
+    try:
+        _run_verb(args)
+    finally:
+        set_quiet(quiet)  # --quiet is for this command alone
+
+
+def _run_verb(args: list[str]) -> None:
     if args[0] == "sweep":
         _interruptible(_run_alone, args, "go on with the same command")
         return
@@ -112,6 +126,17 @@ def _run_alone(args: list[str]) -> None:
 
     try:
         _verb_alone(args[0])(args[1:])
+    except ExmlError as error:
+        print(f"exml: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _print_completion(args: list[str]) -> None:
+    from exml_lightning.completion import completion_script
+    from exml_lightning.core.errors import ExmlError
+
+    try:
+        print(completion_script(args[1] if len(args) > 1 else "", VERBS))
     except ExmlError as error:
         print(f"exml: error: {error}", file=sys.stderr)
         raise SystemExit(1) from None

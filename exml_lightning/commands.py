@@ -1,11 +1,11 @@
 """`exml manifest` and `exml predict`: the verbs that need neither Lightning nor a configuration."""
 
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from exml_lightning.parser import LinesKept, Parser
+from exml_lightning.terminal import Quiet, say
 
 if TYPE_CHECKING:
     from exml_lightning.core.images import ImageFormat
@@ -31,10 +31,6 @@ manifest says. The CSV has the columns file, label, probability and p(CLASS) for
 """
 
 
-class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the lines of a description."""
-
-
 def run_manifest(args: list[str]) -> None:
     """Run ``exml manifest``.
 
@@ -44,7 +40,7 @@ def run_manifest(args: list[str]) -> None:
     Raises:
         ExmlError: For whatever the user can put right; the manifest is then as it was.
     """
-    given = _manifest_parser().parse_args(args)
+    given = manifest_parser().parse_args(args)
     from exml_lightning.experts.describe import NewExperts, add_experts
     from exml_lightning.report.table import print_rows
 
@@ -55,23 +51,23 @@ def run_manifest(args: list[str]) -> None:
     new = NewExperts(**{**values, "init_args": values["init_args"] or {}})
     manifest, added, skipped = add_experts(folder, new)
     for file in skipped:
-        print(f"{file}: listed already, left as it is")
+        say(f"{file}: listed already, left as it is")
     print_rows(
         f"{folder / 'manifest.yaml'}: {_count(manifest.experts, 'expert')} of {len(manifest.class_names)} classes",
         ["", "file", "architecture", "classes", "task", "images"],
         _experts_table(manifest),
     )
     if added and new.mean is None:
-        print(
+        say(
             "mean and std were not given: the stream's are taken where it has as many channels, else ImageNet's for\n"
             "RGB and 0.5 for grey. An expert that was trained with others answers badly: give --mean and --std."
         )
     if added:
         extended = added < len(manifest.experts)
         more = " (--ckpt_path last goes on with a run that learned the first ones)" if extended else ""
-        print(f"next: exml fit -c configs/from_folder.yaml --data.experts {folder}{more}")
+        say(f"next: exml fit -c configs/from_folder.yaml --data.experts {folder}{more}")
     else:
-        print("nothing was added")
+        say("nothing was added")
 
 
 def run_predict(args: list[str]) -> None:
@@ -83,7 +79,7 @@ def run_predict(args: list[str]) -> None:
     Raises:
         ExmlError: For whatever the user can put right; no file is written then.
     """
-    given = _predict_parser().parse_args(args)
+    given = predict_parser().parse_args(args)
     from exml_lightning.core.errors import ExmlError
     from exml_lightning.files import check_folder
     from exml_lightning.predict import predict, summarize, write_predictions
@@ -103,7 +99,7 @@ def run_predict(args: list[str]) -> None:
         summarize(predictions),
     )
     if predictions.broken:
-        print(f"left out, since they could not be read: {predictions.broken}")
+        say(f"left out, since they could not be read: {predictions.broken}")
 
 
 def _count(things: Sequence[object], name: str) -> str:
@@ -135,16 +131,19 @@ def _say(images: "ImageFormat") -> str:
     return f"{'x'.join(map(str, images.shape))}, mean {mean}, std {std}"
 
 
-def _parser(verb: str, usage: str, description: str) -> ArgumentParser:
-    return ArgumentParser(
+def _parser(verb: str, usage: str, description: str) -> Parser:
+    parser = Parser(
         prog=f"exml {verb}",
         usage=f"exml {verb} {usage}",
         description=description,
-        formatter_class=_Formatter,
+        formatter_class=LinesKept,
     )
+    parser.add_argument("--quiet", action=Quiet)
+    return parser
 
 
-def _manifest_parser() -> ArgumentParser:
+def manifest_parser() -> Parser:
+    """Return the parser of ``exml manifest``."""
     parser = _parser("manifest", "DIR --architecture CLASS_PATH [options]", MANIFEST_HELP)
     add = parser.add_argument
     add("folder", metavar="DIR", help="Folder of weight files: safetensors, or state dicts that torch reads safely.")
@@ -201,7 +200,8 @@ def _manifest_parser() -> ArgumentParser:
     return parser
 
 
-def _predict_parser() -> ArgumentParser:
+def predict_parser() -> Parser:
+    """Return the parser of ``exml predict``."""
     parser = _parser("predict", "EX_MODEL_DIR IMAGES [options]", PREDICT_HELP)
     add = parser.add_argument
     add("folder", metavar="EX_MODEL_DIR", help="Folder with a manifest.yaml and weights.")

@@ -23,7 +23,7 @@ from exml_lightning.core.generators import Generator
 from exml_lightning.core.targets import Merge, Normalize, Unknown
 from exml_lightning.data import ExpertStream
 from exml_lightning.ex_model import ExModel, load_ex_model
-from exml_lightning.experts.manifest import tasks_of
+from exml_lightning.experts.consistency import tasks_of
 from exml_lightning.logger import RunLogger
 from exml_lightning.models import ArchitectureConfig
 from exml_lightning.module import ExModelModule

@@ -2,13 +2,13 @@
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+from torch import Tensor
 
 from exml_lightning import cache as samples_cache
 from exml_lightning.buffer_file import BufferFile, read_buffer, write_buffer
@@ -23,6 +23,7 @@ from exml_lightning.data import ExpertStream
 from exml_lightning.files import NotWrittenError, check_folder
 from exml_lightning.report.grid import save_grid
 from exml_lightning.sources import connect, generated_file, generated_folder
+from exml_lightning.terminal import Bar, clock, draws_bars, say
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ def generate_samples(
     num_experts: int,
     cache: Path | None,
     show_progress: bool,
+    time_left: Callable[[float, float], float | None] = lambda images, seconds: None,
 ) -> Buffer:
     """Make samples from an expert, or take them from the cache; all processes call this and get the same.
 
@@ -45,28 +47,38 @@ def generate_samples(
         num_samples: How many, at least 1.
         num_experts: Number of experts in turn, for the progress bar.
         cache: Folder of the cache; None for none.
-        show_progress: Show a progress bar, or say that the cache had them.
+        show_progress: Show a progress bar, or that the cache had them.
+        time_left: Guesses the seconds that the whole stream still takes, for the progress bar, from the images made of
+            this expert and the seconds they took.
 
     Returns:
         The samples, on the expert's device.
     """
     manifest = stream.manifest
     device, rank = expert.classes.device, distributed.rank()
-    title = f"Generating from expert {expert.experience + 1}/{num_experts}"
+    title = f"expert {expert.experience + 1}/{num_experts} generating"
     key = _describe(generator, stream, expert, num_samples)
     kept = cache if generator.slow else None
     found = distributed.from_first(_find(kept, key, manifest.class_names))
     if found is not None:
-        if show_progress:
-            print(f"{title}: {num_samples} images from the cache {cache}")
+        if show_progress and draws_bars():
+            say(f"{title}: {num_samples} images from the cache {cache}")
         return found.to(device)
-    bar = tqdm(
-        total=num_samples,
-        desc=title,
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total} images [{elapsed}<{remaining}]",
-        dynamic_ncols=True,
-        disable=not show_progress,
-    )
+    asked: Callable[[], Tensor] | None = None
+    said = ""
+
+    def words() -> str:
+        nonlocal said
+        said = f"confidence {asked().item():.2f}" if asked is not None else said
+        left = time_left(bar.done, bar.seconds)
+        return said if left is None else f"{said}  stream {clock(left)} left".strip()
+
+    def report(images: float, confidence: Callable[[], Tensor] | None = None) -> None:
+        nonlocal asked
+        asked = confidence
+        bar.advance(min(together * images, num_samples - bar.done))  # fractions need not add up
+
+    bar = Bar(title, num_samples, show_progress, words)
     together = distributed.world_size() if generator.slow else 1  # processes at work
     if isinstance(generator, OptimisedImages) and num_samples <= generator.batch_size * (together - 1) and not rank:
         log.warning(
@@ -75,19 +87,16 @@ def generate_samples(
             max(num_samples // together, 1),
         )
     samples, broken = None, None
-    with bar, logging_redirect_tqdm():
+    with bar:
         if generator.slow or rank == 0:
             try:
-                samples = generator.generate(
-                    expert,
-                    num_samples,
-                    keyed_generator("generate", stream.seed, expert.experience),
-                    lambda images: bar.update(min(together * images, num_samples - bar.n)),  # fractions need not add up
-                )
+                draws = keyed_generator("generate", stream.seed, expert.experience)
+                samples = generator.generate(expert, num_samples, draws, report)
             except BrokenExpertError as error:
                 broken = error
         distributed.raise_together(broken)
-        bar.update(num_samples - bar.n)
+        asked = None
+        bar.advance(num_samples - bar.done)
     if not generator.slow and distributed.together():
         samples = distributed.from_first(None if samples is None else samples.to(torch.device("cpu")))
     assert samples is not None
@@ -172,14 +181,14 @@ def generate_files(
     keys = {k: _check(generator, stream, k, amounts[k], paths[k]) for k in chosen}
     for k, path in paths.items():
         if path.is_file():
-            print(f"expert {k + 1}/{count}: {path} is there already")
+            say(f"expert {k + 1}/{count}: {path} is there already")
             samples = read_buffer(path).samples
         else:
             samples = generate_samples(
                 generator, stream, stream.load_expert(k, device), amounts[k], count, cache, show_progress
             )
             write_buffer(path, BufferFile(samples, manifest.class_names, manifest.input, keys[k]))
-            print(f"expert {k + 1}/{count}: {len(samples)} images in {path} and {path.with_suffix('.png').name}")
+            say(f"expert {k + 1}/{count}: {len(samples)} images in {path} and {path.with_suffix('.png').name}")
         pixels = manifest.input.denormalize(samples.images)
         save_grid(path.with_suffix(".png"), pixels, samples.labels, manifest.class_names)
 

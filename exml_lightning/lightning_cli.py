@@ -12,7 +12,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from exml_lightning.baselines import Baseline
 from exml_lightning.callbacks import StopOnSignal, StreamCheckpoint, SyntheticBufferCallback
 from exml_lightning.checkpoints import find_checkpoint
-from exml_lightning.cli import VERBS
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.data import NO_SCENARIO, ExpertStream
 from exml_lightning.experts.privacy import PrivacySettings
@@ -23,14 +22,21 @@ from exml_lightning.generation import GenerateOptions
 from exml_lightning.logger import RunLogger
 from exml_lightning.measure import BufferSettings, measure
 from exml_lightning.module import ExModelModule
+from exml_lightning.parser import LinesKept, OneLineErrors
 from exml_lightning.report.accuracy import print_accuracies, write_test
 from exml_lightning.run_folder import RunFolder, write_config
 from exml_lightning.signals import Terminated
 from exml_lightning.stream_trainer import StreamTrainer
+from exml_lightning.terminal import Quiet, say
 from exml_lightning.trainer_parts import TRAINER_DEFAULTS, run_callbacks, strategy_of
+from exml_lightning.verb_help import HELP_OF
 
 RUN_VERBS = ("fit", "validate", "test")
-USAGE = "exml {verb} [--config FILE ...] [options]"
+USAGE = "exml {verb} [-c FILE ...] [options]"
+
+
+class StreamParser(OneLineErrors, LightningArgumentParser):
+    """Lightning's parser, with errors of one line."""
 
 
 class StreamCLI(LightningCLI):
@@ -47,16 +53,19 @@ class StreamCLI(LightningCLI):
             trainer_defaults=dict(TRAINER_DEFAULTS),
             save_config_callback=RunFolder,
             seed_everything_default=False,
-            parser_kwargs={name: {"usage": USAGE.format(verb=name)} for name in RUN_VERBS}
-            if run
-            else {"usage": USAGE.format(verb=verb), "description": VERBS[verb]},
+            parser_class=StreamParser,
+            parser_kwargs={
+                **_parser_kwargs(verb),
+                **({name: _parser_kwargs(name) for name in RUN_VERBS} if run else {}),
+            },
             args=args,
             run=run,
             auto_configure_optimizers=False,
         )
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add Lightning's seed, off unless it is asked for."""
+        """Add Lightning's seed, off unless it is asked for, and ``--quiet``."""
+        parser.add_argument("--quiet", action=Quiet)
         parser.add_argument(
             "--seed_everything",
             type=bool | int,
@@ -121,6 +130,7 @@ class StreamCLI(LightningCLI):
                 Path("runs") / _stream_name(config.data) / _strategy(config) / f"run{config.data.run_id}"
             )
         run_folder = Path(config.trainer.default_root_dir)
+        _name_folder(config.trainer.logger, str(run_folder))
         if run_folder.exists() and not run_folder.is_dir():
             raise ExmlError(f"{run_folder} is a file: name a folder with --trainer.default_root_dir DIR")
         if self.subcommand is not None and config.baseline is None:
@@ -130,8 +140,10 @@ class StreamCLI(LightningCLI):
         """Make the trainer, with the callbacks and the logger that every run has."""
         config = self._section()
         defaults = self._get(self.config_init, "trainer")
-        if defaults.logger is None:
-            defaults.logger = RunLogger(config.trainer.default_root_dir) if self.subcommand == "fit" else False
+        chosen, defaults.logger = defaults.logger, False
+        if self.subcommand == "fit" and chosen is not False:
+            others = chosen if isinstance(chosen, list) else [] if chosen in (None, True) else [chosen]
+            defaults.logger = [RunLogger(config.trainer.default_root_dir), *others]
         # Lightning appends these to the callbacks of the configuration and of the groups, so they come after them.
         self.trainer_defaults["callbacks"] = run_callbacks(
             self.command,
@@ -154,7 +166,7 @@ class StreamCLI(LightningCLI):
             return
         if self.stop.asked:
             raise Terminated
-        print("stopped before the end: go on with the same command, and a larger trainer.max_time if that was over")
+        say("stopped before the end: go on with the same command, and a larger trainer.max_time if that was over")
 
     def validate(self, **kwargs: Any) -> None:
         """Print the accuracy of the baseline, if there is one, else of a checkpoint."""
@@ -196,7 +208,7 @@ class StreamCLI(LightningCLI):
             write_test(path, stream, row, device, seconds, self.command, type(baseline).__name__)
             if not (path.parent / "summary.json").exists():  # else it is the folder of a fit, which has its own
                 write_config(path.parent, self._parser(self.subcommand), self._section())
-        print_accuracies(stream, row, str(path or "accuracy on the test stream"))
+        print_accuracies(stream, row, str(path or "accuracy on the test stream"), always=path is None)
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration alone: Lightning's own lets a checkpoint overrule the command line."""
@@ -205,6 +217,21 @@ class StreamCLI(LightningCLI):
         section = self.config if self.subcommand is None else self.config[self.subcommand]
         assert isinstance(section, Namespace)
         return section
+
+
+def _name_folder(logger: Any, folder: str) -> None:
+    """Let the loggers of a configuration write into the run folder, where they have no folder of their own."""
+    for one in logger if isinstance(logger, list) else [logger]:
+        if isinstance(one, Namespace) and "folder" in one.get("init_args", {}) and one.init_args.folder is None:
+            one.init_args.folder = folder
+
+
+def _parser_kwargs(verb: str) -> dict[str, Any]:
+    return {
+        "usage": USAGE.format(verb=verb),
+        "description": HELP_OF[verb],
+        "formatter_class": LinesKept,
+    }
 
 
 def _check_baseline(verb: str, ckpt_path: str | None) -> None:

@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from exml_lightning.baselines import Baseline, ExpertSource
 from exml_lightning.core.errors import ExmlError
@@ -18,6 +17,7 @@ from exml_lightning.experts import Manifest
 from exml_lightning.generation import generate_samples
 from exml_lightning.loaders import ImageLoader
 from exml_lightning.sources import connect
+from exml_lightning.terminal import Bar
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ def measure(
     ]
     # Generating has bars of its own.
     shown = show_progress and not baseline.needs_samples
-    bar = tqdm(desc=f"Asking expert 1/{num_experts}", total=num_experts, dynamic_ncols=True, disable=not shown)
+    bar = Bar(f"expert 1/{num_experts} asking", num_experts, shown)
 
     def load(index: int) -> Expert:
-        bar.update(index - bar.n)
-        bar.set_description(f"Asking expert {index + 1}/{num_experts}")
+        bar.title = f"expert {index + 1}/{num_experts} asking"
+        bar.advance(index - bar.done)
         return stream.load_expert(index, device)
 
     def generate(expert: Expert) -> Tensor:
@@ -81,7 +81,7 @@ def measure(
             for part in parts:
                 part.ask(baseline, model, num_classes)
             del model  # else it would stay in memory while the next one is read
-        bar.update(num_experts - bar.n)
+        bar.advance(num_experts - bar.done)
     return [part.accuracy() for part in parts]
 
 

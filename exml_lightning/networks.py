@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.data import ExpertStream
 from exml_lightning.models import Architecture, fast_layout, probe
+from exml_lightning.terminal import say
 
 
 def build_networks(architecture: Architecture, stream: ExpertStream) -> tuple[nn.Module, nn.Module]:
@@ -84,7 +85,7 @@ def check_compiled(network: nn.Module, shape: tuple[int, int, int], batch_size: 
             "model.compile does not go with trainer.accumulate_grad_batches on a GPU: leave one of them out"
         )
     if trainer.is_global_zero:
-        print(f"compiling {type(network).__name__}, which can take a minute the first time (model.compile)", flush=True)
+        say(f"compiling {type(network).__name__}, which can take a minute the first time (model.compile)")
     try:
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             compile_network(network, device)(torch.zeros(batch_size, *shape, device=device))

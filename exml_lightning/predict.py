@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as transforms
-from tqdm.auto import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.ex_model import load_chosen, read_chosen
 from exml_lightning.fields import printable
 from exml_lightning.files import write_whole
 from exml_lightning.image_files import image_files, image_pixels, open_image
+from exml_lightning.terminal import Bar
 
 log = logging.getLogger(__name__)
 LONGEST = 16
@@ -93,8 +92,8 @@ def predict(
 
     root = images.parent if images.is_file() else images
     read, rows, failures = [], [], []
-    bar = tqdm(total=len(files), desc="Predicting", unit=" images", dynamic_ncols=True, disable=not show_progress)
-    with bar, logging_redirect_tqdm(), torch.no_grad():
+    bar = Bar("predicting", len(files), show_progress)
+    with bar, torch.no_grad():
         for batch in _batches(files, batch_size, own.shape):
             good = [(file, found) for file, found in batch if isinstance(found, Tensor)]
             for file, found in batch:
@@ -105,7 +104,7 @@ def predict(
                 pixels = torch.stack([found for _, found in good])
                 rows.append(ex_model(pixels.to(place)).float().softmax(dim=1).cpu())
                 read += [Path(file).relative_to(root).as_posix() for file, _ in good]
-            bar.update(len(batch))
+            bar.advance(len(batch))
     if not rows:
         raise ExmlError(f"{images}: none of {len(files)} images can be read; the first: {failures[0]}")
     return Predictions(entry.classes, tuple(read), torch.cat(rows), len(failures))

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks import AccuracyCallback, AgreementCallback, ExModelWriter, StageProgressBar
@@ -25,7 +24,7 @@ def run_callbacks(command: str, strategy: str, with_data_set: bool, with_bar: bo
         with_data_set: Whether accuracy can be measured; agreement else.
         with_bar: Show a progress bar.
     """
-    bar = [StageProgressBar(_what_is_distilled)] if with_bar else []
+    bar = [StageProgressBar()] if with_bar else []
     results = (AccuracyCallback if with_data_set else AgreementCallback)(command)
     return [*bar, results, ExModelWriter(strategy)]
 
@@ -33,7 +32,3 @@ def run_callbacks(command: str, strategy: str, with_data_set: bool, with_bar: bo
 def strategy_of(class_name: str) -> str:
     """Name a strategy after its generator or baseline: ``ModelInversion`` is ``model_inversion``."""
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in class_name).lstrip("_")
-
-
-def _what_is_distilled(trainer: Trainer) -> str:
-    return f"Distilling expert {trainer.current_epoch + 1}/{trainer.max_epochs}"

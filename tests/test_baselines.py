@@ -440,9 +440,10 @@ def test_the_run_folder_has_the_name_of_the_baseline(tmp_path, monkeypatch):
 
 
 def test_the_bar_names_the_expert(tmp_path, capsys, monkeypatch):
-    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setattr("exml_lightning.terminal.draws_bars", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
     main(command(tmp_path, "concat", "--trainer.enable_progress_bar", "true"))
-    assert "Asking expert 5/5" in capsys.readouterr().err
+    assert "expert 5/5 asking" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

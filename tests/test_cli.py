@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -489,17 +488,3 @@ def test_mixed_precision(small_run, tmp_path, precision):
     assert summary["experiences_learned"] == 2
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["ExpertStream"]["buffer"]["images"].dtype == torch.float32
-
-
-def test_progress_bars_name_the_expert(small_run, capsys):
-    os.environ.pop("TQDM_DISABLE", None)
-    main([*small_run(trainer__enable_progress_bar=True)])
-    captured = capsys.readouterr()
-    text = captured.out + captured.err
-    for words in (
-        "Generating from expert 1/2",
-        "Generating from expert 2/2",
-        "Distilling expert 1/2",
-        "Distilling expert 2/2",
-    ):
-        assert words in text

@@ -208,7 +208,9 @@ def test_bad_input_is_one_line(ex_model, digits, tmp_path, capsys):
     assert "none is a folder" in refused([*args, str(digits), "--output", str(tmp_path / "none")], capsys)
     assert "batch_size is 0" in refused([*args, str(digits), "--batch_size", "0"], capsys)
     assert "manifest.yaml is missing" in refused(["predict", str(digits), str(digits)], capsys)
-    assert "invalid choice" in refused([*args, str(digits), "--device", "tpu"], capsys, code=2)
+    assert "--device: tpu is none of auto, cpu, cuda" in refused(
+        [*args, str(digits), "--device", "tpu"], capsys, code=2
+    )
     if not torch.cuda.is_available():
         assert "no CUDA device" in refused([*args, str(digits), "--device", "cuda"], capsys)
     manifest = read_manifest(ex_model)

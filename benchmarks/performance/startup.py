@@ -44,7 +44,7 @@ class FirstStep(Callback):
         """End."""
         buffer = find_callback(trainer, SyntheticBufferCallback)
         assert buffer is not None
-        noted = {"now": monotonic(), "generating": buffer.seconds_generating}
+        noted = {"now": monotonic(), "generating": buffer.clock.seconds_generating}
         self._path.write_text(json.dumps(noted), encoding="utf-8")
         os._exit(0)
 

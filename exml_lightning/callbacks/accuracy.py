@@ -76,7 +76,7 @@ class AccuracyCallback(ResultsCallback):
         super().on_validation_end(trainer, pl_module)
         assert isinstance(pl_module, ExModelModule)
         if trainer.is_global_zero and trainer.state.fn == "validate":
-            print_accuracies(pl_module.stream, pl_module.accuracy, "accuracy on the test stream")
+            print_accuracies(pl_module.stream, pl_module.accuracy, "accuracy on the test stream", always=True)
 
     def _over_time(self, module: ExModelModule) -> tuple[list[float], list[float]]:
         """Return the stream accuracy after each experience, over all parts and over those met so far."""

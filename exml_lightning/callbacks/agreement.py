@@ -11,6 +11,7 @@ from exml_lightning.core.agreement import agreement
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.figures import save_matrix
 from exml_lightning.report.table import print_matrix
+from exml_lightning.terminal import say
 
 
 class AgreementCallback(ResultsCallback):
@@ -64,7 +65,7 @@ class AgreementCallback(ResultsCallback):
         """Say what the figures do not."""
         super().on_fit_end(trainer, pl_module)
         if trainer.is_global_zero:
-            print("agreement is on images made from the experts: try real ones with `exml predict`")
+            say("agreement is on images made from the experts: try real ones with `exml predict`")
 
     def _means(self) -> list[float]:
         return [sum(row) / len(row) if row else 0.0 for row in self.rows]

@@ -13,6 +13,7 @@ from exml_lightning.core import metrics
 from exml_lightning.experts import ExpertEntry, Manifest, save_weights, write_manifest
 from exml_lightning.experts.licences import licences_of
 from exml_lightning.module import ExModelModule
+from exml_lightning.terminal import say
 
 FILE = "expert_0.safetensors"
 
@@ -58,7 +59,7 @@ class ExModelWriter(Callback):
         write_manifest(
             Manifest(stream.manifest.scenario, stream.run_id, names, stream.manifest.input, tuple(entries)), folder
         )
-        print(f"ex-model: {folder}")
+        say(f"ex-model: {folder}")
 
 
 def _noted(entry: ExpertEntry) -> dict[str, Any]:

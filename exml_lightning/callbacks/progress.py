@@ -1,52 +1,181 @@
-"""`StageProgressBar`: a progress bar that says which expert is being learned or trained."""
+"""Progress of fits: `StageProgressBar` of Ex-Model Distillation, `ExpertProgressBar` of one expert's training."""
 
-from collections.abc import Callable
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
-from tqdm.auto import tqdm
+from lightning.pytorch.callbacks import ProgressBar
+
+from exml_lightning.callbacks.find import find_callback
+from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
+from exml_lightning.stream_clock import StreamClock
+from exml_lightning.terminal import Bar, clock, draws_bars, say
 
 
-class StageProgressBar(TQDMProgressBar):
-    """Lightning's progress bar of an epoch, with words of ours in place of its number.
+class _OneBar(ProgressBar):
+    """At most one bar at a time, which ends with whatever ends the trainer."""
 
-    Args:
-        describe: Says what the current epoch of a trainer does.
-        refresh_rate: Steps between two updates.
-        leave: Give each epoch a line of its own, and keep it.
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: Bar | None = None
+        self._enabled = True
+
+    def disable(self) -> None:
+        """Show nothing; Lightning calls this in all processes but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show something again."""
+        self._enabled = True
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the terminal as it was."""
+        self._end(finished=False)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """The same."""
+        self._end(finished=False)
+
+    def _begin(self, bar: Bar) -> None:
+        self._end(finished=False)
+        self._bar = bar
+        bar.start()
+
+    def _end(self, finished: bool = True) -> None:
+        if self._bar is not None:
+            self._bar.stop(finished)
+        self._bar = None
+
+    def _count(self) -> None:
+        if self._bar is not None:
+            self._bar.advance()
+
+
+def _loss(trainer: Trainer) -> str:
+    """Say the loss that was logged last; asked at drawings only, since a GPU has to be waited for."""
+    losses = [value for name, value in trainer.progress_bar_metrics.items() if name.endswith("loss")]
+    return f"loss {float(losses[0]):.3g}" if losses else ""
+
+
+class StageProgressBar(_OneBar):
+    """A bar for each expert's distillation, and the time left for the stream; without a terminal, a line an expert.
+
+    Place it after `SyntheticBufferCallback`, whose clock it keeps.
     """
 
-    def __init__(self, describe: Callable[[Trainer], str], refresh_rate: int = 10, leave: bool = True) -> None:
-        super().__init__(refresh_rate=refresh_rate, leave=leave)
-        self._describe = describe
+    def __init__(self) -> None:
+        super().__init__()
+        self._distilling: tuple[Bar, int] | None = None
 
-    @property
-    def train_description(self) -> str:
-        """What the current epoch does."""
-        return self._describe(self.trainer)
-
-    def on_train_start(self, trainer: Trainer, *args: Any) -> None:
-        """Begin a bar only where an epoch goes on in its middle: `on_train_epoch_start` begins the others."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a bar where an experience goes on in its middle: `on_train_epoch_start` begins the others."""
         done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         if 0 < done < trainer.num_training_batches:
-            self.train_progress_bar = self.init_train_tqdm()
-            self._restart(done)
-        else:
-            self.train_progress_bar = tqdm(disable=True)
+            self._distil(trainer, done)
 
-    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
-        """Begin the bar of an epoch."""
-        if self._leave or self.train_progress_bar.disable:
-            self.train_progress_bar = self.init_train_tqdm()
-        self._restart(0)
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the bar of an experience."""
+        self._distil(trainer, 0)
 
-    def _restart(self, done: int) -> None:
-        bar = self.train_progress_bar
-        bar.reset(total=self.total_train_batches)
-        bar.n = done
-        bar.set_description(self.train_description)
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count a step."""
+        self._count()
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Leave out the version number of a logger, which a run folder has none of."""
-        return {key: value for key, value in super().get_metrics(trainer, pl_module).items() if key != "v_num"}
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the bar of an experience."""
+        self._distilled(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show how far measuring accuracy is, which comes at the end of an experience."""
+        self._distilled(trainer)
+        self._begin(Bar("measuring accuracy", _batches(trainer.num_val_batches), self._enabled, leave=False))
+
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Count a batch."""
+        self._count()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End its bar."""
+        self._end()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show how far measuring accuracy is."""
+        self._begin(Bar("measuring accuracy", _batches(trainer.num_test_batches), self._enabled, leave=False))
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Count a batch."""
+        self._count()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End its bar."""
+        self._end()
+
+    def _distil(self, trainer: Trainer, before: int) -> None:
+        experience, stream_clock = trainer.current_epoch, _clock_of(trainer)
+
+        def words() -> str:
+            left = stream_clock.while_distilling(experience, before, int(bar.done) - before, bar.seconds)
+            return "  ".join(filter(None, [_loss(trainer), "" if left is None else f"stream {clock(left)} left"]))
+
+        title = f"expert {experience + 1}/{trainer.max_epochs} distilling"
+        bar = Bar(title, trainer.num_training_batches, self._enabled, words, before)
+        self._distilling = bar, before
+        self._begin(bar)
+
+    def _distilled(self, trainer: Trainer) -> None:
+        """Tell the clock how long the steps took, once; where there is no bar, say it."""
+        if self._distilling is None:
+            return
+        (bar, before), stream_clock = self._distilling, _clock_of(trainer)
+        self._distilling, seconds, steps = None, bar.seconds, int(bar.done) - before
+        self._end()
+        stream_clock.distilled += steps
+        stream_clock.seconds_distilling += seconds
+        if self._enabled and not draws_bars() and steps:  # a skipped expert has none
+            of = f"expert {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            generating = stream_clock.newest_generating
+            say(f"{of}: generated in {generating:.1f} s, {steps} steps distilled in {seconds:.1f} s")
+
+
+class ExpertProgressBar(_OneBar):
+    """One bar for all epochs of an expert.
+
+    Args:
+        title: Which expert is trained.
+    """
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._title = title
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the bar, with the epochs of before a resume."""
+        epochs = trainer.max_epochs or 1
+
+        def words() -> str:
+            return "  ".join(filter(None, [f"epoch {min(trainer.current_epoch + 1, epochs)}/{epochs}", _loss(trainer)]))
+
+        batches = int(trainer.num_training_batches)
+        done = trainer.current_epoch * batches
+        self._begin(Bar(self._title, epochs * batches, self._enabled, words, done))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count a step."""
+        self._count()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the bar."""
+        self._end()
+
+
+def _clock_of(trainer: Trainer) -> StreamClock:
+    buffer = find_callback(trainer, SyntheticBufferCallback)
+    assert buffer is not None
+    return buffer.clock
+
+
+def _batches(counts: Any) -> int:
+    return sum(int(count) for count in counts)

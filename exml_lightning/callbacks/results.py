@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import Callback
 from exml_lightning.callbacks.find import find_callback
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 from exml_lightning.files import write_text
-from exml_lightning.logger import RunLogger
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.accuracy import peak_memory_mb
 from exml_lightning.report.origin import origin
@@ -69,9 +68,7 @@ class ResultsCallback(Callback, ABC):
         return [self.matrix[k] for k in sorted(self.matrix)]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and keep the rows of ``metrics.csv`` from before a resume."""
-        if isinstance(trainer.logger, RunLogger):
-            trainer.logger.keep(trainer.global_step)
+        """Start the clock."""
         self._since = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -144,7 +141,7 @@ class ResultsCallback(Callback, ABC):
         self._peak = max(self._peak, peak_memory_mb(module.device))
         costs = {
             "peak_memory_mb": self._peak,
-            "seconds_generating": 0.0 if buffer is None else buffer.seconds_generating,
+            "seconds_generating": 0.0 if buffer is None else buffer.clock.seconds_generating,
             "seconds_distilling": self.seconds_distilling,
         }
         skipped = module.stream.skipped

@@ -21,11 +21,13 @@ from exml_lightning.core.generators.auxiliary import label_by_expert
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
 from exml_lightning.generation import generate_samples
+from exml_lightning.loggers import log_picture, start_loggers
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.grid import save_grid
 from exml_lightning.report.paper import STRATEGY_NAME
 from exml_lightning.report.samples import rows_shown, save_samples
 from exml_lightning.sources import connect
+from exml_lightning.stream_clock import StreamClock
 
 
 class SyntheticBufferCallback(Callback):
@@ -55,7 +57,8 @@ class SyntheticBufferCallback(Callback):
         self.size = size
         self.generator = generator or ModelInversion()
         self.cache = None if cache is None else Path(cache)
-        self.seconds_generating = 0.0
+        self.clock = StreamClock((), 0)
+        """How long the stream has taken, and will take."""
         self._settings: dict[str, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -141,6 +144,10 @@ class SyntheticBufferCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an experience: a run that is resumed in the middle of one gets no `on_train_epoch_start`."""
+        start_loggers(trainer)
+        shares = [self.size // (k + 1) for k in range(trainer.max_epochs or 0)]
+        made = sum(shares[: _stream(trainer).experience + 1])
+        self.clock = StreamClock(shares, int(trainer.num_training_batches), made, self.clock.seconds_generating)
         self._begin(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -192,6 +199,8 @@ class SyntheticBufferCallback(Callback):
             with torch.no_grad():
                 confidence = expert.probability(new.images[rows], new.labels[rows]).tolist()
             save_samples(folder / "samples" / file, pixels[rows], new.labels[rows], names, confidence)
+            for logger in trainer.loggers:
+                log_picture(logger, "generated", folder / "buffer" / file, trainer.global_step)
         old = None if stream.buffer is None or self._whole_set else stream.buffer.to(pl_module.device)
         stream.buffer = update_buffer(old, new, self.size, keyed_generator("subsample", stream.seed, experience))
         stream.experience = experience
@@ -245,19 +254,25 @@ class SyntheticBufferCallback(Callback):
         start = time.monotonic()
         shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
         assert trainer.max_epochs is not None
+
+        def left(images: float, seconds: float) -> float | None:
+            return self.clock.while_generating(expert.experience, images, seconds)
+
         new = generate_samples(
-            self.generator, _stream(trainer), expert, num_samples, trainer.max_epochs, self.cache, shown
+            self.generator, _stream(trainer), expert, num_samples, trainer.max_epochs, self.cache, shown, left
         )
-        self.seconds_generating += time.monotonic() - start
+        self.clock.images += num_samples
+        self.clock.newest_generating = time.monotonic() - start
+        self.clock.seconds_generating += self.clock.newest_generating
         return new
 
     def state_dict(self) -> dict[str, Any]:
         """Return the seconds spent and the settings of the run."""
-        return {"seconds_generating": self.seconds_generating, "settings": self._settings}
+        return {"seconds_generating": self.clock.seconds_generating, "settings": self._settings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on counting, and remember the settings the run was started with."""
-        self.seconds_generating = state["seconds_generating"]
+        self.clock.seconds_generating = state["seconds_generating"]
         self._settings = state["settings"]
 
 

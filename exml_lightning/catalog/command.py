@@ -3,10 +3,12 @@
 import json
 import shlex
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from exml_lightning.parser import LinesKept, Parser
+from exml_lightning.terminal import Quiet, say
 
 if TYPE_CHECKING:
     from exml_lightning.experts.selection import Choice
@@ -35,7 +37,7 @@ def run_catalog(args: list[str]) -> None:
     Raises:
         ExmlError: For whatever the user can put right; no file is written then.
     """
-    given = _parser().parse_args(args)
+    given = catalog_parser().parse_args(args)
     from exml_lightning.catalog.find import find_experts, picked, with_classes
     from exml_lightning.catalog.rows import print_catalog, record
     from exml_lightning.core.errors import ExmlError
@@ -74,7 +76,10 @@ def run_catalog(args: list[str]) -> None:
         said = [f"{output}: {len(listed)} expert{'s' * (len(listed) != 1)} in this order"]
         said += [] if problem is None else [f"`exml fit` will not take it as it is: {printable(problem, 500)}"]
         said.append(f"next: exml fit -c configs/from_folder.yaml --data.experts {shlex.quote(str(output))}")
-        print("\n".join(said), file=sys.stderr if given.json else sys.stdout)
+        if given.json:
+            print("\n".join(said), file=sys.stderr)
+        else:
+            say("\n".join(said))
 
 
 def _check_output(output: Path) -> None:
@@ -108,12 +113,13 @@ def _problem(output: Path, listed: "Sequence[Choice]", strict: bool) -> str | No
     return None
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def catalog_parser() -> Parser:
+    """Return the parser of the verb."""
+    parser = Parser(
         prog="exml catalog",
         usage="exml catalog DIR... [options]",
         description=HELP,
-        formatter_class=RawDescriptionHelpFormatter,
+        formatter_class=LinesKept,
     )
     add = parser.add_argument
     add("folders", metavar="DIR", nargs="+", help="Folder to search, at any depth; links are followed.")
@@ -127,5 +133,6 @@ def _parser() -> ArgumentParser:
         help="List these alone, in this order: the folder and the number of each, as they are listed.",
     )
     add("--output", metavar="FILE", help="Write what is listed as a selection, for --data.experts; a new .yaml file.")
+    add("--quiet", action=Quiet)
     add("--json", action="store_true", help="Print a list of records for scripts in place of the table.")
     return parser

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import torch
 from lightning import Trainer
 from torch import nn
 
-from exml_lightning.callbacks.progress import StageProgressBar
+from exml_lightning.callbacks.progress import ExpertProgressBar
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, read_manifest, write_manifest
@@ -22,6 +21,7 @@ from exml_lightning.experts.selection import is_selection
 from exml_lightning.experts.weights import load_weights, save_weights, sha256
 from exml_lightning.models import Architecture, fast_layout, last_linear, probe
 from exml_lightning.scenarios import LabelledImages
+from exml_lightning.terminal import say
 
 if TYPE_CHECKING:
     from exml_lightning.data import ExpertStream
@@ -85,9 +85,9 @@ def train_experts(
     pending = [k for k in asked if k not in done]
     for k in asked:
         if k in done:
-            print(f"expert {k + 1}/{len(wanted)} is done: {folder / wanted[k].file}")
+            say(f"expert {k + 1}/{len(wanted)} is done: {folder / wanted[k].file}")
         elif k in listed and privacy is not None:
-            print(f"{folder / wanted[k].file} is lost; if it was given away, its epsilon counts beside the new one's")
+            say(f"{folder / wanted[k].file} is lost; if it was given away, its epsilon counts beside the new one's")
     if not pending:
         return replace(empty, experts=tuple(done[k] for k in sorted(done)))
 
@@ -114,14 +114,11 @@ def train_experts(
         if privacy is None:  # Opacus' gradients of single samples are wrong in another memory format
             fast_layout(network, dataset.image_format.shape)
         checkpoint = folder / "training" / f"expert_{k}.ckpt"
-        title = f"Training expert {k + 1}/{len(wanted)} ({_short(wanted[k].classes)})"
+        title = f"expert {k + 1}/{len(wanted)} training ({_short(wanted[k].classes)})"
         trainer = make_trainer(
             default_root_dir=str(checkpoint.parent),
             max_epochs=recipe.epochs,
-            callbacks=[
-                EpochCheckpoint(checkpoint),
-                StageProgressBar(partial(_what_is_trained, title), 20, leave=False),
-            ],
+            callbacks=[EpochCheckpoint(checkpoint), ExpertProgressBar(title)],
             logger=False,
         )
         key, description = (stream.seed, "expert", k), str(wanted[k])
@@ -133,7 +130,7 @@ def train_experts(
             known = f"knows its own classes with {100 * accuracy:.2f} % accuracy"
         spent = plans[k].spent(trainer.global_step) if k in plans else None
         cost = f"; epsilon {spent.epsilon:.2f}, delta {spent.delta:.1e}" if spent else ""
-        print(f"expert {k + 1}/{len(wanted)} {known}{cost}")
+        say(f"expert {k + 1}/{len(wanted)} {known}{cost}")
         digest = save_weights(network, folder / wanted[k].file)
         done[k] = replace(wanted[k], sha256=digest, accuracy=accuracy, privacy=spent)
         listed = {**listed, **done}
@@ -146,10 +143,6 @@ def train_experts(
 
 def _short(classes: tuple[str, ...]) -> str:
     return " ".join(classes[:3]) + (" ..." if len(classes) > 3 else "")
-
-
-def _what_is_trained(title: str, trainer: Trainer) -> str:
-    return f"{title}, epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
 
 def _training(

@@ -1,7 +1,9 @@
 """`exml export`: its options, and what it prints."""
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
+
+from exml_lightning.parser import LinesKept, Parser
+from exml_lightning.terminal import Quiet, say
 
 HELP = """\
 Write an ex-model (the ex_model/ folder of a run), or any expert of a folder, as others expect a model: README.md (a
@@ -24,7 +26,7 @@ def run_export(args: list[str]) -> None:
     Raises:
         ExmlError: For whatever the user can put right; nothing is left behind then.
     """
-    given = _parser().parse_args(args)
+    given = export_parser().parse_args(args)
     from exml_lightning.export.folder import export_ex_model
 
     made = export_ex_model(
@@ -35,22 +37,23 @@ def run_export(args: list[str]) -> None:
         license=given.license,
     )
     found = made.comparison
-    print(f"{made.folder}: {', '.join(made.files)}")
-    print(
+    say(f"{made.folder}: {', '.join(made.files)}")
+    say(
         f"model.onnx against PyTorch on {found.images} images ({found.source}): labels equal on {found.equal:.2%}, "
         f"largest difference of logits {found.largest:.2g}, of logits up to {found.scale:.2g}"
     )
     if made.license is None:
-        print("no licence is stated: say which one holds with --license NAME, for instance --license apache-2.0")
-    print(f'in Python: exml_lightning.load_ex_model("{made.folder}")')
+        say("no licence is stated: say which one holds with --license NAME, for instance --license apache-2.0")
+    say(f'in Python: exml_lightning.load_ex_model("{made.folder}")')
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def export_parser() -> Parser:
+    """Return the parser of the verb."""
+    parser = Parser(
         prog="exml export",
         usage="exml export EX_MODEL_DIR [options]",
         description=HELP,
-        formatter_class=RawDescriptionHelpFormatter,
+        formatter_class=LinesKept,
     )
     add = parser.add_argument
     add("folder", type=Path, metavar="EX_MODEL_DIR", help="Folder with a manifest.yaml and weights.")
@@ -67,4 +70,5 @@ def _parser() -> ArgumentParser:
         metavar="NAME",
         help="The model's licence, as the Hub names it; without it, what the manifest states.",
     )
+    add("--quiet", action=Quiet)
     return parser

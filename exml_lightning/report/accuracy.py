@@ -76,17 +76,18 @@ def write_test(
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def print_accuracies(stream: ExpertStream, row: Sequence[float], title: str) -> None:
+def print_accuracies(stream: ExpertStream, row: Sequence[float], title: str, always: bool = False) -> None:
     """Print the accuracy on each part of the test stream and on the whole, in per cent.
 
     Args:
         stream: The stream, set up.
         row: Accuracy on each part of its test stream, fractions.
         title: Heading.
+        always: Also under `--quiet`.
     """
     values = {name: f"{100 * a:.2f} %" for name, a in zip(part_names(stream), row, strict=True)}
     whole = metrics.stream_accuracy(row, parts_of(stream)[0])
-    print_values(title, {**values, "stream accuracy": f"{100 * whole:.2f} %"})
+    print_values(title, {**values, "stream accuracy": f"{100 * whole:.2f} %"}, always)
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -2,12 +2,14 @@
 
 import shlex
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from exml_lightning.report.agreement_run import AgreementRun
+
+from exml_lightning.parser import LinesKept, Parser
+from exml_lightning.terminal import Quiet
 
 HELP = """\
 Write the paper's tables and figures of runs, from the small files in their folders.
@@ -32,7 +34,7 @@ def run_report(args: list[str]) -> None:
     Raises:
         ExmlError: For whatever the user can put right.
     """
-    given = _parser().parse_args(args)
+    given = report_parser().parse_args(args)
     from exml_lightning.core.errors import ExmlError
     from exml_lightning.files import check_folder
     from exml_lightning.report.cells import build_columns
@@ -60,13 +62,15 @@ def run_report(args: list[str]) -> None:
     print_report(columns, output, files)
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def report_parser() -> Parser:
+    """Return the parser of ``exml report``."""
+    parser = Parser(
         prog="exml report",
         usage="exml report RUN... [--output DIR] [--html]",
         description=HELP,
-        formatter_class=RawDescriptionHelpFormatter,
+        formatter_class=LinesKept,
     )
+    parser.add_argument("--quiet", action=Quiet)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="A run folder, or a folder with run folders below.")
     parser.add_argument(
         "--output", metavar="DIR", default="report", help="Folder to write to; files of an earlier report are replaced."

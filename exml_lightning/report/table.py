@@ -1,4 +1,4 @@
-"""Tables in the terminal."""
+"""Tables in the terminal, left out under `--quiet`."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from exml_lightning.terminal import is_quiet
 
 MOST = 12
 """Rows and columns of a matrix that are printed, the newest ones; all are in the files of the run."""
@@ -22,6 +24,8 @@ def print_matrix(
         columns: Name of each column of the matrix.
         totals: More columns, by name.
     """
+    if is_quiet():
+        return
     rows, shown = range(len(matrix))[-MOST:], range(len(columns))[-MOST:]
     table = Table(box=box.SIMPLE)
     table.add_column("learned", no_wrap=True)
@@ -37,13 +41,16 @@ def print_matrix(
     console.print(table)
 
 
-def print_values(title: str, values: dict[str, str]) -> None:
+def print_values(title: str, values: dict[str, str], always: bool = False) -> None:
     """Print names and values.
 
     Args:
         title: Heading.
         values: Value of each name, as it should be shown.
+        always: Also under `--quiet`, where it is what the verb exists to print.
     """
+    if is_quiet() and not always:
+        return
     table = Table(box=box.SIMPLE, show_header=False)
     for name, value in values.items():
         table.add_row(name, value)
@@ -60,6 +67,8 @@ def print_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
         headings: Of the columns.
         rows: The cells of each row.
     """
+    if is_quiet():
+        return
     table = Table(box=box.SIMPLE)
     for heading in headings:
         table.add_column(heading, overflow="fold")

@@ -11,6 +11,7 @@ from exml_lightning.report.paper import DAMAGED_NOTE, has_figures
 from exml_lightning.report.table import print_rows
 from exml_lightning.report.tables import ARROWS_NOTE, DIVIDER, DOUBT, Layout, cell_text, layouts, paper_text
 from exml_lightning.report.text import Footnotes, printable
+from exml_lightning.terminal import is_quiet
 
 
 def print_report(columns: dict[str, Column], folder: Path, files: list[str]) -> None:
@@ -21,6 +22,8 @@ def print_report(columns: dict[str, Column], folder: Path, files: list[str]) -> 
         folder: Where the files are.
         files: Their names.
     """
+    if is_quiet():
+        return
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     for layout in layouts(columns):

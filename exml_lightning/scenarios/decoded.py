@@ -11,11 +11,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
-from tqdm.auto import tqdm
 
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.files import NotWrittenError, write_whole
 from exml_lightning.image_files import open_image
+from exml_lightning.terminal import Bar
 
 log = logging.getLogger(__name__)
 CHUNK = 256
@@ -63,12 +63,11 @@ def _write(path: Path, files: Sequence[Path], shape: tuple[int, int, int], key: 
 
 
 def _decoded(files: Sequence[Path], shape: tuple[int, int, int], title: str) -> Iterator[Tensor]:
-    bar = tqdm(total=len(files), desc=f"Decoding {title}", dynamic_ncols=True)
-    with bar, ThreadPoolExecutor() as threads:
+    with Bar(f"decoding {title}", len(files)) as bar, ThreadPoolExecutor() as threads:
         for start in range(0, len(files), CHUNK):
             chunk = files[start : start + CHUNK]
             yield torch.stack(list(threads.map(lambda file: _decode(file, shape), chunk)))
-            bar.update(len(chunk))
+            bar.advance(len(chunk))
 
 
 def _fingerprint(files: Sequence[Path], shape: tuple[int, int, int]) -> str:

@@ -5,18 +5,20 @@ import io
 import shlex
 import socket
 import sys
-from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import check_folder
+from exml_lightning.parser import LinesKept, Parser
 from exml_lightning.sweep.grid import RUNS, Grid
 from exml_lightning.sweep.plan import Plan, check_settings, plan_of
 from exml_lightning.sweep.progress import FAILED, SKIPPED, cells
+from exml_lightning.terminal import Quiet, is_quiet, say
+from exml_lightning.usage_errors import GROUPS
 
 SWEEP_HELP = """\
 Run scenarios x strategies x runs, and values of any setting, on the CPUs and GPUs of this machine or of a Ray cluster.
@@ -28,35 +30,28 @@ trained first. Finished cells are skipped, stopped ones go on: the same command 
   exml sweep --scenarios split_mnist --strategies auxiliary --runs 0 --grid '{buffer.size: [10, 100, 1000]}'
   exml sweep -c configs/sweeps/mnist.yaml --set '{data.root: data}' --dry_run
 """
-GROUPS = ("data", "model", "buffer", "baseline", "experts", "privacy", "trainer", "checkpoint", "generate")
-"""Of the settings of `exml fit`."""
+SETTINGS = (*GROUPS, "baseline")
 NO_RAY = 'exml sweep needs Ray: pip install "exml-lightning[sweep]", or in a clone pip install -e ".[sweep]"'
 
 
-class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the lines of a description."""
-
-
-class _Parser(ArgumentParser):
+class _Parser(Parser):
     """Says more where words are likely meant for `exml fit`, or in another form."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong and what to write instead, and end with status 2."""
+    def explain(self, message: str, parser: ArgumentParser) -> str:
+        """Say what is wrong and what to write instead."""
         hint = ""
-        if message.startswith("Option '") and message.split("'")[1].split(".")[0] in GROUPS:
+        if message.startswith("Option '") and message.split("'")[1].split(".")[0] in SETTINGS:
             hint = (
-                "\n  This is a file for exml fit: name it by --scenarios, --strategies or --overlays, for instance "
+                "; this is a file for exml fit: name it by --scenarios, --strategies or --overlays, for instance "
                 "--scenarios split_digits"
             )
         elif 'Parser key "grid"' in message:
-            hint = "\n  For instance: --grid '{buffer.size: [10, 100]}'"
+            hint = "; for instance --grid '{buffer.size: [10, 100]}'"
         elif 'Parser key "set"' in message:
-            hint = "\n  For instance: --set '{buffer.size: 10}'"
-        elif message.startswith("unrecognized arguments: --") and message.split("--")[1].split(".")[0] in GROUPS:
-            hint = (
-                "\n  Settings of exml fit are given as --set '{buffer.size: 10}', or --grid '{buffer.size: [10, 100]}'"
-            )
-        super().error(message + hint, ex)
+            hint = "; for instance --set '{buffer.size: 10}'"
+        elif message.startswith("unrecognized arguments: --") and message.split("--")[1].split(".")[0] in SETTINGS:
+            hint = "; settings of exml fit are given as --set '{buffer.size: 10}', or --grid '{buffer.size: [10, 100]}'"
+        return super().explain(message, parser) + hint
 
 
 def run_sweep(args: list[str]) -> None:
@@ -68,7 +63,7 @@ def run_sweep(args: list[str]) -> None:
     Raises:
         ExmlError: For whatever the user can put right, before any work; at the end, if cells have failed.
     """
-    given = _parser().parse_args(args)
+    given = sweep_parser().parse_args(args)
     _check(given)
     output = Path(given.output)
     grid = Grid(
@@ -86,13 +81,13 @@ def run_sweep(args: list[str]) -> None:
     _check_address(given.address)
     check_folder(output, "output")
     states = [how.state for how in plan.progress.values()]
-    print(f"{cells(len(plan.states))}: {states.count(SKIPPED)} finished before, {len(plan.pending)} to run", flush=True)
+    say(f"{cells(len(plan.states))}: {states.count(SKIPPED)} finished before, {len(plan.pending)} to run")
     if plan.pending:
         for job, how in refused.items():
             print(f"refused: {job.name}: {how.note}", flush=True)
         check_settings(plan.pending)
         _make(output)
-        print("starting Ray", flush=True)
+        say("starting Ray")
         _drive(plan, given)
     from exml_lightning.sweep.results import print_results, raise_for_failures
 
@@ -104,7 +99,7 @@ def _drive(plan: Plan, given: Namespace) -> None:
     from exml_lightning.sweep.run import Driver, ray_cluster
     from exml_lightning.sweep.view import View
 
-    console = Console(file=sys.stdout)
+    console = Console(file=sys.stdout, quiet=is_quiet())
     workers = given.workers or 2
     # What Ray prints about workers that it lost would go through the table, which says the same.
     with (
@@ -165,14 +160,16 @@ def _check_address(address: str | None) -> None:
         ) from error
 
 
-def _parser() -> ArgumentParser:
+def sweep_parser() -> Parser:
+    """Return the parser of ``exml sweep``."""
     parser = _Parser(
         prog="exml sweep",
         usage="exml sweep --scenarios NAME ... --strategies NAME ... [options]",
         description=SWEEP_HELP,
-        formatter_class=_Formatter,
+        formatter_class=LinesKept,
     )
     add = parser.add_argument
+    add("--quiet", action=Quiet)
     add("-c", "--config", action="config", help="YAML file of these options, as in configs/sweeps.")
     add(
         "--scenarios",

@@ -11,6 +11,7 @@ from exml_lightning.sweep.grid import EXPERTS, Job
 from exml_lightning.sweep.progress import FAILED, FINISHED, SKIPPED, Progress, cells
 from exml_lightning.sweep.remote import LOG
 from exml_lightning.sweep.state import accuracy_of, figures_of
+from exml_lightning.terminal import say
 
 
 def print_results(progress: Mapping[Job, Progress], output: Path) -> None:
@@ -30,7 +31,7 @@ def print_results(progress: Mapping[Job, Progress], output: Path) -> None:
         return
     rows = [[*key, _mean(values), str(len(values))] for key, values in sorted(found.items(), key=lambda item: item[0])]
     print_rows("stream accuracy in %", ["scenario", "strategy", "with", "mean ± std", "runs"], rows)
-    print(f"next: exml report {output}")
+    say(f"next: exml report {output}")
 
 
 def raise_for_failures(progress: Mapping[Job, Progress]) -> None:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, is_dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -13,15 +13,22 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.procedural import ProceduralImages
 
-Progress = Callable[[float], None]
+
+class Progress(Protocol):
+    """Takes reports of work."""
+
+    def __call__(self, images: float, confidence: Callable[[], Tensor] | None = None) -> None:
+        """Take a report.
+
+        Args:
+            images: Work done since the last one, in images (fractions too).
+            confidence: Computes the expert's mean probability of the labels of the images under way, a scalar in
+                [0, 1]; only called at once, and only where it is shown, since a GPU has to be waited for.
+        """
 
 
-def no_progress(images: float) -> None:
-    """Report progress to nobody.
-
-    Args:
-        images: Work done, in images.
-    """
+def no_progress(images: float, confidence: Callable[[], Tensor] | None = None) -> None:
+    """Report progress to nobody; see `Progress`."""
 
 
 class Generator(ABC):
@@ -48,7 +55,7 @@ class Generator(ABC):
             expert: The frozen expert; samples are made on its device.
             num_samples: How many, at least 1.
             generator: CPU generator of every random draw: the same state gives the same samples.
-            progress: Called with the work done since the last call, in images (fractions too).
+            progress: Called with the work done since the last call.
 
         Returns:
             `num_samples` samples, labelled with class indices of the stream that the expert knows.

@@ -159,6 +159,11 @@ class OptimisedImages(Generator):
     ) -> Tensor:
         statistics = priors.BatchNormStatistics(expert.model) if self.batch_norm else None
         low, high = expert.image_format.limits(batch.images.device)
+        count, gone = len(batch), torch.zeros((), device=batch.images.device)
+
+        def confidence() -> Tensor:
+            return (gone + confidence_in(logits.detach().float(), columns[batch.places]).sum()) / count
+
         watch = FiniteWatch(shared=False)
         kind = low.device.type
         with torch.enable_grad(), torch.autocast(kind, enabled=False), statistics or nullcontext():
@@ -174,9 +179,11 @@ class OptimisedImages(Generator):
                     loss = loss + self.batch_norm * len(batch) * statistics.pop()
                 (gradient,) = torch.autograd.grad(loss, [batch.images])
                 batch.step(gradient, low, high)
-                progress(len(batch) / self.steps)
+                progress(len(batch) / self.steps, confidence)
                 if self.confidence is not None and (step + 1) % LOOK_EVERY == 0:
-                    done = confidence_in(logits.detach().float(), columns[batch.places]) > self.confidence
+                    certain = confidence_in(logits.detach().float(), columns[batch.places])
+                    done = certain > self.confidence
+                    gone = gone + certain[done].sum()
                     progress(int(done.sum()) * (1 - (step + 1) / self.steps))
                     batch.finish(done)
                     if not len(batch):

@@ -4,6 +4,7 @@ import torch
 from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.generators import DataImpression, ModelInversion
+from exml_lightning.core.generators.generator import no_progress
 from exml_lightning.core.generators.image_batch import ImageBatch
 from exml_lightning.core.generators.optimised import LOOK_EVERY, confidence_in
 from exml_lightning.core.rng import keyed_generator
@@ -11,7 +12,7 @@ from exml_lightning.core.rng import keyed_generator
 STEPS = 4 * LOOK_EVERY
 
 
-def generate(expert, progress=lambda images: None, kind=ModelInversion, **settings):
+def generate(expert, progress=no_progress, kind=ModelInversion, **settings):
     generator = kind(steps=STEPS, lr=0.02, augmentation=Augmentation(0.1, 10), **settings)
     return generator.generate(expert, 11, keyed_generator("confidence"), progress)
 
@@ -45,8 +46,12 @@ def test_a_probability_that_nobody_reaches_changes_nothing(make_expert):
 def test_progress_ends_at_the_number_of_images(make_expert, kind):
     expert, done = make_expert(), []
     expert.classifier = next(name for name, layer in expert.model.named_modules() if hasattr(layer, "out_features"))
-    samples = generate(expert, progress=done.append, kind=kind, confidence=0.6, batch_size=4)
-    assert sum(done) == pytest.approx(11)
+
+    def progress(images, confidence=None):
+        done.append((images, confidence and confidence()))
+
+    samples = generate(expert, progress=progress, kind=kind, confidence=0.6, batch_size=4)
+    assert sum(images for images, _ in done) == pytest.approx(11)
     assert samples.images.isfinite().all()
 
 

@@ -112,7 +112,11 @@ def test_any_number_of_samples(make_expert, samples):
 
 def test_progress_adds_up_to_the_number_of_images(make_expert):
     done = []
-    ModelInversion(steps=4, batch_size=3).generate(make_expert(), 7, keyed_generator(), done.append)
+
+    def progress(images, confidence=None):
+        done.append(images)
+
+    ModelInversion(steps=4, batch_size=3).generate(make_expert(), 7, keyed_generator(), progress)
     assert sum(done) == pytest.approx(7)
     assert len(done) == 12
 

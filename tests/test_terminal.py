@@ -1,0 +1,128 @@
+"""Bars, plain lines and --quiet, in a terminal and without one."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exml_lightning import terminal
+from exml_lightning.cli import main
+from exml_lightning.stream_clock import StreamClock
+
+SHOW_CURSOR, HIDE_CURSOR = b"\x1b[?25h", b"\x1b[?25l"
+
+
+def in_a_terminal(code: str, until: bytes | None = None) -> tuple[bytes, int]:
+    """Run Python in a pseudo terminal of 100 columns; Ctrl-C is pressed once `until` is printed."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=Path.cwd()
+    )
+    os.close(theirs)
+    text = b""
+    while True:
+        try:
+            read = os.read(ours, 65536)
+        except OSError:  # Linux says so at the end
+            break
+        if not read:
+            break
+        text += read
+        if until is not None and until in text:
+            child.send_signal(signal.SIGINT)
+            until = None
+    os.close(ours)
+    return text, child.wait()
+
+
+WORK = """
+from exml_lightning import terminal
+terminal.EVERY = 0
+with terminal.Bar("expert 1/2 working", 4, note=lambda: "loss 0.5") as bar:
+    for step in range(4):
+        bar.advance()
+        print(f"said {step}")
+print("after")
+"""
+
+
+def test_a_bar_is_drawn_in_a_terminal_and_leaves_it_clean():
+    text, status = in_a_terminal(WORK)
+    assert status == 0
+    for words in (b"expert 1/2 working", b"0/4", b"2/4", b"4/4", b"loss 0.5", b"said 3", b"after"):
+        assert words in text
+    assert text.rfind(SHOW_CURSOR) > text.rfind(HIDE_CURSOR)
+
+
+def test_outside_a_terminal_nothing_is_drawn(capsys):
+    with terminal.Bar("working", 3, note=lambda: pytest.fail("asked for what is not shown")) as bar:
+        bar.advance(3)
+    assert bar.done == 3
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_within_another_is_not_drawn(monkeypatch):
+    monkeypatch.setattr(terminal, "draws_bars", lambda: True)
+    with terminal.Bar("outer", 2), terminal.Bar("inner", 2) as inner:
+        assert inner._progress is None
+    with terminal.Bar("later", 2) as later:
+        assert later._progress is not None
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.4, "0:00"), (59.6, "1:00"), (200, "3:20"), (7500, "2:05:00")])
+def test_times_as_people_say_them(seconds, said):
+    assert terminal.clock(seconds) == said
+
+
+def test_the_time_left_counts_images_and_steps():
+    """Six images a second, ten steps a second, at the second of three experts."""
+    clock = StreamClock([60, 30, 20], 100, images=60, seconds_generating=10)
+    assert clock.while_generating(0, 30, 5) is None  # nothing is known of steps
+    assert clock.while_distilling(0, 0, 50, 5) == pytest.approx((30 + 20) / 6 + 250 / 10)
+    clock.distilled, clock.seconds_distilling = 100, 10
+    assert clock.while_generating(1, 12, 2) == pytest.approx((18 + 20) / 6 + 200 / 10)
+    clock.images, clock.seconds_generating = 90, 15
+    assert clock.while_distilling(1, 40, 10, 1) == pytest.approx(20 / 6 + 150 / 10)
+    clock.images = 0
+    assert clock.while_distilling(2, 0, 50, 5) == pytest.approx(5)  # no images are left to make
+
+
+def test_a_fit_outside_a_terminal_says_a_line_an_expert(small_run, capsys):
+    main(small_run(trainer__enable_progress_bar=True))
+    out, err = capsys.readouterr()
+    lines = [line for line in out.splitlines() if "distilled" in line]
+    assert [line.split(":")[0] for line in lines] == ["expert 1/2", "expert 2/2"]
+    assert all("6 steps distilled in" in line and "generated in" in line for line in lines)
+    assert "━" not in out + err
+    assert "\x1b" not in out + err
+
+
+def test_quiet_prints_nothing_but_what_the_verb_is_for(small_run, tmp_path, capsys):
+    main([*small_run(trainer__log_every_n_steps=2), "--quiet"])
+    assert capsys.readouterr() == ("", "")
+    assert "quiet:" not in (tmp_path / "run" / "config.yaml").read_text()
+    main([*small_run(verb="test"), "--ckpt_path", "last", "--quiet"])
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "run" / "test.json").is_file()
+    main([*small_run(verb="validate"), "--ckpt_path", "last", "--quiet"])
+    assert "stream accuracy" in capsys.readouterr().out
+    main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "report"), "--quiet"])
+    assert capsys.readouterr().out == ""
+    main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "report")])  # it was for one command
+    assert "split_digits" in capsys.readouterr().out
+
+
+def test_ctrl_c_in_a_fit_leaves_the_terminal_clean(small_run):
+    args = small_run(trainer__enable_progress_bar=True, data__n_iter=100000)
+    code = f"from exml_lightning.cli import main; main({args!r})"
+    text, status = in_a_terminal(code, until=b"distilling")
+    assert status == 130
+    assert b"exml: stopped; go on with the same command" in text
+    assert b"expert 1/2 generating" in text
+    assert text.rfind(SHOW_CURSOR) > text.rfind(HIDE_CURSOR)
+    assert b"Traceback" not in text

@@ -1,7 +1,11 @@
 """What several tests share: small experts, a small stream, runs of the command line."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of two processes that share cores wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -3,6 +3,7 @@
 import re
 import shlex
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -110,7 +111,7 @@ def _commands(block: str) -> list[str]:
     found = []
     for line in re.sub(r"\\\n\s*", "", block).splitlines():
         for part in re.split(r" && |; ", line):
-            words = _split(part)
+            words = [*takewhile(lambda word: word != ">", _split(part))]
             if words and words[0] in PROGRAMS:
                 found.append(shlex.join(words[1:] if words[0] == "srun" and "exml" in words[1:2] else words))
     return found

@@ -156,8 +156,8 @@ def test_scenarios_are_needed_and_words_that_do_not_exist_are_refused(capsys):
     ("words", "advice"),
     [
         (["-c", "configs/split_digits.yaml"], "a file for exml fit: name it by --scenarios"),
-        (["--grid", "buffer.size=10"], "For instance: --grid '{buffer.size: [10, 100]}'"),
-        (["--set", "buffer.size=10"], "For instance: --set '{buffer.size: 10}'"),
+        (["--grid", "buffer.size=10"], "for instance --grid '{buffer.size: [10, 100]}'"),
+        (["--set", "buffer.size=10"], "for instance --set '{buffer.size: 10}'"),
         (["--buffer.size", "10"], "given as --set '{buffer.size: 10}', or --grid '{buffer.size: [10, 100]}'"),
     ],
 )

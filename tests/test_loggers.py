@@ -57,6 +57,7 @@ def test_a_refused_fit_writes_no_events(small_run, repository, tmp_path, capsys)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_wandb_offline_has_the_same(small_run, repository, tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
 

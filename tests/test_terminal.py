@@ -117,6 +117,7 @@ def test_quiet_prints_nothing_but_what_the_verb_is_for(small_run, tmp_path, caps
     assert "split_digits" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_fit_leaves_the_terminal_clean(small_run):
     args = small_run(trainer__enable_progress_bar=True, data__n_iter=100000)
     code = f"from exml_lightning.cli import main; main({args!r})"

@@ -12,6 +12,8 @@ from exml_lightning.experts.manifest import FILE_NAME
 
 WEIGHTS = "expert_0.safetensors"
 """What `save_ex_model` calls the weights, as `exml fit` does."""
+SAVED = "saved_from_python"
+"""Marks, in the ``training`` of a manifest, what another call of `save_ex_model` may replace."""
 
 
 class ExModel(nn.Module):
@@ -153,7 +155,7 @@ def save_ex_model(ex_model: ExModel, path: str | Path) -> None:
 
     Args:
         ex_model: What to write, whatever device it is on.
-        path: The folder; made where it is missing. An ex-model that is there is replaced.
+        path: The folder; made where it is missing. What an earlier call wrote there is replaced.
 
     Raises:
         ExmlError: If the folder holds other experts, or cannot be written.
@@ -168,10 +170,13 @@ def save_ex_model(ex_model: ExModel, path: str | Path) -> None:
         ('5', '4')
     """
     folder = Path(path)
-    if (folder / FILE_NAME).exists() and {entry.file for entry in read_manifest(folder).experts} != {WEIGHTS}:
-        raise ExmlError(f"{folder} is a folder of other experts: name another one")
     (entry,) = ex_model.manifest.experts
+    if (folder / FILE_NAME).exists():
+        there = read_manifest(folder).experts
+        if len(there) > 1 or there[0].file != WEIGHTS or there[0].training.get(SAVED) is None:
+            raise ExmlError(f"{folder} is a folder of other experts: name another one")
     digest = save_weights(ex_model.network, folder / WEIGHTS)
     same = digest == entry.sha256  # else it was trained further, or is another copy: nobody has measured these weights
-    entry = replace(entry, file=WEIGHTS, sha256=digest, accuracy=entry.accuracy if same else None)
+    training = {**entry.training, SAVED: True}
+    entry = replace(entry, file=WEIGHTS, sha256=digest, accuracy=entry.accuracy if same else None, training=training)
     write_manifest(replace(ex_model.manifest, experts=(entry,)), folder)

@@ -10,6 +10,7 @@ NOT_SO = (
     ".*in eval mode at the start of training.*",
     ".*does not have many workers.*",
     ".*args parameter is intended to run from within Python.*",
+    ".*smaller than the logging interval.*",
     ".*Total length of .list. across ranks is zero.*",
     ".*isinstance.treespec, LeafSpec.. is deprecated.*",
 )

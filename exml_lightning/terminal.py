@@ -50,8 +50,9 @@ class Quiet(argparse.Action):
 
 
 def draws_bars() -> bool:
-    """Return whether bars can be drawn: only in a terminal, since a log would keep every drawing."""
-    return not _Switch.quiet and sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    """Return whether bars can be drawn: only in a terminal of a person, since a log would keep every drawing."""
+    log = "CI" in os.environ or os.environ.get("TERM") in ("dumb", "unknown")
+    return not _Switch.quiet and sys.stdout.isatty() and not log
 
 
 def clock(seconds: float) -> str:

@@ -57,7 +57,7 @@ def check_files(words: Sequence[str]) -> str | None:
             what = "is empty" if content is None else f"holds {KINDS.get(type(content).__name__, 'a value')}"
             return f"{name} {what}: it must hold keys, such as `data: {{run_id: 0}}`"
         for group in GROUPS:
-            if group in content and not isinstance(content[group], dict):
+            if group in content and not isinstance(content[group], dict | str):  # or the name of another file
                 what = "holds nothing" if content[group] is None else f"is {str(content[group])[:40]}"
                 return f"{name}: {group} {what}: it must hold keys, or be left out"
     return None

@@ -77,10 +77,21 @@ def test_saved_and_loaded_it_answers_the_same_bit_for_bit(tmp_path, pixels):
     assert torch.equal(again(pixels), model(pixels))
     manifest = read_manifest(tmp_path / "new" / "model")
     assert manifest.experts[0].accuracy is None
-    assert manifest.experts[0].training == model.manifest.experts[0].training
+    assert manifest.experts[0].training == {**model.manifest.experts[0].training, "saved_from_python": True}
 
     expert = load_expert(tmp_path / "new" / "model", manifest, 0)  # of another stream
     assert torch.equal(expert(manifest.input.normalize(pixels)), model(pixels))
+
+
+def test_a_lone_expert_that_was_not_saved_from_python_is_not_written_over(tmp_path):
+    """`exml experts` of a Joint scenario, and `exml fit`, write one file of the very name that saving does."""
+    manifest, folder = read_manifest(EXPERTS), tmp_path / "joint"
+    folder.mkdir()
+    shutil.copy(EXPERTS / "expert_0.safetensors", folder)
+    write_manifest(replace(manifest, experts=manifest.experts[:1]), folder)
+    with pytest.raises(ExmlError, match="joint is a folder of other experts"):
+        save_ex_model(load_ex_model(EXPERTS, expert=1), folder)
+    assert (folder / "expert_0.safetensors").read_bytes() == (EXPERTS / "expert_0.safetensors").read_bytes()
 
 
 def test_a_folder_of_other_experts_is_not_written_over(tmp_path):

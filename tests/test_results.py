@@ -78,3 +78,9 @@ def test_only_what_stands_between_the_marks_is_replaced(tmp_path):
     (tmp_path / "t.md").write_text("# Title\n\n| new |\n")
     page = "before\n<!-- t.md -->\n| old |\n<!-- end -->\nafter\n"
     assert render(page, tmp_path) == "before\n<!-- t.md -->\n| new |\n<!-- end -->\nafter\n"
+
+
+def test_the_tables_of_procedural_images_are_those_that_were_measured():
+    page = (DOCS / "procedural.md").read_text()
+    assert render(page, DOCS) == page
+    assert page.count("<!-- end -->") == 2

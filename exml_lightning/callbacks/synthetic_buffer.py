@@ -29,6 +29,9 @@ from exml_lightning.report.samples import rows_shown, save_samples
 from exml_lightning.sources import connect
 from exml_lightning.stream_clock import StreamClock
 
+SINCE = {"model.others": 0.0, "model.raw_logits": 0.0}
+"""Settings that older checkpoints do not name, with what they were."""
+
 
 class SyntheticBufferCallback(Callback):
     """Fills the buffer of an `ExpertStream` from each new expert and hands the expert to the ex-model.
@@ -273,7 +276,7 @@ class SyntheticBufferCallback(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on counting, and remember the settings the run was started with."""
         self.clock.seconds_generating = state["seconds_generating"]
-        self._settings = state["settings"]
+        self._settings = {**SINCE, **state["settings"]}
 
 
 def _check_trainer(trainer: Trainer) -> None:

@@ -39,7 +39,7 @@ def run_catalog(args: list[str]) -> None:
     """
     given = catalog_parser().parse_args(args)
     from exml_lightning.catalog.find import find_experts, picked, with_classes
-    from exml_lightning.catalog.rows import print_catalog, record
+    from exml_lightning.catalog.rows import finite, print_catalog, record
     from exml_lightning.core.errors import ExmlError
     from exml_lightning.experts.selection import write_selection
     from exml_lightning.fields import printable
@@ -67,7 +67,7 @@ def run_catalog(args: list[str]) -> None:
         listed = picked(listed, given.pick)
     problem = None if output is None else _problem(output, listed, strict=bool(given.pick))
     if given.json:
-        print(json.dumps([record(expert) for expert in listed], indent=2))
+        print(json.dumps([finite(record(expert)) for expert in listed], indent=2, allow_nan=False))
     else:
         of = "" if len(listed) == len(everything) else f" of {len(everything)}"
         print_catalog(f"{where}: {len(listed)}{of} expert{'' if len(listed) == 1 and not of else 's'}", listed)

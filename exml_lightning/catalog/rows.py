@@ -1,5 +1,6 @@
 """What the catalogue says of an expert: the rows of the table, the records for scripts."""
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -117,6 +118,15 @@ def print_catalog(title: str, experts: Sequence[Choice]) -> None:
     for folder, group in groupby(zip(experts, rows, strict=True), key=lambda pair: pair[0].folder):
         say(printable(str(folder), LONGEST_PATH))
         console.print(_table(widths, [row for _, row in group]))
+
+
+def finite(value: Any) -> Any:
+    """Write what JSON has no number for, an epsilon of infinity say, as text; see `record`."""
+    if isinstance(value, dict):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _table(widths: dict[str, int], rows: Sequence[dict[str, str]]) -> Table:

@@ -105,10 +105,10 @@ class Expert(nn.Module):
             labels: Class indices in the stream that it knows, int64 ``(n,)``.
 
         Returns:
-            Probabilities ``(n,)``.
+            Probabilities ``(n,)``, as generating reports them; see `confidence_in`.
         """
-        columns = (labels[:, None] == self.classes).int().argmax(dim=1, keepdim=True)
-        return self.ask(self.model, images).softmax(dim=1).gather(1, columns).squeeze(1)
+        columns = (labels[:, None] == self.classes).int().argmax(dim=1)
+        return confidence_in(self.ask(self.model, images), columns)
 
     def own_logits(self, images: Tensor, num_classes: int) -> Tensor:
         """Compute the logits of the classes the expert knows, each in the column of its class.
@@ -164,3 +164,18 @@ class Expert(nn.Module):
                 "correct `classifier` in its manifest"
             )
         return layer.weight[self.outputs]
+
+
+def confidence_in(logits: Tensor, columns: Tensor) -> Tensor:
+    """Return the probability that an expert gives to a class of each image.
+
+    Args:
+        logits: Of its own classes, float ``(n, classes)``; where it is one, against a logit of 0.
+        columns: Place of the class, int64 ``(n,)``.
+
+    Returns:
+        ``(n,)``.
+    """
+    if logits.shape[1] == 1:
+        return logits[:, 0].sigmoid()
+    return logits.softmax(dim=1).gather(1, columns[:, None])[:, 0]

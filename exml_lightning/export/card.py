@@ -17,6 +17,11 @@ from exml_lightning.report.text import escape, markdown, printable
 TAGS = ("image-classification", "continual-learning", "knowledge-distillation", "data-free", "onnx", "pytorch")
 HUB_LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
 """What can name a licence on the Hub."""
+HUB_LICENSES = (
+    *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"),
+    *("agpl-3.0", "gpl-3.0", "lgpl-3.0", "mpl-2.0", "unlicense"),
+)
+"""Those that the card names by the Hub's identifier; others are ``other``, with their name."""
 SHOWN_CLASSES = 50
 SHOWN_EXPERTS = 100
 
@@ -94,8 +99,10 @@ def model_card(ex_model: ExModel, results: Results | None, comparison: Compariso
 
 
 def _front_matter(ex_model: ExModel, results: Results | None, license: str | None) -> dict[str, Any]:
-    named = license is not None and HUB_LICENSE.fullmatch(license)
-    values: dict[str, Any] = {"license": license} if named else {}
+    values: dict[str, Any] = {}
+    if license is not None:
+        known = license.lower() in HUB_LICENSES
+        values = {"license": license.lower()} if known else {"license": "other", "license_name": printable(license)}
     values |= {"library_name": "exml_lightning", "pipeline_tag": "image-classification", "tags": list(TAGS)}
     if results is not None and results.kind == "accuracy" and "stream_accuracy" in results.figures:
         scenario = printable(str(ex_model.manifest.experts[0].training.get("scenario", ex_model.manifest.scenario)))

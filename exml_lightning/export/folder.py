@@ -72,6 +72,8 @@ def export_ex_model(
         exml_lightning.core.errors.ExmlError: checkpoints/split_digits/run0/manifest.yaml has 5 experts; there is no ...
     """
     folder = Path(path)
+    if folder.name in ("", ".."):  # the current folder, or one above it
+        folder = folder.resolve()
     manifest = read_chosen(folder, expert)
     target = folder.with_name(f"{folder.resolve().name}_export") if output is None else Path(output)
     _check_output(target)

@@ -178,8 +178,6 @@ def _check_results(path: Path, results: dict[str, Any]) -> None:
         raise ExmlError(f"{path} does not say how many experts there are: it is of an older version; {REMEDY}")
     if not is_whole(results["experts"], 1) or not is_whole(results.get("processes", 1), 1):
         raise broken(path, "experts or processes is no number of them")
-    if not isinstance(results.get("experiences_skipped", []), list):
-        raise broken(path, "experiences_skipped is no list")
 
 
 def _check_baseline(path: Path, results: dict[str, Any], strategy: str) -> None:
@@ -203,7 +201,10 @@ def check_finished(folder: Path, path: Path, results: dict[str, Any]) -> None:
     learned, experts = results.get("experiences_learned"), results["experts"]
     if not is_whole(learned):
         raise broken(path, "experiences_learned is missing")
-    if learned + len(results.get("experiences_skipped", [])) < experts:
+    skipped = results.get("experiences_skipped", [])
+    if not isinstance(skipped, list):
+        raise broken(path, "experiences_skipped is no list")
+    if learned + len(skipped) < experts:
         raise ExmlError(f"{folder} is unfinished, {learned} of {experts} experts are learned: give its command again")
 
 

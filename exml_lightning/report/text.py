@@ -47,8 +47,8 @@ def printable(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Write a text so that Markdown shows it as it is, on one line."""
-    return _MARKUP.sub(r"\\\g<0>", printable(text))
+    """Write a text so that Markdown shows it as it is, on one line; an address is no link."""
+    return _MARKUP.sub(r"\\\g<0>", printable(text)).replace("://", ":\\//")
 
 
 def drawn(text: str, most: int = 60) -> str:

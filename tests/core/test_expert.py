@@ -53,3 +53,6 @@ def test_how_probable_an_expert_finds_labels(make_expert):
     ]
     found = expert.probability(IMAGES, torch.tensor([1, 3, 3])).tolist()
     assert found == pytest.approx(expected, rel=1e-5)
+    lone = make_expert(classes=(3,))
+    expected = [1 / (1 + (-unit).exp().item()) for unit in lone.model(IMAGES).double()[:, 3]]
+    assert lone.probability(IMAGES, torch.tensor([3, 3, 3])).tolist() == pytest.approx(expected, rel=1e-5)

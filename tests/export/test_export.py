@@ -99,6 +99,11 @@ def test_from_the_command_line(tmp_path, digits, capsys, monkeypatch):
     assert (output / "notes.txt").read_text() == "mine"
     export_ex_model(output, tmp_path / "again", check=digits)  # the manifest has kept the licence
     assert front_matter(tmp_path / "again")["license"] == "apache-2.0"
+    export_ex_model(output, tmp_path / "again", check=digits, license="MIT")
+    assert front_matter(tmp_path / "again")["license"] == "mit"
+    export_ex_model(output, tmp_path / "again", check=digits, license="ours-1")
+    matter = front_matter(tmp_path / "again")
+    assert (matter["license"], matter["license_name"]) == ("other", "ours-1")
 
 
 def test_another_answer_is_an_error_and_nothing_stays(tmp_path, digits, monkeypatch):

@@ -11,7 +11,7 @@ from torch import Tensor
 from exml_lightning.core import distributed, priors
 from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.errors import BrokenExpertError
-from exml_lightning.core.expert import Expert
+from exml_lightning.core.expert import Expert, confidence_in
 from exml_lightning.core.finite import Counts, FiniteWatch
 from exml_lightning.core.generators.generator import Generator, Progress, batches, require
 from exml_lightning.core.generators.image_batch import ImageBatch
@@ -209,18 +209,3 @@ class OptimisedImages(Generator):
             if weight
         ]
         return torch.stack(weighted).sum() if weighted else images.new_zeros(())
-
-
-def confidence_in(logits: Tensor, columns: Tensor) -> Tensor:
-    """Return the probability that an expert gives to a class of each image.
-
-    Args:
-        logits: Of its own classes, float ``(n, classes)``; where it is one, against a logit of 0.
-        columns: Place of the class, int64 ``(n,)``.
-
-    Returns:
-        ``(n,)``.
-    """
-    if logits.shape[1] == 1:
-        return logits[:, 0].sigmoid()
-    return logits.softmax(dim=1).gather(1, columns[:, None])[:, 0]

@@ -3,10 +3,11 @@ import torch
 
 from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.expert import confidence_in
 from exml_lightning.core.generators import DataImpression, ModelInversion
 from exml_lightning.core.generators.generator import no_progress
 from exml_lightning.core.generators.image_batch import ImageBatch
-from exml_lightning.core.generators.optimised import LOOK_EVERY, confidence_in
+from exml_lightning.core.generators.optimised import LOOK_EVERY
 from exml_lightning.core.rng import keyed_generator
 
 STEPS = 4 * LOOK_EVERY

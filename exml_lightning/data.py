@@ -58,6 +58,11 @@ class ExpertStream(LightningDataModule):
         download: Fetch missing data sets into `root`.
         skip_broken: Go on without experts whose weights or answers are NaN, infinite, absurdly large or always the
             same, instead of stopping. Files that are missing or damaged stop a fit all the same, before it begins.
+
+    Example:
+        >>> from exml_lightning import ExpertStream
+        >>> ExpertStream(experts="checkpoints/split_digits/run0").num_experts
+        5
     """
 
     def __init__(
@@ -241,16 +246,9 @@ class ExpertStream(LightningDataModule):
     def val_dataloader(self) -> list[ImageLoader]:
         """Return one loader for each part of the test stream."""
         assert self.trainer is not None
+        same = (self.manifest.input, self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
         return [
-            ImageLoader(
-                part.images,
-                self._stream_labels(part.images.labels),
-                part.task,
-                self.manifest.input,
-                self.eval_batch_size,
-                self.trainer.global_rank,
-                self.trainer.world_size,
-            )
+            ImageLoader(part.images, self._stream_labels(part.images.labels), part.task, *same)
             for part in self.test_parts
         ]
 

@@ -51,6 +51,11 @@ class ExModelModule(LightningModule):
         lr_scheduler: The learning-rate schedule, anew for each expert, one step an optimiser step: `cosine` falls to 0
             over the steps of the expert; or what makes a schedule of torch; or null for none.
         compile: Compile the three networks by `torch.compile`, which pays in long runs; see docs/performance.md.
+
+    Example:
+        >>> from exml_lightning import ExModelModule
+        >>> ExModelModule(lambda_ce=0.1, normalize="standardize").distillation.normalize
+        'standardize'
     """
 
     known: Tensor

@@ -23,7 +23,10 @@ PROGRAMS = (
     "jupyter",
     "pre-commit",
     "srun",
+    "sbatch",
     "ray",
+    "tensorboard",
+    "wandb",
 )
 WORDS = {"SCENARIO": "configs/split_cifar10.yaml", "E": "8", "K": "0", "DIR": "folder"}
 """What a reader puts in place of a word in capitals."""

@@ -33,7 +33,9 @@ NOT_RUN = {
     r"^pip |^python3 -m venv|^pre-commit": "changes the environment; .ci/run installs in a fresh one",
     r"^pytest|^python -m pytest|^ruff|^mypy": "these are the tests; .ci/run runs them",
     r"^mkdocs|^jupyter": "tests/test_site.py does that",
-    r"ray start|\$head": "Slurm and several machines",
+    r"ray start|\$head|^sbatch": "Slurm and several machines",
+    r"^tensorboard": "a server, which runs until it is stopped; tests/test_loggers.py reads what it shows",
+    r"^wandb login": "asks for the key of an account",
     r"trainer/ddp\.yaml": "several GPUs",
     r"--trainer\.devices 2": "starts a second process by this command: tests/test_ddp.py does that in a child",
     r"^exml (fit|test|experts).*core50": "8 GB of data; tests/test_configs.py runs the scenarios on a few frames",
@@ -187,9 +189,11 @@ def test_the_commands_of_a_page_run_in_order(page, workspace, tmp_path, monkeypa
     for file in workspace.glob("*.py"):
         shutil.copy(file, tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
     names = {"__name__": page.stem}
     for snippet in snippets(page):
         if snippet.kind == "python":
+            prepare_python(snippet.text)
             exec(compile(snippet.text, snippet.page, "exec"), names)
         elif snippet.kind == "command" and not why_not_run(snippet):
             words = snippet.words[1:]
@@ -209,7 +213,7 @@ def small(words: list[str]) -> list[str]:
 
 
 def prepare(words: list[str], folder: Path) -> None:
-    """Put there what a reader has: experts, weight files, photographs, runs to report."""
+    """Put there what a reader has: experts, weight files, photographs, runs to report, to export or to list."""
     given = dict(pairwise(words))
     if words[0] == "manifest":
         write_weights(folder / words[1], words, given)
@@ -225,10 +229,32 @@ def prepare(words: list[str], folder: Path) -> None:
         if not (folder / "checkpoints" / config["data"]["scenario"]["name"] / f"run{run}").is_dir():
             train = ["experts", *words[1:3], "-c", SMOKE, "--experts.batch_size", "512", "--data.root", "data"]
             main([*train, "--data.run_id", run])
+    elif words[0] == "catalog":
+        for name in ("clinic_a", "clinic_b"):
+            shutil.copytree("checkpoints/split_digits/run0", folder / "zoo" / name, dirs_exist_ok=True)
+        if "runs" in words:
+            finish_run(folder / "runs" / "split_digits" / "model_inversion" / "run0")
+    elif words[0] in ("export", "predict") and Path(words[1]).name == "ex_model":
+        finish_run(folder / Path(words[1]).parent)
     for name in {"photos", "my_photographs"} & set(words):
         Path(name).mkdir(exist_ok=True)
         for k in range(3):
             Image.effect_noise((80, 64), 50 + k).save(f"{name}/{k}.png")
+
+
+def prepare_python(code: str) -> None:
+    """Put there the files that a block of Python opens: a photograph, and what `exml export` above it has written."""
+    if '"photo.jpg"' in code:
+        Image.effect_noise((80, 64), 50).save("photo.jpg")
+    if '"model.onnx"' in code:
+        shutil.copy(next(Path("runs").glob("**/model.onnx")), "model.onnx")
+
+
+def finish_run(run: Path) -> None:
+    """Learn from the shipped experts into a run folder, unless it has an ex-model."""
+    if not (run / "ex_model").is_dir():
+        experts = ["--data.experts", "checkpoints/split_digits/run0"]
+        main(small(["fit", "-c", "configs/from_folder.yaml", *experts, "--trainer.default_root_dir", str(run)]))
 
 
 def write_weights(folder: Path, words: list[str], given: dict[str, str]) -> None:

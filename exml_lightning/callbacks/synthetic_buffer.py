@@ -44,6 +44,11 @@ class SyntheticBufferCallback(Callback):
         generator: How samples are made; default `ModelInversion`.
         cache: Folder that keeps generated samples for other runs; null for none. Delete it whenever you like.
         name: What the strategy is called in run folders and reports, of a-z, 0-9 and _; default the generator's name.
+
+    Example:
+        >>> from exml_lightning import Noise, SyntheticBufferCallback
+        >>> SyntheticBufferCallback(size=500, generator=Noise()).generator
+        Noise()
     """
 
     def __init__(

@@ -19,6 +19,14 @@ class Augmentation:
         shift: Largest displacement along each axis, as a fraction of the image's size; 0 to 1.
         rotation: Largest rotation either way, in degrees; 0 to 180.
         flip: Mirror half of the images left to right.
+
+    Example:
+        >>> import torch
+        >>> from exml_lightning import Augmentation
+        >>> images = torch.rand(6, 1, 32, 32)
+        >>> changed = Augmentation(shift=0.06, flip=True)(images, torch.Generator().manual_seed(0))
+        >>> changed.shape, torch.equal(changed, images), torch.equal(Augmentation()(images, torch.Generator()), images)
+        (torch.Size([6, 1, 32, 32]), False, True)
     """
 
     shift: float = 0.0

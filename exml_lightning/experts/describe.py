@@ -50,6 +50,11 @@ class NewExperts:
         accuracy: On its own classes, 0 to 1; None if unknown.
         license: An SPDX identifier, or a few words; None if it is not stated.
         scenario: Name of a new stream; None for that of the folder.
+
+    Example:
+        >>> from exml_lightning import NewExperts
+        >>> NewExperts("torchvision.models.resnet18", classes=("cat", "dog"), size=(32,)).classes
+        ('cat', 'dog')
     """
 
     architecture: str
@@ -107,6 +112,10 @@ def add_experts(folder: str | Path, new: NewExperts) -> Described:
         ExmlError: If there is nothing to add to an empty folder, a file is missing, changed or not in the folder, an
             expert is not as described, or a class would have two names; the manifest stays as it was.
 
+    Example:
+        >>> from exml_lightning import NewExperts, add_experts
+        >>> add_experts("checkpoints/split_digits/run0", NewExperts("exml_lightning.models.LeNet5")).added  # all listed
+        0
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -115,7 +124,7 @@ def add_experts(folder: str | Path, new: NewExperts) -> Described:
     old = read_manifest(folder) if (folder / FILE_NAME).is_file() else None
     if old is not None and new.scenario not in (None, old.scenario):
         raise ExmlError(f"{folder / FILE_NAME} is of scenario {old.scenario}: leave out --scenario {new.scenario}")
-    entries = list(old.experts) if old else []
+    entries, before = (list(old.experts), len(old.experts)) if old else ([], 0)
     stream, skipped = old.input if old else None, []
     for file in _weight_files(folder, new, entries):
         path = folder / file
@@ -141,7 +150,6 @@ def add_experts(folder: str | Path, new: NewExperts) -> Described:
     names = dict.fromkeys([*(old.class_names if old else ()), *(name for entry in entries for name in entry.classes)])
     scenario = old.scenario if old else new.scenario or folder.resolve().name
     manifest = Manifest(scenario, old.run if old else None, tuple(names), stream, tuple(entries))
-    before = len(old.experts) if old else 0
     check_manifest(manifest)
     for index in range(before, len(entries)):
         _check_loads(folder, manifest, index, new)
@@ -241,8 +249,7 @@ def _unit_names(path: Path, new: NewExperts) -> tuple[str, ...]:
     known = [name for name in names if name != NO_CLASS]
     if not known or not all(known):
         raise ExmlError(f"{path}: {where} leaves a name empty: {NO_CLASS!r} stands for a unit that is no class")
-    twice = sorted({name for name in known if known.count(name) > 1})
-    if twice:
+    if twice := sorted({name for name in known if known.count(name) > 1}):
         raise ExmlError(f"{path}: {where} names {', '.join(twice)} twice: a class is one output unit")
     return names
 

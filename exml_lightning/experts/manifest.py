@@ -89,6 +89,12 @@ class Manifest:
         class_names: All classes of the stream; the place of a name is its class index.
         input: The images of the stream: those that the ex-model takes, and every expert that names no others.
         experts: The experts, in the order of the stream.
+
+    Example:
+        >>> from exml_lightning import Manifest, read_manifest
+        >>> manifest: Manifest = read_manifest("checkpoints/split_digits/run0")
+        >>> manifest.scenario, manifest.run, manifest.classes_of(0)
+        ('split_digits', 0, [5, 4])
     """
 
     scenario: str

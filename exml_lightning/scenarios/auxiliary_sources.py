@@ -26,6 +26,15 @@ class Photographs(AuxiliaryImages):
 
     Args:
         min_crop: Side of the smallest crop, as a fraction of the image's short side: more than 0, at most 1.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from exml_lightning import Photographs
+        >>> photographs = Photographs(min_crop=0.2)
+        >>> photographs.open(Path("data"), (3, 32, 32))
+        >>> photographs.draw(6, torch.Generator().manual_seed(0)).shape
+        torch.Size([6, 3, 32, 32])
     """
 
     min_crop: float = 0.1

@@ -57,6 +57,17 @@ class Auxiliary(Generator):
     Attributes:
         draw: Draws pixel values: called with a number of images (None for all) and a CPU generator, returns uint8 or
             float ``(n, channels, height, width)`` as `ImageFormat.normalize` takes them. Whoever owns the data sets it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from exml_lightning import Auxiliary, ExpertStream, Photographs
+        >>> expert = ExpertStream(experts="checkpoints/split_digits/run0").load_expert(0, torch.device("cpu"))
+        >>> photographs, auxiliary = Photographs(), Auxiliary()
+        >>> photographs.open(Path("data"), expert.image_format.shape)
+        >>> auxiliary.draw = photographs.draw
+        >>> auxiliary.generate(expert, 6, torch.Generator().manual_seed(0)).images.shape
+        torch.Size([6, 1, 32, 32])
     """
 
     whole_set: bool = False

@@ -18,6 +18,14 @@ class ModelInversion(OptimisedImages):
 
     Minimises the cross-entropy of ``expert(image) / temperature`` over the expert's own classes plus weighted priors.
     See `OptimisedImages` for the settings.
+
+    Example:
+        >>> import torch
+        >>> from exml_lightning import ExpertStream, ModelInversion
+        >>> expert = ExpertStream(experts="checkpoints/split_digits/run0").load_expert(0, torch.device("cpu"))
+        >>> buffer = ModelInversion(steps=2).generate(expert, 6, torch.Generator().manual_seed(0))
+        >>> buffer.images.shape, sorted(buffer.labels.tolist())
+        (torch.Size([6, 1, 32, 32]), [4, 4, 4, 5, 5, 5])
     """
 
     def generate(

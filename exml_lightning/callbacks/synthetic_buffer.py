@@ -10,7 +10,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.broken import check_experts, pass_over
-from exml_lightning.checkpoint_file import differences
+from exml_lightning.checkpoint_file import SINCE, differences
 from exml_lightning.checkpoints import go_back
 from exml_lightning.core.buffer import Buffer, update_buffer
 from exml_lightning.core.errors import BrokenExpertError, ExmlError
@@ -28,9 +28,6 @@ from exml_lightning.report.paper import STRATEGY_NAME
 from exml_lightning.report.samples import rows_shown, save_samples
 from exml_lightning.sources import connect
 from exml_lightning.stream_clock import StreamClock
-
-SINCE = {"model.others": 0.0, "model.raw_logits": 0.0}
-"""Settings that older checkpoints do not name, with what they were."""
 
 
 class SyntheticBufferCallback(Callback):

@@ -40,7 +40,9 @@ def check_files(words: Sequence[str]) -> str | None:
     for name in config_files(words):
         path = Path(name)
         if not path.exists():
-            return f"no file {name}{_meant(_close_file(path))}"
+            clone = "; configs/ is in the clone of the repository: give its path, or go there"
+            far = path.parts[0] == "configs" and not Path("configs").exists()
+            return f"no file {name}{clone if far else _meant(_close_file(path))}"
         if path.is_dir():
             return f"{name} is a folder: name a file in it, for instance {_example(path)}"
         if not path.is_file():

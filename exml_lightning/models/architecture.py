@@ -1,8 +1,10 @@
 """An architecture by name: what a manifest or a configuration says of a network."""
 
+import difflib
 import importlib
 import inspect
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -97,9 +99,11 @@ class Architecture:
         try:
             found = getattr(importlib.import_module(module_name), name)
         except Exception as error:  # anyone's module
+            known = [name for name in dir(sys.modules.get(module_name)) if not name.startswith("_")]
+            close = difflib.get_close_matches(name, known, n=1)
             raise ExmlError(
                 f"architecture class_path {self.class_path!r} cannot be imported ({one_line(error)}): "
-                "give the dotted path of an nn.Module class"
+                + (f"did you mean {module_name}.{close[0]}?" if close else "give the dotted path of an nn.Module class")
             ) from error
         if not _makes_networks(found):
             raise ExmlError(

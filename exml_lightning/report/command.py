@@ -56,6 +56,9 @@ def run_report(args: list[str]) -> None:
     left_out += broken
     command = shlex.join(["exml", "report", *args])
     page = build_page(columns, list(without.values()), left_out, command) if without is not None else None
+    left_out += [
+        f"{run.folder} has agreement, no accuracy: it is in report.html alone" for run in (without or {}).values()
+    ]
     for line in left_out:
         print(f"left out: {printable(line)}", file=sys.stderr)
     files = write_report(output, columns, samples, left_out, command, page)

@@ -99,7 +99,9 @@ def read_run(folder: Path) -> Run:
     data, buffer = _group(config, "data", folder), _group(config, "buffer", folder)
     scenario = data.get("scenario")
     if not isinstance(scenario, dict):
-        raise NoScenarioError(f"{folder} is of a stream without a scenario: it has agreement, no accuracy to report")
+        raise NoScenarioError(
+            f"{folder} is of a stream without a scenario: it has agreement, no accuracy to report; --html shows it"
+        )
     run_id, name = data.get("run_id"), scenario.get("name")
     if not is_whole(run_id) or not isinstance(name, str):
         raise broken(folder / "config.yaml", "data.run_id or data.scenario.name is missing")

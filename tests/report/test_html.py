@@ -276,7 +276,10 @@ def test_a_stream_without_a_data_set_has_agreement(tmp_path, capsys):
     (run / "agreement_matrix.csv").write_text("after_experience,0,1,mean\n0,1.0,,1.0\n1,0.625,1.0,0.8125\n")
     page = page_of(run)
     ((scenario, name, *_),) = page.rows(page.table("All runs"))
-    assert (scenario, name) == ("no data set", "Noise ED")
+    assert (scenario, name) == ("from_folder (no data set)", "Noise ED")
+    main(["report", str(run), "--html", "--output", str(tmp_path / "told")])
+    assert "has agreement, no accuracy: it is in report.html alone" in capsys.readouterr().err
+    assert "it is in report.html alone" in (tmp_path / "told" / "report.md").read_text()
     assert page.rows(page.table("Agreement matrix")) == [
         ["expert 1", "100.0", "none", "100.0"],
         ["expert 2", "62.5", "100.0", "81.2"],

@@ -40,7 +40,10 @@ class Entry:
     @property
     def scenario(self) -> str:
         """Its scenario."""
-        return self.run.scenario if isinstance(self.run, Run) else NO_SCENARIO
+        if isinstance(self.run, Run):
+            return self.run.scenario
+        parts = self.run.folder.resolve().parts  # .../<stream>/<strategy>/run<k>, unless the user named another
+        return f"{parts[-3] if len(parts) > 3 and parts[-1].startswith('run') else parts[-1]} ({NO_SCENARIO})"
 
     @property
     def name(self) -> str:

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from exml_lightning.report.page.markup import Html, element, joined
-from exml_lightning.report.page.run_list import NO_SCENARIO, Entry
+from exml_lightning.report.page.run_list import Entry
 from exml_lightning.report.paper import order_of, title_of
+from exml_lightning.report.run import Run
 
 
 def summary(found: Sequence[Entry], command: str, incomplete: Sequence[str]) -> Html:
@@ -17,8 +18,8 @@ def summary(found: Sequence[Entry], command: str, incomplete: Sequence[str]) -> 
         command: The command line of the report.
         incomplete: A line for each thing that is missing or not shown.
     """
-    scenarios = list(dict.fromkeys(entry.scenario for entry in found if entry.scenario != NO_SCENARIO))
-    without = sum(entry.scenario == NO_SCENARIO for entry in found)
+    scenarios = list(dict.fromkeys(entry.scenario for entry in found if isinstance(entry.run, Run)))
+    without = sum(not isinstance(entry.run, Run) for entry in found)
     strategies = sorted({entry.run.strategy for entry in found}, key=order_of)
     tiles = [
         _tile(len(found), "run", f"{without} without a data set" if without else ""),

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exml_lightning.parser import LinesKept, Parser
-from exml_lightning.terminal import Quiet, say
+from exml_lightning.parser import Parser, verb_parser
+from exml_lightning.terminal import say
 
 if TYPE_CHECKING:
     from exml_lightning.core.images import ImageFormat
@@ -131,20 +131,9 @@ def _say(images: "ImageFormat") -> str:
     return f"{'x'.join(map(str, images.shape))}, mean {mean}, std {std}"
 
 
-def _parser(verb: str, usage: str, description: str) -> Parser:
-    parser = Parser(
-        prog=f"exml {verb}",
-        usage=f"exml {verb} {usage}",
-        description=description,
-        formatter_class=LinesKept,
-    )
-    parser.add_argument("--quiet", action=Quiet)
-    return parser
-
-
 def manifest_parser() -> Parser:
     """Return the parser of ``exml manifest``."""
-    parser = _parser("manifest", "DIR --architecture CLASS_PATH [options]", MANIFEST_HELP)
+    parser = verb_parser("manifest", "DIR --architecture CLASS_PATH [options]", MANIFEST_HELP)
     add = parser.add_argument
     add("folder", metavar="DIR", help="Folder of weight files: safetensors, or state dicts that torch reads safely.")
     add(
@@ -202,7 +191,7 @@ def manifest_parser() -> Parser:
 
 def predict_parser() -> Parser:
     """Return the parser of ``exml predict``."""
-    parser = _parser("predict", "EX_MODEL_DIR IMAGES [options]", PREDICT_HELP)
+    parser = verb_parser("predict", "EX_MODEL_DIR IMAGES [options]", PREDICT_HELP)
     add = parser.add_argument
     add("folder", metavar="EX_MODEL_DIR", help="Folder with a manifest.yaml and weights.")
     add("images", metavar="IMAGES", help="Folder of images, searched at any depth, or one image file.")

@@ -1,12 +1,11 @@
 """`distil`: what `exml fit` does with a folder of experts, as a function."""
 
 import difflib
-import io
 import signal
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -28,12 +27,14 @@ from exml_lightning.logger import RunLogger
 from exml_lightning.models import ArchitectureConfig
 from exml_lightning.module import ExModelModule
 from exml_lightning.quiet import quiet_lightning
+from exml_lightning.report.paper import strategy_name
 from exml_lightning.run_folder import RunFolderLock
 from exml_lightning.scenarios import AuxiliaryImages
 from exml_lightning.signals import Terminated
 from exml_lightning.starts import Start
 from exml_lightning.stream_trainer import StreamTrainer
-from exml_lightning.trainer_parts import TRAINER_DEFAULTS, run_callbacks, strategy_of
+from exml_lightning.terminal import is_quiet, set_quiet
+from exml_lightning.trainer_parts import TRAINER_DEFAULTS, run_callbacks
 
 
 class DataSettings(TypedDict, total=False):
@@ -134,8 +135,8 @@ def distil(
     with nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory(prefix="exml-") as run_folder:
         assert run_folder is not None
         given: dict[str, Any] = {**({"cache": None} if folder is None else {}), **settings}
-        shown = nullcontext() if progress else redirect_stdout(io.StringIO())
-        with quiet_lightning(), shown, _as_it_was():
+        with quiet_lightning(), _as_it_was():
+            set_quiet(is_quiet() or not progress)
             _fit(Path(experts), Path(run_folder), task, progress, given)
         return load_ex_model(Path(run_folder) / "ex_model", task)
 
@@ -161,7 +162,7 @@ def _fit(experts: Path, run_folder: Path, task: int | None, progress: bool, give
     if run_folder.exists() and not run_folder.is_dir():
         raise ExmlError(f"{run_folder} is a file: name a folder")
     checkpoint = find_checkpoint(run_folder, None, "fit")
-    stop, strategy = StopOnSignal(), strategy_of(type(buffer.generator).__name__)
+    stop, strategy = StopOnSignal(), strategy_name(type(buffer.generator).__name__)
     words = ", ".join([repr(str(experts)), *(f"{key}={value!r}" for key, value in given.items())])
     ours = run_callbacks(f"distil({words})", strategy, with_data_set=False, with_bar=progress)
     try:
@@ -194,7 +195,8 @@ def _check_task(stream: ExpertStream, task: int | None) -> None:
 
 @contextmanager
 def _as_it_was() -> Iterator[None]:
-    """Leave global random states and Ctrl-C as they were: Lightning turns that off where it is pressed, and exits."""
+    """Leave random states, what is printed, and Ctrl-C as they were: Lightning turns that off where it is pressed."""
+    quiet = is_quiet()
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -205,5 +207,6 @@ def _as_it_was() -> Iterator[None]:
             raise
         raise KeyboardInterrupt from None
     finally:
+        set_quiet(quiet)
         if main:
             signal.signal(signal.SIGINT, before)

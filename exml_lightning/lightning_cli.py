@@ -24,11 +24,12 @@ from exml_lightning.measure import BufferSettings, measure
 from exml_lightning.module import ExModelModule
 from exml_lightning.parser import LinesKept, OneLineErrors
 from exml_lightning.report.accuracy import print_accuracies, write_test
+from exml_lightning.report.paper import strategy_name
 from exml_lightning.run_folder import RunFolder, write_config
 from exml_lightning.signals import Terminated
 from exml_lightning.stream_trainer import StreamTrainer
 from exml_lightning.terminal import Quiet, say
-from exml_lightning.trainer_parts import TRAINER_DEFAULTS, run_callbacks, strategy_of
+from exml_lightning.trainer_parts import TRAINER_DEFAULTS, run_callbacks
 from exml_lightning.verb_help import HELP_OF
 
 RUN_VERBS = ("fit", "validate", "test")
@@ -255,5 +256,4 @@ def _strategy(config: Namespace) -> str:
     if config.buffer.name and not config.baseline:
         return str(config.buffer.name)
     chosen = config.baseline or config.buffer.generator
-    class_name = chosen.class_path.rpartition(".")[2] if chosen else "ModelInversion"
-    return strategy_of(class_name)
+    return strategy_name(chosen.class_path if chosen else "ModelInversion")

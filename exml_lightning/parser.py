@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
+from exml_lightning.terminal import Quiet
 from exml_lightning.usage_errors import check_files, explain
 
 
@@ -52,3 +53,17 @@ class OneLineErrors(ArgumentParser):
 
 class Parser(OneLineErrors):
     """The parser of a verb without a configuration."""
+
+
+def verb_parser(verb: str, usage: str, description: str, kind: type[Parser] = Parser) -> Parser:
+    """Make the parser of a verb without a configuration, with the option that all verbs have.
+
+    Args:
+        verb: The verb.
+        usage: The words after it.
+        description: Its help, whose lines are kept.
+        kind: The class, for one that says more of what is wrong.
+    """
+    parser = kind(prog=f"exml {verb}", usage=f"exml {verb} {usage}", description=description, formatter_class=LinesKept)
+    parser.add_argument("--quiet", action=Quiet)
+    return parser

@@ -27,8 +27,3 @@ def run_callbacks(command: str, strategy: str, with_data_set: bool, with_bar: bo
     bar = [StageProgressBar()] if with_bar else []
     results = (AccuracyCallback if with_data_set else AgreementCallback)(command)
     return [*bar, results, ExModelWriter(strategy)]
-
-
-def strategy_of(class_name: str) -> str:
-    """Name a strategy after its generator or baseline: ``ModelInversion`` is ``model_inversion``."""
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in class_name).lstrip("_")

@@ -10,12 +10,11 @@ from lightning.pytorch.callbacks import Callback
 from exml_lightning.callbacks.accuracy import AccuracyCallback
 from exml_lightning.callbacks.find import find_callback
 from exml_lightning.core import metrics
+from exml_lightning.ex_model import WEIGHTS
 from exml_lightning.experts import ExpertEntry, Manifest, save_weights, write_manifest
 from exml_lightning.experts.licences import licences_of
 from exml_lightning.module import ExModelModule
 from exml_lightning.terminal import say
-
-FILE = "expert_0.safetensors"
 
 
 class ExModelWriter(Callback):
@@ -40,8 +39,8 @@ class ExModelWriter(Callback):
         known = pl_module.known.nonzero().flatten().tolist()
         learned = [e for k, e in enumerate(stream.manifest.experts[: trainer.max_epochs]) if k not in stream.skipped]
         whole = ExpertEntry(
-            file=FILE,
-            sha256=save_weights(pl_module.network, folder / FILE),
+            file=WEIGHTS,
+            sha256=save_weights(pl_module.network, folder / WEIGHTS),
             architecture=architecture.skeleton(),
             classes=tuple(names[c] for c in known),
             outputs=tuple(known),

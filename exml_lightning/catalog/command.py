@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exml_lightning.parser import LinesKept, Parser
-from exml_lightning.terminal import Quiet, say
+from exml_lightning.parser import Parser, verb_parser
+from exml_lightning.terminal import say
 
 if TYPE_CHECKING:
     from exml_lightning.experts.selection import Choice
@@ -115,12 +115,7 @@ def _problem(output: Path, listed: "Sequence[Choice]", strict: bool) -> str | No
 
 def catalog_parser() -> Parser:
     """Return the parser of the verb."""
-    parser = Parser(
-        prog="exml catalog",
-        usage="exml catalog DIR... [options]",
-        description=HELP,
-        formatter_class=LinesKept,
-    )
+    parser = verb_parser("catalog", "DIR... [options]", HELP)
     add = parser.add_argument
     add("folders", metavar="DIR", nargs="+", help="Folder to search, at any depth; links are followed.")
     add("--classes", metavar="NAME", nargs="+", help="List experts that know one or more of these classes.")
@@ -133,6 +128,5 @@ def catalog_parser() -> Parser:
         help="List these alone, in this order: the folder and the number of each, as they are listed.",
     )
     add("--output", metavar="FILE", help="Write what is listed as a selection, for --data.experts; a new .yaml file.")
-    add("--quiet", action=Quiet)
     add("--json", action="store_true", help="Print a list of records for scripts in place of the table.")
     return parser

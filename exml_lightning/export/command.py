@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from exml_lightning.parser import LinesKept, Parser
-from exml_lightning.terminal import Quiet, say
+from exml_lightning.parser import Parser, verb_parser
+from exml_lightning.terminal import say
 
 HELP = """\
 Write an ex-model (the ex_model/ folder of a run), or any expert of a folder, as others expect a model: README.md (a
@@ -49,12 +49,7 @@ def run_export(args: list[str]) -> None:
 
 def export_parser() -> Parser:
     """Return the parser of the verb."""
-    parser = Parser(
-        prog="exml export",
-        usage="exml export EX_MODEL_DIR [options]",
-        description=HELP,
-        formatter_class=LinesKept,
-    )
+    parser = verb_parser("export", "EX_MODEL_DIR [options]", HELP)
     add = parser.add_argument
     add("folder", type=Path, metavar="EX_MODEL_DIR", help="Folder with a manifest.yaml and weights.")
     add(
@@ -70,5 +65,4 @@ def export_parser() -> Parser:
         metavar="NAME",
         help="The model's licence, as the Hub names it; without it, what the manifest states.",
     )
-    add("--quiet", action=Quiet)
     return parser

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from exml_lightning.report.agreement_run import AgreementRun
 
-from exml_lightning.parser import LinesKept, Parser
-from exml_lightning.terminal import Quiet
+from exml_lightning.parser import Parser, verb_parser
 
 HELP = """\
 Write the paper's tables and figures of runs, from the small files in their folders.
@@ -67,13 +66,7 @@ def run_report(args: list[str]) -> None:
 
 def report_parser() -> Parser:
     """Return the parser of ``exml report``."""
-    parser = Parser(
-        prog="exml report",
-        usage="exml report RUN... [--output DIR] [--html]",
-        description=HELP,
-        formatter_class=LinesKept,
-    )
-    parser.add_argument("--quiet", action=Quiet)
+    parser = verb_parser("report", "RUN... [--output DIR] [--html]", HELP)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="A run folder, or a folder with run folders below.")
     parser.add_argument(
         "--output", metavar="DIR", default="report", help="Folder to write to; files of an earlier report are replaced."

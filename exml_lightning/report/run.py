@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exml_lightning.core.errors import ExmlError, one_line
-from exml_lightning.report.paper import STRATEGY_NAME
+from exml_lightning.report.paper import STRATEGY_NAME, strategy_name
 from exml_lightning.report.small_files import (
     REMEDY,
     broken,
@@ -165,12 +165,7 @@ def strategy_of(chosen: Any, name: Any, folder: Path) -> str:
     class_path = "ModelInversion" if chosen is None else chosen.get("class_path") if isinstance(chosen, dict) else None
     if not isinstance(class_path, str):
         raise broken(folder / "config.yaml", "baseline or buffer.generator has no class_path")
-    return _snake(class_path.rpartition(".")[2])
-
-
-def _snake(name: str) -> str:
-    """Name a strategy as its run folder is named by default: ``ModelInversion`` is ``model_inversion``."""
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+    return strategy_name(class_path)
 
 
 def _check_results(path: Path, results: dict[str, Any]) -> None:
@@ -184,7 +179,7 @@ def _check_results(path: Path, results: dict[str, Any]) -> None:
 
 def _check_baseline(path: Path, results: dict[str, Any], strategy: str) -> None:
     measured = results.get("baseline")
-    if measured is None or _snake(str(measured)) != strategy:
+    if measured is None or strategy_name(str(measured)) != strategy:
         what = "a checkpoint" if measured is None else f"the baseline {measured}"
         raise broken(path, f"it is of {what}, but the config.yaml beside it is of {strategy}")
 

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import check_folder
-from exml_lightning.parser import LinesKept, Parser
+from exml_lightning.parser import Parser, verb_parser
 from exml_lightning.sweep.grid import RUNS, Grid
 from exml_lightning.sweep.plan import Plan, check_settings, plan_of
 from exml_lightning.sweep.progress import FAILED, SKIPPED, cells
-from exml_lightning.terminal import Quiet, is_quiet, say
+from exml_lightning.terminal import is_quiet, say
 from exml_lightning.usage_errors import GROUPS
 
 SWEEP_HELP = """\
@@ -162,14 +162,8 @@ def _check_address(address: str | None) -> None:
 
 def sweep_parser() -> Parser:
     """Return the parser of ``exml sweep``."""
-    parser = _Parser(
-        prog="exml sweep",
-        usage="exml sweep --scenarios NAME ... --strategies NAME ... [options]",
-        description=SWEEP_HELP,
-        formatter_class=LinesKept,
-    )
+    parser = verb_parser("sweep", "--scenarios NAME ... --strategies NAME ... [options]", SWEEP_HELP, _Parser)
     add = parser.add_argument
-    add("--quiet", action=Quiet)
     add("-c", "--config", action="config", help="YAML file of these options, as in configs/sweeps.")
     add(
         "--scenarios",

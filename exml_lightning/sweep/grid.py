@@ -11,7 +11,8 @@ import yaml
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts.selection import is_selection
-from exml_lightning.sweep.settings import find_config, flatten, option, read_settings, said, snake_case
+from exml_lightning.report.paper import strategy_name
+from exml_lightning.sweep.settings import find_config, flatten, option, read_settings, said
 
 RUNS = range(5)
 """Those of every scenario (`scenarios.runs`, which imports torch)."""
@@ -199,7 +200,7 @@ def _stack(grid: Grid, scenario: str, strategy: str) -> _Stack:
             "--runs 0"
         )
     baseline = given.get("baseline.class_path")
-    name = snake_case(baseline or given.get("buffer.generator.class_path", "ModelInversion"))
+    name = strategy_name(baseline or given.get("buffer.generator.class_path", "ModelInversion"))
     if given.get("buffer.name") and not baseline:
         name = given["buffer.name"]
     variant = tuple(file.stem for file in stacked)

@@ -76,9 +76,3 @@ def option(key: str, value: object) -> list[str]:
 def said(value: object) -> str:
     """Return a value as it is said in names and messages."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def snake_case(class_path: str) -> str:
-    """Return the name of a strategy: ``exml_lightning.baselines.MinEntropy`` is ``min_entropy``."""
-    name = class_path.rpartition(".")[2]
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")

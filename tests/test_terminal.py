@@ -20,6 +20,7 @@ def in_a_terminal(code: str, until: bytes | None = None) -> tuple[bytes, int]:
     """Run Python in a pseudo terminal of 100 columns; Ctrl-C is pressed once `until` is printed."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    environment.pop("CI", None)  # a person's terminal, wherever the tests run
     child = subprocess.Popen(
         [sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=Path.cwd()
     )

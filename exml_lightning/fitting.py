@@ -19,6 +19,7 @@ from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.distillation import Loss
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.core.generators import Generator
+from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.targets import Merge, Normalize, Unknown
 from exml_lightning.data import ExpertStream
 from exml_lightning.ex_model import ExModel, load_ex_model
@@ -61,6 +62,7 @@ class ModelSettings(TypedDict, total=False):
     temperature: float
     others: float
     raw_logits: float
+    reference: ProceduralImages
     start: Start
     reset_each_experience: bool
     optimizer: OptimizerCallable
@@ -110,7 +112,7 @@ def distil(
         progress: Show progress bars and tables, as `exml fit` does.
         settings: Of the data (``n_iter``, ``batch_size``, ``augmentation``, ``auxiliary``, ``root``, ``seed``,
             ``skip_broken``: `ExpertStream`), of the ex-model (``architecture``, ``lambda_ce``, ``normalize``,
-            ``merge``, ``unknown``, ``loss``, ``temperature``, ``others``, ``raw_logits``, ``start``,
+            ``merge``, ``unknown``, ``loss``, ``temperature``, ``others``, ``raw_logits``, ``reference``, ``start``,
             ``reset_each_experience``, ``optimizer``, ``lr_scheduler``, ``compile``: `ExModelModule`), of the buffer
             (``buffer_size``, ``generator``, ``cache``: `SyntheticBufferCallback`), and ``accelerator`` (``auto``,
             ``cpu``, ``gpu``) and ``precision`` of Lightning's trainer.

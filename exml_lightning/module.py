@@ -15,7 +15,8 @@ from exml_lightning.core.distillation import Distillation, Loss
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import FiniteWatch, check_step, check_weights, sane
-from exml_lightning.core.rng import derive_seed, seed_layers
+from exml_lightning.core.procedural import ProceduralImages
+from exml_lightning.core.rng import derive_seed, keyed_generator, seed_layers
 from exml_lightning.core.targets import Merge, Normalize, Unknown
 from exml_lightning.core.teachers import Teachers
 from exml_lightning.data import ExpertStream
@@ -36,6 +37,8 @@ class ExModelModule(LightningModule):
         lambda_ce: Weight of the cross-entropy with the buffer's labels (Eq. 11).
         normalize: How the logits of both teachers are put on one scale (Eq. 6, 7): `center`, `standardize`,
             `center_batch`, `quantile` (normal scores among the logits of the buffer's images) or `none`.
+        reference: With `quantile`, procedural images to compare logits with in place of the buffer's, as many as these:
+            for a buffer of images that were made from the experts.
         merge: How they are merged (Eq. 9): class by class (`unit`) or by each sample's label (`sample`).
         unknown: What is asked of classes that nobody knows yet: nothing (`skip`) or 0 (`zero`).
         loss: What compares the ex-model with the merged target: `mse` of the logits (Eq. 10), or `kl`, the divergence
@@ -75,6 +78,7 @@ class ExModelModule(LightningModule):
         temperature: float = 2.0,
         others: float = 0.0,
         raw_logits: float = 0.0,
+        reference: ProceduralImages | None = None,
         start: Start = "scratch",
         reset_each_experience: bool = False,
         optimizer: OptimizerCallable = default_optimizer,
@@ -84,7 +88,10 @@ class ExModelModule(LightningModule):
         super().__init__()
         if reset_each_experience and start == "average":
             raise ExmlError("model.reset_each_experience has no meaning with start average: set it to false")
+        if reference is not None and normalize != "quantile":
+            raise ExmlError("model.reference has a meaning only with normalize quantile")
         self.architecture = None if architecture is None else Architecture.from_config(architecture)
+        self.reference = reference
         self.distillation = Distillation(lambda_ce, normalize, merge, unknown, loss, temperature, others, raw_logits)
         self.start: Start = start
         self.reset_each_experience = reset_each_experience
@@ -169,7 +176,7 @@ class ExModelModule(LightningModule):
     def attach(self, expert: Expert) -> None:
         """Take `expert` as the teacher of the next steps, beside the previous ex-model.
 
-        Both are asked about the whole buffer here, once, where its images stay or logits are compared with those of it.
+        Both are asked about the whole buffer here, once, where its images stay.
 
         Raises:
             BrokenExpertError: If the expert's answers turn out to be broken.
@@ -177,13 +184,21 @@ class ExModelModule(LightningModule):
         stream, all_units = self.stream, self.distillation.asks_all_units(self.heads)
         teachers = Teachers(expert, self.previous, self.previous_known, self._ready, all_units)
         assert stream.buffer is not None
-        distillation = self.distillation
-        normal_scores = distillation.normalize == "quantile"
-        if stream.images_stay or normal_scores:
-            with self.trainer.precision_plugin.forward_context():
-                teachers.ask_all(stream.buffer.images, stream.images_stay, normal_scores, distillation.raw_logits)
+        images, distillation = stream.buffer.images, self.distillation
+        with self.trainer.precision_plugin.forward_context():
+            if distillation.normalize == "quantile":
+                teachers.put_on_scale(self._reference_images(images), distillation.raw_logits)
+            if stream.images_stay:
+                teachers.ask_all(images)
         self._teachers = teachers
         self._student = self._ready(self.network)
+
+    def _reference_images(self, images: Tensor) -> Tensor:
+        """What logits are compared with: the same drawings for all experts, or the buffer's `images`."""
+        if self.reference is None:
+            return images
+        image_format, generator = self.stream.manifest.input, keyed_generator("reference", self.stream.seed)
+        return image_format.normalize(self.reference.draw(len(images), image_format.shape, generator, images.device))
 
     def _ready(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         """A network as mini-batches are given to it."""
@@ -307,6 +322,7 @@ class ExModelModule(LightningModule):
         return {
             "network": repr(self.architecture.skeleton().with_classes(0)),
             **asdict(self.distillation),
+            "reference": None if self.reference is None else self.reference.settings(),
             "temperature": self.distillation.temperature if self.distillation.loss == "kl" else None,
             "reset_each_experience": self.reset_each_experience,
             **describe_optimizer(self.network, self.optimizer, self.lr_scheduler, self.stream.n_iter),

@@ -302,6 +302,7 @@ def test_missing_data_are_named(repository, tmp_path, capsys):
         (["--model.others", "0.2"], "only with normalize quantile"),
         (["--model.raw_logits", "-1"], "model.raw_logits is -1"),
         (["--model.raw_logits", "0.2"], "only with normalize quantile"),
+        (["--model.reference", "Strokes"], "model.reference has a meaning only with normalize quantile"),
         (["--buffer.generator.init_args.temperature", "0"], "temperature is 0"),
         (["--buffer.generator.init_args.batch_norm", "1"], "no batch-norm layer"),
         (["--checkpoint.every_n_steps", "-1"], "checkpoint.every_n_steps is -1"),

@@ -74,6 +74,8 @@ def arguments(scenario: str, strategy: str, folder: Path, *options: str) -> list
         files = str(folder / "generated")
         main(["generate", *with_strategy[:2], *experts, "--buffer.generator.steps", "3", "--generate.folder", files])
         experts += ["--buffer.generator.folder", files]
+    if strategy == "refined":  # LeNet5 has no batch norm; test_photographs_are_refined_for_batch_norm has
+        experts += ["--buffer.generator.batch_norm", "0", "--buffer.generator.steps", "3"]
     return [*with_strategy, *experts, "--trainer.default_root_dir", str(folder)]
 
 
@@ -135,23 +137,41 @@ def test_core50_runs_from_experts_to_ex_model(scenario, tmp_path):
 @pytest.mark.parametrize("scenario", ["joint_cifar10", "split_cifar10", "mt_cifar10"])
 def test_cifar10_runs_from_experts_to_ex_model(scenario, tmp_path):
     """On the first real images of each class, with the smallest of networks."""
+    changes = few_photographs(tmp_path)
+    assert_runs(scenario, "split_cifar10" if scenario == "mt_cifar10" else scenario, {**QUICK, **changes}, tmp_path)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not (ROOT / "data" / "cifar10").is_dir(), reason="data/cifar10 is not there")
+@pytest.mark.parametrize("scenario", ["split_cifar10", "mt_cifar10"])
+def test_photographs_are_refined_for_batch_norm(scenario, tmp_path):
+    steps = {"class_path": "ModelInversion", "init_args": {"steps": 2}}
+    changes = {"buffer": {"size": 4, "cache": None, "generator": steps}, **few_photographs(tmp_path)}
+    assert_runs(scenario, "split_cifar10", changes, tmp_path, "-c", str(CONFIGS / "strategies" / "refined.yaml"))
+    generator = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["buffer"]["generator"]["init_args"]
+    assert (generator["steps"], generator["batch_norm"]) == (2, 3)
+    assert generator["initial"]["class_path"].endswith("Mixture")
+
+
+def few_photographs(tmp_path: Path) -> dict:
+    """Link the first images of each class; return settings for them and a small network."""
     for folder in (ROOT / "data" / "cifar10").glob("*/*"):
         few = tmp_path / "data" / folder.relative_to(ROOT / "data")
         few.mkdir(parents=True)
         for k in range(10):
             (few / f"{k:04d}.jpg").symlink_to(folder / f"{k:04d}.jpg")
     small = {"class_path": "exml_lightning.models.SlimResNet18", "init_args": {"width": 2}}
-    changes = {**QUICK, "experts": {"architecture": small}, "data": {**QUICK["data"], "root": str(tmp_path / "data")}}
-    assert_runs(scenario, "split_cifar10" if scenario == "mt_cifar10" else scenario, changes, tmp_path)
+    return {"experts": {"architecture": small}, "data": {**QUICK["data"], "root": str(tmp_path / "data")}}
 
 
-def assert_runs(scenario: str, experts_of: str, changes: dict, folder: Path) -> None:
+def assert_runs(scenario: str, experts_of: str, changes: dict, folder: Path, *strategy: str) -> None:
     """Train the first two experts of a scenario and learn them."""
     quick = folder / "quick.yaml"
     quick.write_text(yaml.safe_dump({**changes, "data": {**changes["data"], "experts": str(folder / "experts")}}))
     stacked = ["-c", SMOKE, "-c", str(quick)]
     main(["experts", "-c", str(CONFIGS / f"{experts_of}.yaml"), *stacked])
-    main(["fit", "-c", str(CONFIGS / f"{scenario}.yaml"), *stacked, "--trainer.default_root_dir", str(folder / "run")])
+    scenario_file = ["-c", str(CONFIGS / f"{scenario}.yaml"), *strategy]
+    main(["fit", *scenario_file, *stacked, "--trainer.default_root_dir", str(folder / "run")])
     learned = json.loads((folder / "run" / "summary.json").read_text())["experiences_learned"]
     assert learned == (1 if scenario.startswith("joint") else 2)
     manifest = yaml.safe_load((folder / "experts" / "manifest.yaml").read_text())

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from exml_lightning.cli import main
 from exml_lightning.core.generators import ModelInversion, Procedural
 from exml_lightning.core.procedural import Strokes
+from exml_lightning.core.rng import keyed_generator
+from exml_lightning.core.teachers import Teachers
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import read_manifest, write_manifest
 from exml_lightning.scenarios import Digits
@@ -161,6 +163,29 @@ def test_the_others_need_experts_that_share_no_classes(small_run, changed_expert
     experts = changed_experts(lambda entry, _: replace(entry, classes=("2", "5"), outputs=(2, 5)))
     scenario = ["--data.scenario.classes", "[['4', '5'], ['2', '5']]", "--data.scenario.classes_per_experience", "null"]
     assert "experts that share no classes" in refused([*small_run(), *OTHERS, *scenario, *experts], capsys)
+
+
+REFERENCE = ["--buffer.generator", "Noise", "--model.normalize", "quantile", "--model.reference"]
+
+
+def test_logits_of_all_experts_are_compared_with_the_same_drawings(small_run, digit_experts, monkeypatch, capsys):
+    seen = []
+    original = Teachers.put_on_scale
+
+    def watched(self, images, raw_logits):
+        seen.append(images)
+        original(self, images, raw_logits)
+
+    monkeypatch.setattr(Teachers, "put_on_scale", watched)
+    main([*small_run(), *REFERENCE, "Strokes", "--trainer.accelerator", "cpu"])
+    drawn = Strokes().draw(12, (1, 32, 32), keyed_generator("reference", 1234), torch.device("cpu"))
+    expected = read_manifest(digit_experts).input.normalize(drawn)
+    assert len(seen) == 2
+    assert all(torch.equal(images, expected) for images in seen)
+    words = (
+        "model.reference.class was exml_lightning.core.procedural.strokes.Strokes, now exml_lightning.core.procedural"
+    )
+    assert words in refused([*small_run(), *REFERENCE, "DeadLeaves", "--ckpt_path", "last"], capsys)
 
 
 def test_another_generator_ends_fresh_images(digit_experts):

@@ -58,7 +58,7 @@ class Teachers:
 
         Returns:
             The expert's logits ``(n, classes of the expert)``, or ``(n, num_classes)`` with `all_units`, in normal
-            scores once `ask_all` was told so; and those of the previous ex-model ``(n, num_classes)``, 0 where it knows
+            scores after `put_on_scale`; and those of the previous ex-model ``(n, num_classes)``, 0 where it knows
             nothing. Float32.
         """
         if self._answers is None or rows is None:
@@ -66,34 +66,42 @@ class Teachers:
         from_expert, from_previous = self._answers
         return from_expert[rows], from_previous[rows]
 
-    def ask_all(
-        self, images: Tensor, remember: bool = True, normal_scores: bool = False, raw_logits: float = 0.0
-    ) -> None:
-        """Ask both, or the expert alone if nothing is to be remembered, about all samples of the buffer at once.
+    def put_on_scale(self, images: Tensor, raw_logits: float = 0.0) -> None:
+        """From now on, give the expert's logits as `NormalScores` among those of reference images.
+
+        The previous ex-model has learned such scores.
 
         Args:
-            images: Those of the buffer.
-            remember: Answer from memory when asked about some of them: they never change.
-            normal_scores: From now on, give the expert's logits as `NormalScores` among those of the buffer. The
-                previous ex-model has learned such scores.
+            images: The reference, normalised.
             raw_logits: What is added to the scores: this times the logits themselves.
 
         Raises:
             BrokenExpertError: If the expert answers NaN, infinity or absurdly large numbers.
         """
-        previous = self._previous if remember else None
+        from_expert, _ = self._ask_about(images, None, "images it is put on a scale by")
+        self._scores = NormalScores(from_expert, raw_logits)
+
+    def ask_all(self, images: Tensor) -> None:
+        """Ask both about all samples of the buffer, which never change; from now on, answer from memory.
+
+        Args:
+            images: Those of the buffer.
+
+        Raises:
+            BrokenExpertError: If the expert answers NaN, infinity or absurdly large numbers.
+        """
+        self._answers = self._scored(self._ask_about(images, self._previous, "images of the buffer"))
+
+    def _ask_about(self, images: Tensor, previous: Ask | None, what: str) -> Answers:
         parts = [self._both(images[rows], self._ask_expert_once, previous) for rows in batches(len(images), CHUNK)]
         from_expert, from_previous = (torch.cat(column) for column in zip(*parts, strict=True))
         broken = None
         try:
-            check_logits(sane(from_expert), self.expert, "images of the buffer")
+            check_logits(sane(from_expert), self.expert, what)
         except BrokenExpertError as error:
             broken = error
         distributed.raise_together(broken)
-        if normal_scores:
-            self._scores = NormalScores(from_expert, raw_logits)
-        if remember:
-            self._answers = self._scored((from_expert, from_previous))
+        return from_expert, from_previous
 
     def _scored(self, answers: Answers) -> Answers:
         return answers if self._scores is None else (self._scores(answers[0]), answers[1])

@@ -67,14 +67,15 @@ def test_answers_that_cannot_be_are_found_when_all_are_asked(teachers, value):
         asked.ask_all(IMAGES)
 
 
-def test_normal_scores_are_those_among_the_answers_for_the_buffer(teachers):
+def test_normal_scores_are_those_among_the_answers_for_the_reference(teachers):
     asked, expert, previous = teachers()
     images = IMAGES[:5] + 0.3
-    asked.ask_all(IMAGES, remember=False, normal_scores=True)
+    asked.put_on_scale(IMAGES)
     from_expert, from_previous = asked.ask(images)
     torch.testing.assert_close(from_expert, NormalScores(expert(IMAGES))(expert(images)))
     torch.testing.assert_close(from_previous, previous.network(images))
-    asked.ask_all(IMAGES, normal_scores=True, raw_logits=0.5)
+    asked.put_on_scale(IMAGES, raw_logits=0.5)
+    asked.ask_all(IMAGES)
     rows = expert(IMAGES[[4, 1]])
     expected = NormalScores(expert(IMAGES))(rows) + 0.5 * rows
     torch.testing.assert_close(asked.ask(images, torch.tensor([4, 1]))[0], expected)
@@ -84,6 +85,7 @@ def test_all_units_are_asked_for(make_expert):
     expert, previous = make_expert(classes=(1, 3)), make_expert(classes=range(5), seed=1).model
     asked = Teachers(expert, previous, KNOWN, lambda network: network.__call__, all_units=True)
     torch.testing.assert_close(asked.ask(IMAGES)[0], expert.model(IMAGES))
-    asked.ask_all(IMAGES, normal_scores=True)
+    asked.put_on_scale(IMAGES)
+    asked.ask_all(IMAGES)
     expected = NormalScores(expert.model(IMAGES))(expert.model(IMAGES[:2]))
     torch.testing.assert_close(asked.ask(IMAGES[:2], torch.tensor([0, 1]))[0], expected)

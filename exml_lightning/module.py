@@ -36,9 +36,8 @@ class ExModelModule(LightningModule):
             ``num_classes`` is filled in.
         lambda_ce: Weight of the cross-entropy with the buffer's labels (Eq. 11).
         normalize: How the logits of both teachers are put on one scale (Eq. 6, 7): `center`, `standardize`,
-            `center_batch`, `quantile` (normal scores among the logits of the buffer's images) or `none`.
-        reference: With `quantile`, procedural images to compare logits with in place of the buffer's, as many as these:
-            for a buffer of images that were made from the experts.
+            `center_batch`, `quantile` (normal scores among the logits of the buffer's images, or of `reference`) or
+            `none`.
         merge: How they are merged (Eq. 9): class by class (`unit`) or by each sample's label (`sample`).
         unknown: What is asked of classes that nobody knows yet: nothing (`skip`) or 0 (`zero`).
         loss: What compares the ex-model with the merged target: `mse` of the logits (Eq. 10), or `kl`, the divergence
@@ -46,6 +45,8 @@ class ExModelModule(LightningModule):
         temperature: Softens the probabilities of `kl`.
         others: With `quantile`, weight of what an expert says of the classes it does not know; see `add_targets`.
         raw_logits: With `quantile`, weight of the logits themselves, which are added to their normal scores.
+        reference: With `quantile`, procedural images to compare logits with in place of the buffer's, as many as the
+            buffer has, the same for all experts: for a buffer of images that were made from the experts.
         start: What the ex-model starts with: `scratch`, one initial model a run; `expert`, the first expert's weights;
             `average`, at each experience the running mean of the ex-model and the new expert.
         reset_each_experience: Start anew at each experience, from the initial model (`scratch`) or from its expert
@@ -89,7 +90,7 @@ class ExModelModule(LightningModule):
         if reset_each_experience and start == "average":
             raise ExmlError("model.reset_each_experience has no meaning with start average: set it to false")
         if reference is not None and normalize != "quantile":
-            raise ExmlError("model.reference has a meaning only with normalize quantile")
+            raise ExmlError("model.reference has a meaning only with normalize quantile: set it to null")
         self.architecture = None if architecture is None else Architecture.from_config(architecture)
         self.reference = reference
         self.distillation = Distillation(lambda_ce, normalize, merge, unknown, loss, temperature, others, raw_logits)
@@ -186,10 +187,10 @@ class ExModelModule(LightningModule):
         assert stream.buffer is not None
         images, distillation = stream.buffer.images, self.distillation
         with self.trainer.precision_plugin.forward_context():
-            if distillation.normalize == "quantile":
-                teachers.put_on_scale(self._reference_images(images), distillation.raw_logits)
             if stream.images_stay:
                 teachers.ask_all(images)
+            if distillation.normalize == "quantile":
+                teachers.put_on_scale(self._reference_images(images), distillation.raw_logits)
         self._teachers = teachers
         self._student = self._ready(self.network)
 

@@ -13,6 +13,7 @@ CONFIGS = ROOT / "configs"
 SCENARIOS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "from_folder")
 STRATEGIES = sorted(path.stem for path in (CONFIGS / "strategies").glob("*.yaml"))
 BASELINES = sorted(path.stem for path in (CONFIGS / "baselines").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (CONFIGS / "models").glob("*.yaml"))
 TRAINERS = sorted(path.stem for path in (CONFIGS / "trainer").glob("*.yaml"))
 SMOKE = str(CONFIGS / "trainer" / "smoke.yaml")
 
@@ -52,6 +53,14 @@ def assert_stacks(verb, scenario, overlay, chosen, capsys):
     class_name = chosen(config)["class_path"].rpartition(".")[2]
     name = config["buffer"]["name"] or class_name.lower()
     assert name == Path(overlay).name.replace("_", "")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_network_stacks(model, capsys):
+    stacked = ["-c", str(CONFIGS / "split_digits.yaml"), "-c", str(CONFIGS / "models" / f"{model}.yaml")]
+    chosen = yaml.safe_load((CONFIGS / "models" / f"{model}.yaml").read_text())["experts"]["architecture"]
+    assert printed(capsys, "experts", *stacked)["experts"]["architecture"].items() >= chosen.items()
+    printed(capsys, "fit", *stacked)
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)

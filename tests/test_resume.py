@@ -12,7 +12,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks import results
+from exml_lightning.checkpoint_file import SINCE
 from exml_lightning.cli import main
+from tests.test_cli import refused
 
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload(["exml_lightning.lightning_cli"])
@@ -41,6 +43,22 @@ def outcome(folder: Path) -> tuple[bytes, str, dict[str, object]]:
         (folder / "accuracy_matrix.csv").read_text(),
         measured,
     )
+
+
+def test_a_checkpoint_of_before_a_setting_existed_goes_on(small_run, tmp_path, capsys):
+    main([*small_run(), "--trainer.max_epochs", "1"])
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    (state,) = (state for state in checkpoint["callbacks"].values() if "settings" in state)
+    for key in SINCE:
+        del state["settings"][key]
+    torch.save(checkpoint, path)
+    new = ["--model.normalize", "quantile", "--model.raw_logits", "0.3", "--model.reference", "Strokes"]
+    line = refused([*small_run(), *new, "--ckpt_path", "last"], capsys)
+    assert "model.raw_logits was 0.0, now 0.3" in line
+    assert "model.reference was None, now {" in line
+    main([*small_run(), "--ckpt_path", "last"])
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["experiences_learned"] == 2
 
 
 def test_a_schedule_and_momentum_resume_too(small_run, tmp_path):

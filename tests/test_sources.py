@@ -168,7 +168,9 @@ def test_the_others_need_experts_that_share_no_classes(small_run, changed_expert
 REFERENCE = ["--buffer.generator", "Noise", "--model.normalize", "quantile", "--model.reference"]
 
 
-def test_logits_of_all_experts_are_compared_with_the_same_drawings(small_run, digit_experts, monkeypatch, capsys):
+def test_logits_of_all_experts_are_compared_with_the_same_drawings(
+    small_run, tmp_path, digit_experts, monkeypatch, capsys
+):
     seen = []
     original = Teachers.put_on_scale
 
@@ -182,6 +184,9 @@ def test_logits_of_all_experts_are_compared_with_the_same_drawings(small_run, di
     expected = read_manifest(digit_experts).input.normalize(drawn)
     assert len(seen) == 2
     assert all(torch.equal(images, expected) for images in seen)
+    seen.clear()
+    main([*small_run("own"), *REFERENCE, "null", "--trainer.accelerator", "cpu"])
+    assert torch.equal(seen[1], last_buffer(tmp_path / "own")["images"])
     words = (
         "model.reference.class was exml_lightning.core.procedural.strokes.Strokes, now exml_lightning.core.procedural"
     )
@@ -211,6 +216,7 @@ STRATEGIES = {
     "replay": ["Replay"],
     "noise, sample": ["Noise", "--model.merge", "sample"],
     "procedural, quantile": ["Procedural", "--model.normalize", "quantile"],
+    "noise, quantile by a reference": ["Noise", "--model.normalize", "quantile", "--model.reference", "Strokes"],
 }  # fmt: skip
 
 

@@ -50,9 +50,11 @@ class Distillation:
         if not self.raw_logits >= 0:
             raise ExmlError(f"model.raw_logits is {self.raw_logits}: give 0 or more")
         if self.others and (self.normalize, self.merge, self.loss) != ("quantile", "unit", "mse"):
-            raise ExmlError("model.others has a meaning only with normalize quantile, merge unit and loss mse")
+            raise ExmlError(
+                "model.others has a meaning only with normalize quantile, merge unit and loss mse: set it to 0"
+            )
         if self.raw_logits and self.normalize != "quantile":
-            raise ExmlError("model.raw_logits has a meaning only with normalize quantile")
+            raise ExmlError("model.raw_logits has a meaning only with normalize quantile: set it to 0")
         if self.loss == "kl" and self.unknown == "zero":
             raise ExmlError(
                 "model.unknown zero has no meaning with loss kl, where a logit of 0 is a guess: set it to skip"

@@ -46,6 +46,7 @@ class Teachers:
         self._ask_expert = partial(expert.ask_every_unit if all_units else expert.ask, ready(expert.model))
         self._ask_expert_once: Ask = partial(expert.ask_every_unit, expert.model) if all_units else expert
         self._ask_previous = None if self._previous is None else ready(self._previous)
+        self._asked: Tensor | None = None
         self._answers: Answers | None = None
         self._scores: NormalScores | None = None
 
@@ -67,22 +68,27 @@ class Teachers:
         return from_expert[rows], from_previous[rows]
 
     def put_on_scale(self, images: Tensor, raw_logits: float = 0.0) -> None:
-        """From now on, give the expert's logits as `NormalScores` among those of reference images.
+        """From now on, give the expert's logits as `NormalScores` among those of reference images; to be called once.
 
         The previous ex-model has learned such scores.
 
         Args:
-            images: The reference, normalised.
+            images: The reference, normalised; images that `ask_all` was called with are not asked about again.
             raw_logits: What is added to the scores: this times the logits themselves.
 
         Raises:
             BrokenExpertError: If the expert answers NaN, infinity or absurdly large numbers.
         """
-        from_expert, _ = self._ask_about(images, None, "images it is put on a scale by")
+        known = self._answers if images is self._asked else None
+        from_expert, _ = known or self._ask_about(images, None)
         self._scores = NormalScores(from_expert, raw_logits)
+        if self._answers is not None:
+            self._answers = self._scored(self._answers)
 
     def ask_all(self, images: Tensor) -> None:
         """Ask both about all samples of the buffer, which never change; from now on, answer from memory.
+
+        Before `put_on_scale`, if both are called.
 
         Args:
             images: Those of the buffer.
@@ -90,14 +96,14 @@ class Teachers:
         Raises:
             BrokenExpertError: If the expert answers NaN, infinity or absurdly large numbers.
         """
-        self._answers = self._scored(self._ask_about(images, self._previous, "images of the buffer"))
+        self._asked, self._answers = images, self._ask_about(images, self._previous)
 
-    def _ask_about(self, images: Tensor, previous: Ask | None, what: str) -> Answers:
+    def _ask_about(self, images: Tensor, previous: Ask | None) -> Answers:
         parts = [self._both(images[rows], self._ask_expert_once, previous) for rows in batches(len(images), CHUNK)]
         from_expert, from_previous = (torch.cat(column) for column in zip(*parts, strict=True))
         broken = None
         try:
-            check_logits(sane(from_expert), self.expert, what)
+            check_logits(sane(from_expert), self.expert, "images asked about before the first step")
         except BrokenExpertError as error:
             broken = error
         distributed.raise_together(broken)

@@ -41,6 +41,7 @@ STRATEGIES = (
     Strategy("auxiliary", "Aux. Data ED", ex_model=True, in_table=True),
     Strategy("procedural", "Procedural ED", ex_model=True),
     Strategy("best", "Procedural ED, best", ex_model=True),
+    Strategy("refined", "Procedural ED, refined", ex_model=True),
     Strategy("replay", "Replay ED", ex_model=False),
     Strategy("probability_average", "Probability Avg.", ex_model=False),
     Strategy("concat", "Concat", ex_model=False),

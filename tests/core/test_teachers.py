@@ -60,11 +60,12 @@ def test_answers_are_remembered(teachers):
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
-def test_answers_that_cannot_be_are_found_when_all_are_asked(teachers, value):
+@pytest.mark.parametrize("ask", [Teachers.ask_all, Teachers.put_on_scale])
+def test_answers_that_cannot_be_are_found_when_all_are_asked(teachers, ask, value):
     asked, expert, _ = teachers()
     expert.model[-1].bias.data[3] = value
-    with pytest.raises(BrokenExpertError, match=rf"{len(IMAGES)} of {len(IMAGES)} images of the buffer"):
-        asked.ask_all(IMAGES)
+    with pytest.raises(BrokenExpertError, match=rf"{len(IMAGES)} of {len(IMAGES)} images asked about before"):
+        ask(asked, IMAGES)
 
 
 def test_normal_scores_are_those_among_the_answers_for_the_reference(teachers):
@@ -74,10 +75,20 @@ def test_normal_scores_are_those_among_the_answers_for_the_reference(teachers):
     from_expert, from_previous = asked.ask(images)
     torch.testing.assert_close(from_expert, NormalScores(expert(IMAGES))(expert(images)))
     torch.testing.assert_close(from_previous, previous.network(images))
-    asked.put_on_scale(IMAGES, raw_logits=0.5)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_remembered_answers_are_put_on_the_scale(teachers, same):
+    asked, expert, previous = teachers()
+    images, reference = IMAGES[:5], IMAGES if same else 2 * IMAGES
     asked.ask_all(IMAGES)
+    counted = []
+    expert.model.register_forward_hook(lambda module, inputs, outputs: counted.append(len(outputs)))
+    asked.put_on_scale(reference, raw_logits=0.5)
+    assert sum(counted) == (0 if same else len(IMAGES))  # the expert has said all there is to say
+    assert previous.images == len(IMAGES)
     rows = expert(IMAGES[[4, 1]])
-    expected = NormalScores(expert(IMAGES))(rows) + 0.5 * rows
+    expected = NormalScores(expert(reference))(rows) + 0.5 * rows
     torch.testing.assert_close(asked.ask(images, torch.tensor([4, 1]))[0], expected)
 
 
@@ -85,7 +96,7 @@ def test_all_units_are_asked_for(make_expert):
     expert, previous = make_expert(classes=(1, 3)), make_expert(classes=range(5), seed=1).model
     asked = Teachers(expert, previous, KNOWN, lambda network: network.__call__, all_units=True)
     torch.testing.assert_close(asked.ask(IMAGES)[0], expert.model(IMAGES))
-    asked.put_on_scale(IMAGES)
     asked.ask_all(IMAGES)
+    asked.put_on_scale(IMAGES)
     expected = NormalScores(expert.model(IMAGES))(expert.model(IMAGES[:2]))
     torch.testing.assert_close(asked.ask(IMAGES[:2], torch.tensor([0, 1]))[0], expected)

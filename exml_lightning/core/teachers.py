@@ -88,15 +88,13 @@ class Teachers:
     def ask_all(self, images: Tensor) -> None:
         """Ask both about all samples of the buffer, which never change; from now on, answer from memory.
 
-        Before `put_on_scale`, if both are called.
-
         Args:
             images: Those of the buffer.
 
         Raises:
             BrokenExpertError: If the expert answers NaN, infinity or absurdly large numbers.
         """
-        self._asked, self._answers = images, self._ask_about(images, self._previous)
+        self._asked, self._answers = images, self._scored(self._ask_about(images, self._previous))
 
     def _ask_about(self, images: Tensor, previous: Ask | None) -> Answers:
         parts = [self._both(images[rows], self._ask_expert_once, previous) for rows in batches(len(images), CHUNK)]

@@ -96,7 +96,7 @@ def test_all_units_are_asked_for(make_expert):
     expert, previous = make_expert(classes=(1, 3)), make_expert(classes=range(5), seed=1).model
     asked = Teachers(expert, previous, KNOWN, lambda network: network.__call__, all_units=True)
     torch.testing.assert_close(asked.ask(IMAGES)[0], expert.model(IMAGES))
+    asked.put_on_scale(IMAGES)  # before all are asked, as after, in the test above
     asked.ask_all(IMAGES)
-    asked.put_on_scale(IMAGES)
     expected = NormalScores(expert.model(IMAGES))(expert.model(IMAGES[:2]))
     torch.testing.assert_close(asked.ask(IMAGES[:2], torch.tensor([0, 1]))[0], expected)

@@ -15,7 +15,7 @@ COLUMNS = ("images", "labels", "tasks", "experiences", "answers")
 """Of the buffer; `answers` may be missing."""
 PROGRESS = ("epoch_progress", "epoch_loop.batch_progress", "epoch_loop.scheduler_progress")
 """What the loop of a fit says of its place in the run."""
-SINCE = {"model.others": 0.0, "model.raw_logits": 0.0, "model.reference": None}
+SINCE = {"model.others": 0.0, "model.raw_logits": 0.0, "model.familiarity": 0.0, "model.reference": None}
 """Settings that older checkpoints do not name, with what they were."""
 
 

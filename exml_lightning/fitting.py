@@ -62,6 +62,7 @@ class ModelSettings(TypedDict, total=False):
     temperature: float
     others: float
     raw_logits: float
+    familiarity: float
     reference: ProceduralImages
     start: Start
     reset_each_experience: bool
@@ -112,8 +113,9 @@ def distil(
         progress: Show progress bars and tables, as `exml fit` does.
         settings: Of the data (``n_iter``, ``batch_size``, ``augmentation``, ``auxiliary``, ``root``, ``seed``,
             ``skip_broken``: `ExpertStream`), of the ex-model (``architecture``, ``lambda_ce``, ``normalize``,
-            ``merge``, ``unknown``, ``loss``, ``temperature``, ``others``, ``raw_logits``, ``reference``, ``start``,
-            ``reset_each_experience``, ``optimizer``, ``lr_scheduler``, ``compile``: `ExModelModule`), of the buffer
+            ``merge``, ``unknown``, ``loss``, ``temperature``, ``others``, ``raw_logits``, ``familiarity``,
+            ``reference``, ``start``, ``reset_each_experience``, ``optimizer``, ``lr_scheduler``, ``compile``:
+            `ExModelModule`), of the buffer
             (``buffer_size``, ``generator``, ``cache``: `SyntheticBufferCallback`), and ``accelerator`` (``auto``,
             ``cpu``, ``gpu``) and ``precision`` of Lightning's trainer.
 

@@ -45,6 +45,8 @@ class ExModelModule(LightningModule):
         temperature: Softens the probabilities of `kl`.
         others: With `quantile`, weight of what an expert says of the classes it does not know; see `add_targets`.
         raw_logits: With `quantile`, weight of the logits themselves, which are added to their normal scores.
+        familiarity: With `quantile`, weight of how familiar an image is to the layers of the expert, which is added to
+            the scores of its classes; with task labels it does nothing.
         reference: With `quantile`, procedural images to compare logits with in place of the buffer's, as many as the
             buffer has, the same for all experts: for a buffer of images that were made from the experts.
         start: What the ex-model starts with: `scratch`, one initial model a run; `expert`, the first expert's weights;
@@ -79,6 +81,7 @@ class ExModelModule(LightningModule):
         temperature: float = 2.0,
         others: float = 0.0,
         raw_logits: float = 0.0,
+        familiarity: float = 0.0,
         reference: ProceduralImages | None = None,
         start: Start = "scratch",
         reset_each_experience: bool = False,
@@ -93,7 +96,9 @@ class ExModelModule(LightningModule):
             raise ExmlError("model.reference has a meaning only with normalize quantile: set it to null")
         self.architecture = None if architecture is None else Architecture.from_config(architecture)
         self.reference = reference
-        self.distillation = Distillation(lambda_ce, normalize, merge, unknown, loss, temperature, others, raw_logits)
+        self.distillation = Distillation(
+            lambda_ce, normalize, merge, unknown, loss, temperature, others, raw_logits, familiarity
+        )
         self.start: Start = start
         self.reset_each_experience = reset_each_experience
         self.optimizer = optimizer
@@ -183,7 +188,8 @@ class ExModelModule(LightningModule):
             BrokenExpertError: If the expert's answers turn out to be broken.
         """
         stream, all_units = self.stream, self.distillation.asks_all_units(self.heads)
-        teachers = Teachers(expert, self.previous, self.previous_known, self._ready, all_units)
+        familiarity = self.distillation.familiarity_for(self.heads)
+        teachers = Teachers(expert, self.previous, self.previous_known, self._ready, all_units, familiarity)
         assert stream.buffer is not None
         images, distillation = stream.buffer.images, self.distillation
         with self.trainer.precision_plugin.forward_context():

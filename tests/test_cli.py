@@ -302,6 +302,8 @@ def test_missing_data_are_named(repository, tmp_path, capsys):
         (["--model.others", "0.2"], "only with normalize quantile"),
         (["--model.raw_logits", "-1"], "model.raw_logits is -1"),
         (["--model.raw_logits", "0.2"], "only with normalize quantile"),
+        (["--model.familiarity", "-1"], "model.familiarity is -1"),
+        (["--model.familiarity", "1"], "model.familiarity has a meaning only with normalize quantile"),
         (["--model.reference", "Strokes"], "model.reference has a meaning only with normalize quantile"),
         (["--buffer.generator.init_args.temperature", "0"], "temperature is 0"),
         (["--buffer.generator.init_args.batch_norm", "1"], "no batch-norm layer"),

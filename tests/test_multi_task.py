@@ -146,3 +146,11 @@ def test_the_divergence_loss_knows_heads(small_run, tmp_path):
     # with one expert there is one head; with two, each has probabilities of its own
     assert first["single"][:6] == pytest.approx(first["multi"][:6], rel=1e-5)
     assert first["single"][6] != pytest.approx(first["multi"][6], rel=1e-2)
+
+
+def test_familiarity_does_nothing_where_heads_never_compete(small_run, tmp_path):
+    options = [*MULTI_TASK, "--model.normalize", "quantile", "--model.familiarity"]
+    for weight in ("0", "1"):
+        main([*small_run(weight), *options, weight])
+    without, with_it = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in "01")
+    assert without.read_bytes() == with_it.read_bytes()

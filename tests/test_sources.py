@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from exml_lightning.cli import main
+from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.generators import ModelInversion, Procedural
 from exml_lightning.core.procedural import Strokes
 from exml_lightning.core.rng import keyed_generator
@@ -131,12 +132,31 @@ def changed_experts(tmp_path, digit_experts):
     return write
 
 
-def test_the_others_resume_within_an_experience_to_the_same_weights(small_run, tmp_path):
-    main([*small_run("whole"), *OTHERS])
-    main([*small_run("cut"), *OTHERS, "--trainer.max_epochs", "1"])
-    main([*small_run("cut"), *OTHERS])
+def test_others_and_familiarity_resume_to_the_same_weights(small_run, tmp_path):
+    options = [*OTHERS, "--model.familiarity", "1"]
+    main([*small_run("whole"), *options])
+    main([*small_run("cut"), *options, "--trainer.max_epochs", "1"])
+    main([*small_run("cut"), *options])
     whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
     assert whole.read_bytes() == cut.read_bytes()
+
+
+def test_familiarity_changes_what_is_learned(small_run, tmp_path):
+    for weight in ("0", "1"):
+        main([*small_run(weight), *FRESH, "--model.familiarity", weight])
+    without, with_it = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in "01")
+    assert without.read_bytes() != with_it.read_bytes()
+
+
+def test_familiarity_needs_layers_that_tell_before_work(small_run, tmp_path, monkeypatch, capsys):
+    def no_layer(expert):
+        raise ExmlError(f"{expert.name} has no such layer")
+
+    monkeypatch.setattr("exml_lightning.callbacks.synthetic_buffer.LayerShares", no_layer)
+    arguments = [*small_run(), *FRESH, "--model.familiarity"]
+    assert "has no such layer" in refused([*arguments, "1"], capsys)
+    assert not (tmp_path / "run").exists()
+    main([*arguments, "0"])
 
 
 def test_the_others_need_a_unit_for_each_class(small_run, tmp_path, changed_experts, capsys):

@@ -8,8 +8,9 @@ experts of a run say of procedural images as the reference:
 - `logits`, `center`, `quantile`: of each class the logit of the expert that owns it (concat), raw, less the mean of its
   expert's, as normal score among the reference;
 - for the likeliest kind of reference (strokes for grey images, else the mixture) also `standardised` by it, and, as in
-  best.yaml, normal scores with three tenths of the logits added, and with a tenth of the others: experts of `exml
-  experts` have a unit for each class of the stream, and what each says of classes that it never saw counts a tenth;
+  best.yaml, normal scores with three tenths of the logits added, with a tenth of the others (experts of `exml experts`
+  have a unit for each class of the stream, and what each says of classes that it never saw counts a tenth), and with
+  familiarity: the mean normal score of what the layers of an expert take in, added to the scores of its classes;
 - **bounds**, which see the labels of the test stream and are no methods: the best scale and offset for each class, and
   the best linear map of all scores.
 """
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.familiarity import LayerShares
 from exml_lightning.core.normal_scores import NormalScores
 from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, Mixture, ProceduralImages, Strokes
 from exml_lightning.core.rng import keyed_generator
@@ -104,10 +106,12 @@ def measure(scenario: str, run: int, root: str, folder: str, num_images: int) ->
             found[f"standardised, {name}"] = concat([(x - r.mean(dim=0)) / r.std(dim=0) for r, x in pairs])
             scores = [NormalScores(r, RAW)(x) for r, x in pairs]
             found[f"quantile and logits, {name}"] = concat(scores)
-            total = torch.stack(scores).sum(dim=0)
-            found[f"quantile and logits, {name}, a tenth of the others"] = (1 - OTHERS) * concat(
-                scores
-            ) + OTHERS * total
+            together = (1 - OTHERS) * concat(scores) + OTHERS * torch.stack(scores).sum(dim=0)
+            found[f"quantile and logits, {name}, a tenth of the others"] = together
+            normalize = stream.manifest.input.normalize
+            familiar = concat([_familiar(e, normalize(drawn), images).expand(-1, num_classes) for e in experts])
+            found[f"the same, and familiarity, {name}"] = together + familiar
+            found[f"familiarity alone, {name}"] = familiar + 1e-3 * concat(scores)
     figures = {name: _accuracy(scores, labels) for name, scores in found.items()}
     best = found[f"quantile, {likeliest}"]
     figures["bound: scale and offset a class"] = _fitted(best, labels, own_scale=True)
@@ -129,6 +133,13 @@ def _stream(scenario: str, run: int, root: str, folder: str) -> ExpertStream:
 def _ask(expert: Expert, images: Tensor) -> Tensor:
     """Return the logits of all units."""
     return torch.cat([expert.ask_every_unit(expert.model, part) for part in images.split(256)])
+
+
+def _familiar(expert: Expert, reference: Tensor, images: Tensor) -> Tensor:
+    """Return how familiar images are to the expert, next to those of the reference, ``(n, 1)``."""
+    shares = LayerShares(expert)
+    asked = [torch.cat([shares(expert.model, part)[1] for part in x.split(256)]) for x in (reference, images)]
+    return NormalScores(asked[0])(asked[1]).mean(dim=1, keepdim=True)
 
 
 def _centred(logits: Tensor, classes: Tensor) -> Tensor:

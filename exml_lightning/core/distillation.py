@@ -27,6 +27,8 @@ class Distillation:
         others: Weight of what the expert says of classes it does not know; see `add_targets`. 0: nothing.
         raw_logits: With ``quantile``, weight of the logits that are added to their normal scores; see `NormalScores`.
 
+        familiarity: With ``quantile``, weight of how familiar images are to the expert; see `Teachers`. 0: nothing.
+
     Raises:
         ExmlError: If a setting has no meaning.
     """
@@ -39,22 +41,23 @@ class Distillation:
     temperature: float = 2.0
     others: float = 0.0
     raw_logits: float = 0.0
+    familiarity: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.lambda_ce >= 0:
             raise ExmlError(f"model.lambda_ce is {self.lambda_ce}: give 0 or more")
         if not self.temperature > 0:
             raise ExmlError(f"model.temperature is {self.temperature}: give more than 0")
-        if not self.others >= 0:
-            raise ExmlError(f"model.others is {self.others}: give 0 or more")
-        if not self.raw_logits >= 0:
-            raise ExmlError(f"model.raw_logits is {self.raw_logits}: give 0 or more")
+        for name in ("others", "raw_logits", "familiarity"):
+            if not getattr(self, name) >= 0:
+                raise ExmlError(f"model.{name} is {getattr(self, name)}: give 0 or more")
         if self.others and (self.normalize, self.merge, self.loss) != ("quantile", "unit", "mse"):
             raise ExmlError(
                 "model.others has a meaning only with normalize quantile, merge unit and loss mse: set it to 0"
             )
-        if self.raw_logits and self.normalize != "quantile":
-            raise ExmlError("model.raw_logits has a meaning only with normalize quantile: set it to 0")
+        for name in ("raw_logits", "familiarity"):
+            if getattr(self, name) and self.normalize != "quantile":
+                raise ExmlError(f"model.{name} has a meaning only with normalize quantile: set it to 0")
         if self.loss == "kl" and self.unknown == "zero":
             raise ExmlError(
                 "model.unknown zero has no meaning with loss kl, where a logit of 0 is a guess: set it to skip"
@@ -63,6 +66,10 @@ class Distillation:
     def asks_all_units(self, heads: Tensor | None) -> bool:
         """Whether all units of the expert are asked for: with `others`, but for several heads, which never compete."""
         return self.others > 0 and heads is None
+
+    def familiarity_for(self, heads: Tensor | None) -> float:
+        """Weight of familiarity: 0 for several heads, which never compete."""
+        return self.familiarity if heads is None else 0.0
 
     def __call__(
         self,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from exml_lightning.core import distributed
 from exml_lightning.core.errors import BrokenExpertError
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.familiarity import Ask, LayerShares
 from exml_lightning.core.finite import check_logits, sane
 from exml_lightning.core.generators.generator import batches
 from exml_lightning.core.normal_scores import NormalScores
@@ -16,7 +17,6 @@ from exml_lightning.core.normal_scores import NormalScores
 CHUNK = 128
 """Images that are asked about together, where all are: on a CPU more of them are slower (docs/performance.md)."""
 
-Ask = Callable[[Tensor], Tensor]
 Answers = tuple[Tensor, Tensor]
 
 
@@ -30,6 +30,12 @@ class Teachers:
         ready: Makes of a network what mini-batches are given to, for instance by compiling it.
         all_units: Ask the expert for all of its units, one for each class of the stream in order, not just for those
             of the classes it knows.
+        familiarity: Weight of how familiar an image is to the expert, by its `LayerShares`: the mean of their normal
+            scores is added to the scores of the classes that it knows. With it `put_on_scale` comes before `ask`, and
+            the expert's network is asked as it is.
+
+    Raises:
+        ExmlError: With `familiarity`, if the expert has no layer that tells.
     """
 
     def __init__(
@@ -39,16 +45,22 @@ class Teachers:
         previous_known: Tensor,
         ready: Callable[[nn.Module], Ask],
         all_units: bool = False,
+        familiarity: float = 0.0,
     ) -> None:
         self.expert = expert
         self._num_classes = len(previous_known)
         self._previous = previous if bool(previous_known.any()) else None
-        self._ask_expert = partial(expert.ask_every_unit if all_units else expert.ask, ready(expert.model))
-        self._ask_expert_once: Ask = partial(expert.ask_every_unit, expert.model) if all_units else expert
+        ask = expert.ask_every_unit if all_units else expert.ask
+        self._ask_expert_once = partial(ask, expert.model)
+        self._ask_expert = self._ask_expert_once if familiarity else partial(ask, ready(expert.model))
+        self._own = expert.classes if all_units else torch.arange(len(expert.classes), device=expert.classes.device)
+        self._familiarity = familiarity
+        self._shares = LayerShares(expert) if familiarity else None
         self._ask_previous = None if self._previous is None else ready(self._previous)
         self._asked: Tensor | None = None
         self._answers: Answers | None = None
         self._scores: NormalScores | None = None
+        self._share_scores: NormalScores | None = None
 
     def ask(self, images: Tensor, rows: Tensor | None = None) -> Answers:
         """Ask both about a mini-batch, unless they were asked about all samples before.
@@ -81,7 +93,10 @@ class Teachers:
         """
         known = self._answers if images is self._asked else None
         from_expert, _ = known or self._ask_about(images, None)
-        self._scores = NormalScores(from_expert, raw_logits)
+        logits, shares = self._split(from_expert)
+        self._scores = NormalScores(logits, raw_logits)
+        if self._shares is not None:
+            self._share_scores = NormalScores(shares)
         if self._answers is not None:
             self._answers = self._scored(self._answers)
 
@@ -108,11 +123,27 @@ class Teachers:
         return from_expert, from_previous
 
     def _scored(self, answers: Answers) -> Answers:
-        return answers if self._scores is None else (self._scores(answers[0]), answers[1])
+        if self._scores is None:
+            return answers
+        logits, shares = self._split(answers[0])
+        scores = self._scores(logits)
+        if self._share_scores is not None:
+            familiar = self._familiarity * self._share_scores(shares).mean(dim=1, keepdim=True)
+            scores = scores.index_add(1, self._own, familiar.expand(-1, len(self._own)))
+        return scores, answers[1]
+
+    def _split(self, from_expert: Tensor) -> tuple[Tensor, Tensor]:
+        """Part logits from the shares of layers, which follow them."""
+        layers = 0 if self._shares is None else len(self._shares)
+        return from_expert[:, : from_expert.shape[1] - layers], from_expert[:, from_expert.shape[1] - layers :]
 
     @torch.no_grad()
     def _both(self, images: Tensor, expert: Ask, previous: Ask | None) -> Answers:
-        from_expert = expert(images).float()
+        if self._shares is None:
+            from_expert = expert(images).float()
+        else:
+            logits, shares = self._shares(expert, images)
+            from_expert = torch.cat([logits.float(), shares], dim=1)
         if previous is None:
             return from_expert, from_expert.new_zeros(len(images), self._num_classes)
         return from_expert, previous(images).float()

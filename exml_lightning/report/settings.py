@@ -169,7 +169,7 @@ def _counts(key: str, run: Run, generator: str) -> bool:
 
 
 def _says_nothing(key: str, value: Any) -> bool:
-    if key in ("model.others", "model.raw_logits"):
+    if key in ("model.others", "model.raw_logits", "model.familiarity"):
         return bool(value == 0)  # runs of before they existed do not say it
     same_as_null = TRAINER.get(key.removeprefix("trainer."), ()) if key.startswith("trainer.") else ()
     return any(type(value) is type(other) and value == other for other in same_as_null)

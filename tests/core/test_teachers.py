@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from exml_lightning.core.errors import BrokenExpertError
+from exml_lightning.core.familiarity import LayerShares
 from exml_lightning.core.normal_scores import NormalScores
 from exml_lightning.core.teachers import CHUNK, Teachers
 
@@ -100,3 +101,26 @@ def test_all_units_are_asked_for(make_expert):
     asked.ask_all(IMAGES)
     expected = NormalScores(expert.model(IMAGES))(expert.model(IMAGES[:2]))
     torch.testing.assert_close(asked.ask(IMAGES[:2], torch.tensor([0, 1]))[0], expected)
+
+
+@pytest.mark.parametrize("all_units", [False, True])
+@pytest.mark.parametrize("remembered", [False, True])
+def test_familiarity_is_added_to_the_classes_the_expert_knows(make_expert, all_units, remembered):
+    expert, previous = make_expert(classes=(1, 3)), make_expert(classes=range(5), seed=1).model
+    compiled = []
+    asked = Teachers(expert, previous, KNOWN, lambda network: compiled.append(network) or network, all_units, 0.5)
+    assert compiled == [previous]  # shares are looked at by hooks, which a compiled network may not have
+    images, rows = IMAGES[:4], torch.arange(4)
+    if remembered:
+        asked.ask_all(IMAGES)
+    asked.put_on_scale(IMAGES, raw_logits=0.3)
+    found = asked.ask(images, rows)[0] if remembered else asked.ask(images)[0]
+
+    shares = LayerShares(expert)
+    reference, here = shares(expert.model, IMAGES), shares(expert.model, images)
+    scores = NormalScores(reference[0], 0.3)(here[0])
+    familiar = sum(NormalScores(reference[1][:, [i]])(here[1][:, [i]]) for i in range(len(shares))) / len(shares)
+    assert familiar.abs().min() > 0.01
+    expected = scores.clone()
+    expected[:, [1, 3]] += 0.5 * familiar
+    torch.testing.assert_close(found, expected if all_units else expected[:, [1, 3]], rtol=1e-4, atol=1e-4)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 ALONE = ("--model.others", "0")
-NO_SCORES = (*ALONE, "--model.raw_logits", "0", "--model.normalize")
+UNFAMILIAR = ("--model.familiarity", "0")
+NO_SCORES = (*ALONE, *UNFAMILIAR, "--model.raw_logits", "0", "--model.normalize")
 AUGMENTED = ("--data.augmentation.shift", "0.06", "--data.augmentation.rotation", "10")
 REFINED = ("--model.lambda_ce", "0.1", "--buffer.generator.steps", "10", "--buffer.generator.initial", "Strokes")
 LEAVES = ("--buffer.generator.images", "DeadLeaves")
@@ -36,16 +37,18 @@ class Row:
 
 LIKE_BEST = (
     *("--model.normalize", "quantile", "--model.lambda_ce", "0", "--model.optimizer.init_args.lr", "0.003"),
-    *("--model.raw_logits", "0.3", "--data.batch_size", "64"),
+    *("--model.raw_logits", "0.3", "--model.familiarity", "1", "--data.batch_size", "64"),
 )
 """What makes another strategy like the best: the same scale, no labels, the same rate and batch."""
 
 
 ROWS = {
     "best": Row(
-        "best.yaml: fresh strokes, quantiles, `raw_logits: 0.3`, `others: 0.1`, no augmentation, `start: average`, "
-        "Adam 0.003, batch 64"
+        "best.yaml: fresh strokes, quantiles, `raw_logits: 0.3`, `familiarity: 1`, `others: 0.1`, no augmentation, "
+        "`start: average`, Adam 0.003, batch 64"
     ),
+    "unfamiliar": Row("`familiarity: 0`", UNFAMILIAR),
+    "half_familiar": Row("`familiarity: 0.5`", ("--model.familiarity", "0.5")),
     "alone": Row("`others: 0`", ALONE),
     "more": Row("`others: 0.2`", ("--model.others", "0.2")),
     "scores": Row("`raw_logits: 0`", ("--model.raw_logits", "0")),
@@ -64,9 +67,11 @@ ROWS = {
         (*LIKE_BEST, "--buffer.generator.confidence", "0.99"),
         "model_inversion",
     ),
-    "center": Row("`others: 0`, `raw_logits: 0`, `normalize: center`", (*NO_SCORES, "center")),
-    "standardize": Row("`others: 0`, `raw_logits: 0`, `normalize: standardize`", (*NO_SCORES, "standardize")),
-    "none": Row("`others: 0`, `raw_logits: 0`, `normalize: none`", (*NO_SCORES, "none")),
+    "center": Row("`others: 0`, `raw_logits: 0`, `familiarity: 0`, `normalize: center`", (*NO_SCORES, "center")),
+    "standardize": Row(
+        "`others: 0`, `raw_logits: 0`, `familiarity: 0`, `normalize: standardize`", (*NO_SCORES, "standardize")
+    ),
+    "none": Row("`others: 0`, `raw_logits: 0`, `familiarity: 0`, `normalize: none`", (*NO_SCORES, "none")),
     "labels": Row(
         "procedural.yaml (stored, augmented) with `lambda_ce: 0.1`", ("--model.lambda_ce", "0.1"), "procedural"
     ),

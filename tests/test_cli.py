@@ -303,7 +303,14 @@ def test_missing_data_are_named(repository, tmp_path, capsys):
         (["--model.raw_logits", "-1"], "model.raw_logits is -1"),
         (["--model.raw_logits", "0.2"], "only with normalize quantile"),
         (["--model.familiarity", "-1"], "model.familiarity is -1"),
-        (["--model.familiarity", "1"], "model.familiarity has a meaning only with normalize quantile"),
+        (
+            ["--model.familiarity", "1", "--model.others", "0.1"],
+            "only with normalize quantile is there a meaning to model.others and model.familiarity: set each to 0",
+        ),
+        (
+            ["--model.normalize", "quantile", "--model.others", "0.1", "--model.loss", "kl"],
+            "model.others has a meaning only with merge unit and loss mse",
+        ),
         (["--model.reference", "Strokes"], "model.reference has a meaning only with normalize quantile"),
         (["--buffer.generator.init_args.temperature", "0"], "temperature is 0"),
         (["--buffer.generator.init_args.batch_norm", "1"], "no batch-norm layer"),

@@ -152,7 +152,7 @@ def test_familiarity_needs_layers_that_tell_before_work(small_run, tmp_path, mon
     def no_layer(expert):
         raise ExmlError(f"{expert.name} has no such layer")
 
-    monkeypatch.setattr("exml_lightning.callbacks.synthetic_buffer.LayerShares", no_layer)
+    monkeypatch.setattr("exml_lightning.callbacks.synthetic_buffer.layers_that_tell", no_layer)
     arguments = [*small_run(), *FRESH, "--model.familiarity"]
     assert "has no such layer" in refused([*arguments, "1"], capsys)
     assert not (tmp_path / "run").exists()

@@ -138,7 +138,7 @@ def _ask(expert: Expert, images: Tensor) -> Tensor:
 def _familiar(expert: Expert, reference: Tensor, images: Tensor) -> Tensor:
     """Return how familiar images are to the expert, next to those of the reference, ``(n, 1)``."""
     shares = LayerShares(expert)
-    asked = [torch.cat([shares(expert.model, part)[1] for part in x.split(256)]) for x in (reference, images)]
+    asked = [torch.cat([shares(expert, part)[1] for part in x.split(256)]) for x in (reference, images)]
     return NormalScores(asked[0])(asked[1]).mean(dim=1, keepdim=True)
 
 

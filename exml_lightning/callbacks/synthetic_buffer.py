@@ -15,7 +15,7 @@ from exml_lightning.checkpoints import go_back
 from exml_lightning.core.buffer import Buffer, update_buffer
 from exml_lightning.core.errors import BrokenExpertError, ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.familiarity import LayerShares
+from exml_lightning.core.familiarity import layers_that_tell
 from exml_lightning.core.finite import check_answers
 from exml_lightning.core.generators import Auxiliary, Generator, ModelInversion, Precomputed, Procedural
 from exml_lightning.core.generators.auxiliary import label_by_expert
@@ -146,7 +146,7 @@ class SyntheticBufferCallback(Callback):
             if all_units:
                 expert.check_every_unit(len(pl_module.known))
             if pl_module.distillation.familiarity_for(pl_module.heads):
-                LayerShares(expert)  # raises where no layer tells
+                layers_that_tell(expert)
 
         check_experts(_stream(trainer), check)
 

@@ -26,7 +26,6 @@ class Distillation:
         temperature: Of ``kl``, more than 0.
         others: Weight of what the expert says of classes it does not know; see `add_targets`. 0: nothing.
         raw_logits: With ``quantile``, weight of the logits that are added to their normal scores; see `NormalScores`.
-
         familiarity: With ``quantile``, weight of how familiar images are to the expert; see `Teachers`. 0: nothing.
 
     Raises:
@@ -51,13 +50,11 @@ class Distillation:
         for name in ("others", "raw_logits", "familiarity"):
             if not getattr(self, name) >= 0:
                 raise ExmlError(f"model.{name} is {getattr(self, name)}: give 0 or more")
-        if self.others and (self.normalize, self.merge, self.loss) != ("quantile", "unit", "mse"):
-            raise ExmlError(
-                "model.others has a meaning only with normalize quantile, merge unit and loss mse: set it to 0"
-            )
-        for name in ("raw_logits", "familiarity"):
-            if getattr(self, name) and self.normalize != "quantile":
-                raise ExmlError(f"model.{name} has a meaning only with normalize quantile: set it to 0")
+        given = [f"model.{name}" for name in ("others", "raw_logits", "familiarity") if getattr(self, name)]
+        if given and self.normalize != "quantile":
+            raise ExmlError(f"only with normalize quantile is there a meaning to {' and '.join(given)}: set each to 0")
+        if self.others and (self.merge, self.loss) != ("unit", "mse"):
+            raise ExmlError("model.others has a meaning only with merge unit and loss mse: set it to 0")
         if self.loss == "kl" and self.unknown == "zero":
             raise ExmlError(
                 "model.unknown zero has no meaning with loss kl, where a logit of 0 is a guess: set it to skip"

@@ -1,6 +1,6 @@
 """How familiar an image is to an expert: how much of it the layers take in at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.rng import keyed_generator
 
 Ask = Callable[[Tensor], Tensor]
-Energies = tuple[Tensor, Tensor]
+Layer = nn.Conv2d | nn.Linear
 
 
 class LayerShares:
@@ -22,33 +23,19 @@ class LayerShares:
     it. Not in the paper; that null spaces tell outliers is from Cook, Zare and Gader (2020), "Outlier Detection through
     Null Space Analysis of Neural Networks", whose networks are trained for it, unlike these.
 
-    Convolutions and linear layers with fewer outputs than inputs take part. Energies are summed over the places of a
+    Convolutions and linear layers with fewer outputs than inputs take part, if the network calls them and their input
+    has the images along its first dimension; see `layers_that_tell`. Energies are summed over the places of a
     convolution, over the tokens of an image, and over several calls of a layer.
 
     Args:
-        expert: The expert. Its linear layers are given images, or groups of an image's tokens, along the first
-            dimension.
+        expert: The expert.
 
     Raises:
         ExmlError: If it has no such layer.
     """
 
     def __init__(self, expert: Expert) -> None:
-        self._rows: dict[nn.Module, Tensor] = {}
-        for layer in expert.model.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-                weights = layer.weight.detach().reshape(groups, len(layer.weight) // groups, -1)
-                if weights.shape[1] < weights.shape[2]:
-                    self._rows[layer] = _orthonormal(weights).reshape(layer.weight.shape)
-        blank = torch.zeros(1, *expert.image_format.shape, device=expert.classes.device)
-        asked = self._energies(expert, blank)[1]
-        self._rows = {layer: rows for layer, rows in self._rows.items() if layer in asked}
-        if not self._rows:
-            raise ExmlError(
-                f"{expert.name} has no convolution or linear layer with fewer outputs than inputs: nothing says how "
-                "familiar images are to it; learn it in a run with model.familiarity 0"
-            )
+        self._rows: dict[nn.Module, Tensor] = {layer: _orthonormal(layer) for layer in layers_that_tell(expert)}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -62,40 +49,105 @@ class LayerShares:
             images: Normalised images, ``(n, channels, height, width)``.
 
         Returns:
-            What `ask` returns, and the shares, float32 ``(n, layers)`` in ``[0, 1]``.
+            What `ask` returns, and the shares, float32 ``(n, layers)`` in ``[0, 1]``; 0 for a layer that is not called.
         """
-        answers, energies = self._energies(ask, images)
-        pairs = [energies[layer] for layer in self._rows]
-        return answers, torch.cat([taken / whole.clamp_min(1e-12) for taken, whole in pairs], dim=1)
+        nothing = torch.zeros(len(images), 1, device=images.device)
+        energies = dict.fromkeys(self._rows, (nothing, nothing))
 
-    def _energies(self, ask: Ask, images: Tensor) -> tuple[Tensor, dict[nn.Module, Energies]]:
-        energies: dict[nn.Module, Energies] = {}
-
-        def look(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
-            with torch.autocast(images.device.type, enabled=False):  # squares overflow in half precision
-                taken, whole = _taken(layer, self._rows[layer], inputs[0].float())
-            before = energies.get(layer, (0, 0))
+        def look(layer: nn.Module, inputs: Tensor) -> None:
+            taken, whole = _taken(layer, self._rows[layer], inputs)
+            before = energies[layer]
             energies[layer] = before[0] + _sum(taken, len(images)), before[1] + _sum(whole, len(images))
 
-        hooks = [layer.register_forward_hook(look) for layer in self._rows]
-        try:
-            return ask(images), energies
-        finally:
-            for hook in hooks:
-                hook.remove()
+        answers = _watched(self._rows, look, ask, images)
+        return answers, torch.cat([taken / whole.clamp_min(1e-12) for taken, whole in energies.values()], dim=1)
 
 
-def _orthonormal(weights: Tensor) -> Tensor:
-    """Return an orthonormal basis of the row space of each group, ``(groups, outputs, inputs)``; 0 beyond its rank."""
-    rows = weights.double()
+@torch.no_grad()
+def layers_that_tell(expert: Expert) -> list[Layer]:
+    """Find the layers of which `LayerShares` can be measured.
+
+    Left out are layers without a null space, such as the network never calls, and such as are given something else than
+    images along the first dimension: tokens before images, or a fixed table. Asking about three images of noise,
+    together and one by one, finds them.
+
+    Args:
+        expert: The expert.
+
+    Returns:
+        The layers, in the order of the network.
+
+    Raises:
+        ExmlError: If there is none.
+    """
+    candidates = [layer for layer in expert.model.modules() if isinstance(layer, Layer) and _null_space(layer)]
+    generator = keyed_generator("familiarity")
+    noise = torch.randn(3, *expert.image_format.shape, generator=generator).to(expert.classes.device)
+    together = _input_energies(candidates, expert, noise)
+    alone = [_input_energies(candidates, expert, image[None]) for image in noise]
+    found = [
+        layer
+        for layer in candidates
+        if all(layer in energies for energies in (together, *alone))
+        and torch.allclose(together[layer], torch.cat([energies[layer] for energies in alone]), rtol=1e-3)
+    ]
+    if not found:
+        raise ExmlError(
+            f"{expert.name} has no convolution or linear layer with fewer outputs than inputs that can be looked at: "
+            "nothing says how familiar images are to it; learn it in a run with model.familiarity 0"
+        )
+    return found
+
+
+def _null_space(layer: Layer) -> bool:
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    return len(layer.weight) // groups < layer.weight[0].numel()
+
+
+def _input_energies(layers: list[Layer], expert: Expert, images: Tensor) -> dict[nn.Module, Tensor]:
+    found: dict[nn.Module, Tensor] = {}
+
+    def look(layer: nn.Module, inputs: Tensor) -> None:
+        energy = inputs.square()
+        if len(energy) % len(images):
+            found[layer] = torch.full((len(images), 1), torch.nan, device=images.device)
+        else:
+            found[layer] = found.get(layer, 0) + _sum(energy, len(images))
+
+    _watched(layers, look, expert, images)
+    return found
+
+
+def _watched(
+    layers: Iterable[nn.Module], look: Callable[[nn.Module, Tensor], None], ask: Ask, images: Tensor
+) -> Tensor:
+    """Ask about images, while `look` sees what layers are given, in float32."""
+
+    def hook(layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], outputs: Tensor) -> None:
+        with torch.autocast(images.device.type, enabled=False):  # squares overflow in half precision
+            look(layer, (inputs[0] if inputs else named["input"]).float())
+
+    hooks = [layer.register_forward_hook(hook, with_kwargs=True) for layer in layers]
+    try:
+        return ask(images)
+    finally:
+        for handle in hooks:
+            handle.remove()
+
+
+def _orthonormal(layer: Layer) -> Tensor:
+    """Return an orthonormal basis of the row space of each group, in the shape of the weights; 0 beyond its rank."""
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    weight = layer.weight.detach()
+    rows = weight.reshape(groups, len(weight) // groups, -1).cpu().double()  # not every device has doubles
     values, vectors = torch.linalg.eigh(rows @ rows.mT)
     least = 1e-10 * values.amax(dim=1, keepdim=True).clamp_min(1e-30)
     scale = torch.where(values > least, values.clamp_min(1e-30).rsqrt(), 0)
     basis: Tensor = (vectors * scale[:, None]).mT @ rows
-    return basis.float()
+    return basis.reshape(weight.shape).float().to(weight.device)
 
 
-def _taken(layer: nn.Module, rows: Tensor, inputs: Tensor) -> Energies:
+def _taken(layer: nn.Module, rows: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Return the energy that the rows take in, and all of it."""
     if isinstance(layer, nn.Linear):
         return F.linear(inputs, rows).square(), inputs.square()

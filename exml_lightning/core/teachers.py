@@ -17,6 +17,9 @@ from exml_lightning.core.normal_scores import NormalScores
 CHUNK = 128
 """Images that are asked about together, where all are: on a CPU more of them are slower (docs/performance.md)."""
 
+SPREAD = 1e-5
+"""Standard deviation of a layer's share among reference images, below which it says nothing of an image."""
+
 Answers = tuple[Tensor, Tensor]
 
 
@@ -31,8 +34,8 @@ class Teachers:
         all_units: Ask the expert for all of its units, one for each class of the stream in order, not just for those
             of the classes it knows.
         familiarity: Weight of how familiar an image is to the expert, by its `LayerShares`: the mean of their normal
-            scores is added to the scores of the classes that it knows. With it `put_on_scale` comes before `ask`, and
-            the expert's network is asked as it is.
+            scores, over those layers whose shares differ, is added to the scores of the classes that it knows. With it
+            `put_on_scale` comes before `ask`, and the expert's network is asked as it is.
 
     Raises:
         ExmlError: With `familiarity`, if the expert has no layer that tells.
@@ -61,6 +64,7 @@ class Teachers:
         self._answers: Answers | None = None
         self._scores: NormalScores | None = None
         self._share_scores: NormalScores | None = None
+        self._weights = torch.zeros(0)
 
     def ask(self, images: Tensor, rows: Tensor | None = None) -> Answers:
         """Ask both about a mini-batch, unless they were asked about all samples before.
@@ -97,6 +101,8 @@ class Teachers:
         self._scores = NormalScores(logits, raw_logits)
         if self._shares is not None:
             self._share_scores = NormalScores(shares)
+            telling = (shares.std(dim=0, correction=0) > SPREAD).float()  # else rounding alone
+            self._weights = self._familiarity * telling / telling.sum().clamp_min(1)
         if self._answers is not None:
             self._answers = self._scored(self._answers)
 
@@ -128,8 +134,8 @@ class Teachers:
         logits, shares = self._split(answers[0])
         scores = self._scores(logits)
         if self._share_scores is not None:
-            familiar = self._familiarity * self._share_scores(shares).mean(dim=1, keepdim=True)
-            scores = scores.index_add(1, self._own, familiar.expand(-1, len(self._own)))
+            familiar = self._share_scores(shares) @ self._weights
+            scores = scores.index_add(1, self._own, familiar[:, None].expand(-1, len(self._own)))
         return scores, answers[1]
 
     def _split(self, from_expert: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from torch import nn
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.familiarity import LayerShares
+from exml_lightning.core.familiarity import LayerShares, layers_that_tell
 from exml_lightning.core.images import ImageFormat
 
 
@@ -153,6 +153,36 @@ def test_training_makes_images_familiar():
     _, met = LayerShares(expert)(network, inputs.view(-1, 3, 8, 8))
     _, strange = LayerShares(expert)(network, torch.randn(400, 3, 8, 8))
     assert met[:, 0].quantile(0.05) > strange[:, 0].quantile(0.95)
+
+
+class TokensFirst(nn.Module):
+    """Gives its layers tokens before images, a fixed table, and each image twice, beside images as they should be."""
+
+    def __init__(self):
+        super().__init__()
+        self.sound, self.tokens, self.table, self.copies = (nn.Linear(n, 4) for n in (192, 24, 24, 192))
+        self.entries = nn.Parameter(torch.randn(6, 24))
+
+    def forward(self, pixels):
+        tokens = self.tokens(pixels.flatten(2).reshape(-1, 8, 24).transpose(0, 1)).mean(dim=0)
+        twice = self.copies(torch.cat([pixels, pixels.flip(3)]).flatten(1)).unflatten(0, (2, -1)).sum(dim=0)
+        return self.sound(input=pixels.flatten(1)) + tokens + self.table(self.entries).mean(dim=0) + twice
+
+
+@pytest.mark.parametrize("count", [1, 5, 6])
+def test_layers_that_are_given_something_else_than_images_are_left_out(count):
+    expert = expert_of(TokensFirst())
+    assert layers_that_tell(expert) == [expert.model[0].sound]
+    _, together = LayerShares(expert)(expert.model, images(count))
+    alone = [LayerShares(expert)(expert.model, image[None])[1] for image in images(count)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_that_is_not_called_takes_nothing_in():
+    expert = expert_of(nn.Flatten(), nn.Linear(192, 32), nn.Linear(32, 4))
+    _, shares = LayerShares(expert)(lambda x: expert.model[:2](x), images())
+    assert shares[:, 0].min() > 0
+    assert torch.equal(shares[:, 1], torch.zeros(5))
 
 
 def test_a_network_without_such_layers_is_refused():

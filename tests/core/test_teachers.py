@@ -3,7 +3,9 @@ import torch
 from torch import nn
 
 from exml_lightning.core.errors import BrokenExpertError
+from exml_lightning.core.expert import Expert
 from exml_lightning.core.familiarity import LayerShares
+from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.normal_scores import NormalScores
 from exml_lightning.core.teachers import CHUNK, Teachers
 
@@ -124,3 +126,16 @@ def test_familiarity_is_added_to_the_classes_the_expert_knows(make_expert, all_u
     expected = scores.clone()
     expected[:, [1, 3]] += 0.5 * familiar
     torch.testing.assert_close(found, expected if all_units else expected[:, [1, 3]], rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_whose_shares_differ_by_rounding_alone_does_not_count(make_expert):
+    """Grey images in three equal channels, of which a 1x1 convolution takes in the same share of each."""
+    grey = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1)
+    layers = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Flatten(), nn.Linear(64, 2))
+    expert = Expert(layers, (0, 1), (0, 1), ImageFormat((3, 8, 8), (0.5,) * 3, (0.5,) * 3))
+    asked = Teachers(expert, layers, torch.zeros(2, dtype=torch.bool), lambda network: network, familiarity=1)
+    asked.put_on_scale(grey)
+    _, shares = LayerShares(expert)(expert.model, grey)
+    assert shares[:, 0].std() < 1e-6
+    expected = NormalScores(expert(grey))(expert(grey)) + NormalScores(shares[:, 1:])(shares[:, 1:])
+    torch.testing.assert_close(asked.ask(grey)[0], expected, rtol=1e-3, atol=1e-3)

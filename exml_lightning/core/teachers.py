@@ -54,7 +54,7 @@ class Teachers:
         self._num_classes = len(previous_known)
         self._previous = previous if bool(previous_known.any()) else None
         ask = expert.ask_every_unit if all_units else expert.ask
-        self._ask_expert_once = partial(ask, expert.model)
+        self._ask_expert_once: Ask = partial(ask, expert.model) if all_units else expert
         self._ask_expert = self._ask_expert_once if familiarity else partial(ask, ready(expert.model))
         self._own = expert.classes if all_units else torch.arange(len(expert.classes), device=expert.classes.device)
         self._familiarity = familiarity

@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from exml_lightning.cli import main as exml
+from exml_lightning.cli.main import main as exml
 from exml_lightning.files import write_text
 
 PAGE = Path("docs/results.md")

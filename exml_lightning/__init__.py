@@ -9,14 +9,13 @@ if TYPE_CHECKING:
     from exml_lightning.core.errors import ExmlError
     from exml_lightning.core.generators import Auxiliary, DataImpression, ModelInversion, Noise, Procedural
     from exml_lightning.data import ExpertStream
-    from exml_lightning.ex_model import ExModel, load_ex_model, save_ex_model
+    from exml_lightning.ex_model.export.folder import export_ex_model
+    from exml_lightning.ex_model.model import ExModel, load_ex_model, save_ex_model
     from exml_lightning.experts.describe import NewExperts, add_experts
     from exml_lightning.experts.manifest import Manifest, read_manifest
-    from exml_lightning.export.folder import export_ex_model
-    from exml_lightning.fitting import distil
+    from exml_lightning.fitting import StreamTrainer, distil
     from exml_lightning.module import ExModelModule
     from exml_lightning.scenarios.auxiliary_sources import FolderImages, Photographs
-    from exml_lightning.stream_trainer import StreamTrainer
 
 __all__ = [
     "Augmentation",
@@ -47,7 +46,7 @@ _MODULES = {
     "Augmentation": "core.augmentation",
     "Auxiliary": "core.generators.auxiliary",
     "DataImpression": "core.generators.data_impression",
-    "ExModel": "ex_model",
+    "ExModel": "ex_model.model",
     "ExModelModule": "module",
     "ExmlError": "core.errors",
     "ExpertStream": "data",
@@ -58,14 +57,14 @@ _MODULES = {
     "Noise": "core.generators.noise",
     "Photographs": "scenarios.auxiliary_sources",
     "Procedural": "core.generators.procedural",
-    "StreamTrainer": "stream_trainer",
+    "StreamTrainer": "fitting",
     "SyntheticBufferCallback": "callbacks.synthetic_buffer",
     "add_experts": "experts.describe",
     "distil": "fitting",
-    "export_ex_model": "export.folder",
-    "load_ex_model": "ex_model",
+    "export_ex_model": "ex_model.export.folder",
+    "load_ex_model": "ex_model.model",
     "read_manifest": "experts.manifest",
-    "save_ex_model": "ex_model",
+    "save_ex_model": "ex_model.model",
 }
 """Where each name is, so that it is imported when it is first asked for: torch takes seconds."""
 

@@ -1,5 +1,5 @@
 """``python -m exml_lightning`` is ``exml``."""
 
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
 
 main()

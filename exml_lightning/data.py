@@ -10,16 +10,17 @@ from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from exml_lightning.checkpoint_file import check_same_run
+from exml_lightning.callbacks.checkpoint_file import check_same_run
+from exml_lightning.callbacks.processes import first_process_first
 from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.labelled_images import LabelledImages
+from exml_lightning.core.loaders import BufferLoader, ImageLoader
 from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.experts import Manifest, load_expert
-from exml_lightning.experts.selection import is_selection, list_file, read_experts
-from exml_lightning.loaders import BufferLoader, ImageLoader
-from exml_lightning.matching import (
+from exml_lightning.experts.matching import (
     check_same_stream,
     experts_command,
     experts_folder,
@@ -27,8 +28,8 @@ from exml_lightning.matching import (
     stream_labels,
     with_tasks,
 )
-from exml_lightning.processes import first_process_first
-from exml_lightning.scenarios import RUN_SEEDS, AuxiliaryImages, LabelledImages, Scenario, TestPart
+from exml_lightning.experts.selection import is_selection, list_file, read_experts
+from exml_lightning.scenarios import RUN_SEEDS, AuxiliaryImages, Scenario, TestPart
 
 NO_SCENARIO = (
     "without a scenario there is no data set to train on, to replay or to measure accuracy on: give data.scenario, "

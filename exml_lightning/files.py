@@ -1,15 +1,23 @@
-"""Files and folders that are written: whole or not at all, and by one process at a time."""
+"""Files: written whole or not at all, and by one process at a time; those of strangers read within bounds."""
 
+import errno
 import os
 import re
 import secrets
+import stat
 import time
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
 from safetensors import SafetensorError
 
-from exml_lightning.core.errors import ExmlError, one_line
+from exml_lightning.core.errors import UNPRINTABLE, ExmlError, one_line, printable
+
+MAX_LENGTH = 256
+"""Characters of a name."""
 
 
 class NotWrittenError(ExmlError):
@@ -144,3 +152,179 @@ def check_folder(path: Path, key: str) -> None:
     if not place.is_dir() or not os.access(place, os.W_OK):
         why = "may not be written to" if place.is_dir() else "is a file"
         raise ExmlError(f"{path} cannot be written: {place} {why}; name another folder with --{key} DIR")
+
+
+def check_regular(path: Path) -> None:
+    """Make sure that a path leads to a regular file, before it is opened.
+
+    Args:
+        path: The path; links are followed.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        OSError: If there is a pipe, a device, a folder, or a link to itself.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+ZIP = b"PK\x03\x04"
+"""How torch tells its zip files from its older pickles."""
+
+
+def load_torch_file(path: Path) -> object:
+    """Read a file of `torch.save` with ``weights_only=True``.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Tensors, numbers, text and containers, on the CPU. Tensors of a zip file are mapped: those that are not looked
+        at take no memory, and none reaches beyond the file, whatever sizes it claims.
+
+    Raises:
+        ExmlError: If its parts claim more bytes than the file has.
+        Exception: Whatever torch raises for another file, or one that holds code.
+    """
+    import torch  # takes seconds, and manifests are listed without it
+
+    check_regular(path)
+    with path.open("rb") as file:
+        mapped = file.read(len(ZIP)) == ZIP
+    if mapped:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+        packed = [part.filename for part in parts if part.compress_type != zipfile.ZIP_STORED]
+        if packed or sum(part.file_size for part in parts) > path.stat().st_size:
+            raise ExmlError(f"{path} claims to hold more than it does, as no file of torch.save does: it is not read")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of old protocols and of sparse tensors, which are refused anyway
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+def reason(error: Exception) -> str:
+    """Say in one line why a file cannot be read, without torch's advice how to run the code in it."""
+    if "weights_only" in str(error):
+        return "it holds code, or is of a kind that is not read without running code"
+    return printable(one_line(error), 200)
+
+
+def is_dense(value: object) -> bool:
+    """Whether it is a tensor with values in memory, one after the other: not sparse, quantised, nested or on meta."""
+    import torch
+
+    return (
+        type(value) in (torch.Tensor, torch.nn.Parameter)
+        and isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and not value.is_nested
+    )
+
+
+MAX_BYTES = 16 * 2**20
+MAX_NODES = 1_000_000
+"""Values of a document, those that aliases repeat counted each time."""
+MAX_DEPTH = 64
+MAX_NUMBER = 100
+"""Characters of a number."""
+PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads dates as text, which JSON, unlike YAML, can hold too."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def read_yaml(path: Path) -> object:
+    """Read a YAML file.
+
+    Args:
+        path: The file. Anchors, aliases and merges are read; other tags than those of plain values are not.
+
+    Returns:
+        Its one document: mappings, lists, text, numbers, true, false, null; dates as text.
+
+    Raises:
+        ExmlError: If it is missing, no regular file, or no such document, or if it is too large: its bytes, its values
+            where aliases are written out, its nesting, its numbers. Names the file.
+    """
+    data = _read(path)
+    try:
+        loader = _Loader(data.decode("utf-8"))
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _measure(node, {})
+        return loader.construct_document(node)
+    except ExmlError as error:
+        raise ExmlError(f"{path}: {error}") from error
+    except RecursionError:
+        raise ExmlError(f"{path} is nested too deep: write it flat") from None
+    except Exception as error:  # the constructors raise almost anything
+        raise ExmlError(f"{path} is not YAML: {one_line(error)[:300]}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        check_regular(path)
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise ExmlError(f"{path} is missing") from error
+    except OSError as error:
+        raise ExmlError(f"{path} cannot be read ({error.strerror})") from error
+    if len(data) > MAX_BYTES:
+        raise ExmlError(f"{path} has more than {MAX_BYTES // 2**20} MB: no such file needs as many")
+    return data
+
+
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """Count the values of a node and the depth of them, aliases written out; refuse what is too much."""
+    if id(node) in known:
+        size = known[id(node)]
+        if size is None:
+            raise ExmlError("an alias stands within what it repeats: write the values out")
+        return size
+    known[id(node)] = None
+    if node.tag not in PLAIN:
+        raise ExmlError(f"line {node.start_mark.line + 1}: the tag {node.tag[:60]!r} is not read: write a plain value")
+    count, depth = 1, 0
+    if isinstance(node, yaml.ScalarNode):
+        if not node.tag.endswith(":str") and len(node.value) > MAX_NUMBER:
+            raise ExmlError(f"line {node.start_mark.line + 1}: a number of {len(node.value)} characters")
+    else:
+        children = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        for child in children:
+            more, deeper = _measure(child, known)
+            count, depth = count + more, max(depth, deeper + 1)
+    if count > MAX_NODES:
+        raise ExmlError(f"it has more than {MAX_NODES} values where aliases are written out")
+    if depth > MAX_DEPTH:
+        raise ExmlError(f"it is nested more than {MAX_DEPTH} deep: write it flat")
+    known[id(node)] = count, depth
+    return count, depth
+
+
+def text(value: object, where: str) -> str:
+    """Return text that is not empty, fits a line and has no control characters."""
+    if not isinstance(value, str):
+        raise ExmlError(f"{where} must be of type str, not {type(value).__name__}: put it in quotes")
+    if not 0 < len(value) <= MAX_LENGTH or UNPRINTABLE.search(value):
+        raise ExmlError(
+            f"{where} is {value[:40]!r}: give 1 to {MAX_LENGTH} characters, none of them a control character"
+        )
+    return value
+
+
+def folder_name(value: object, where: str) -> str:
+    """Return the name of a stream, which names folders: it may have parts, but leads to no other place."""
+    name = text(value, where)
+    if "\\" in name or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in name.split("/")):
+        raise ExmlError(f"{where} {name!r} names folders of runs: give a name without '..' that begins with no '/'")
+    return name

@@ -4,38 +4,159 @@ import difflib
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 import torch
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
-from exml_lightning.callbacks import StopOnSignal, StreamCheckpoint, SyntheticBufferCallback
-from exml_lightning.checkpoints import find_checkpoint
+from exml_lightning.callbacks import (
+    AccuracyCallback,
+    AgreementCallback,
+    ExModelWriter,
+    StageProgressBar,
+    StopOnSignal,
+    StreamCheckpoint,
+    SyntheticBufferCallback,
+)
+from exml_lightning.callbacks.checkpoints import find_checkpoint
+from exml_lightning.callbacks.run_folder import RunFolderLock
+from exml_lightning.callbacks.run_logger import RunLogger
 from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.distillation import Loss
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.core.generators import Generator
+from exml_lightning.core.generators.generator import strategy_name
 from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.targets import Merge, Normalize, Unknown
 from exml_lightning.data import ExpertStream
-from exml_lightning.ex_model import ExModel, load_ex_model
+from exml_lightning.ex_model.model import ExModel, load_ex_model
+from exml_lightning.ex_model.starts import Start
+from exml_lightning.experts.architecture import ArchitectureConfig
 from exml_lightning.experts.consistency import tasks_of
-from exml_lightning.logger import RunLogger
-from exml_lightning.models import ArchitectureConfig
 from exml_lightning.module import ExModelModule
-from exml_lightning.quiet import quiet_lightning
-from exml_lightning.report.paper import strategy_name
-from exml_lightning.run_folder import RunFolderLock
 from exml_lightning.scenarios import AuxiliaryImages
-from exml_lightning.signals import Terminated
-from exml_lightning.starts import Start
-from exml_lightning.stream_trainer import StreamTrainer
-from exml_lightning.terminal import is_quiet, set_quiet
-from exml_lightning.trainer_parts import TRAINER_DEFAULTS, run_callbacks
+from exml_lightning.terminal import Terminated, is_quiet, quiet_lightning, set_quiet
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": -1,
+    "num_sanity_val_steps": 0,
+    "devices": 1,
+    "enable_model_summary": False,
+}
+"""Where they are not Lightning's; -1 epochs stands for an epoch for each expert."""
+
+
+def run_callbacks(command: str, strategy: str, with_data_set: bool, with_bar: bool) -> list[Callback]:
+    """Make the callbacks that come after those of the configuration, in their order.
+
+    Args:
+        command: The command line of the run, or the call, for its files.
+        strategy: Its name.
+        with_data_set: Whether accuracy can be measured; agreement else.
+        with_bar: Show a progress bar.
+    """
+    bar = [StageProgressBar()] if with_bar else []
+    results = (AccuracyCallback if with_data_set else AgreementCallback)(command)
+    return [*bar, results, ExModelWriter(strategy)]
+
+
+class StreamTrainer(Trainer):
+    """Where and how it runs (Lightning's Trainer).
+
+    The methods are Lightning's, but that no checkpoint is ever unpickled (`weights_only` is always true). Their
+    docstrings are the help of the command line.
+
+    Example:
+        >>> import tempfile
+        >>> from exml_lightning import (
+        ...     Augmentation, ExModelModule, ExpertStream, Noise, StreamTrainer, SyntheticBufferCallback)
+        >>> experts = "checkpoints/split_digits/run0"
+        >>> stream = ExpertStream(experts=experts, n_iter=2, augmentation=Augmentation(shift=0.1))
+        >>> module = ExModelModule(lambda_ce=0.1)
+        >>> buffer = SyntheticBufferCallback(size=8, generator=Noise(), cache=None)
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trainer = StreamTrainer(accelerator="cpu", max_epochs=2, default_root_dir=folder, callbacks=[buffer],
+        ...                             enable_checkpointing=False, num_sanity_val_steps=0, **quiet)
+        ...     trainer.fit(module, datamodule=stream)
+        >>> module.known.nonzero().flatten().tolist()  # the classes of the first two experts: 5 4 and 8 2
+        [2, 4, 5, 8]
+    """
+
+    def fit(
+        self,
+        model: LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Learn one ex-model from a stream of experts, one epoch an expert.
+
+        Args:
+            model: As Lightning takes it.
+            train_dataloaders: As Lightning takes it.
+            val_dataloaders: As Lightning takes it.
+            datamodule: As Lightning takes it.
+            ckpt_path: ``last`` continues the run of this run folder where it stopped; or a checkpoint file.
+            weights_only: Always true, whatever is given.
+        """
+        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only=True)
+
+    def validate(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = False,
+        datamodule: LightningDataModule | None = None,
+        weights_only: bool | None = None,
+    ) -> list[Mapping[str, float]]:
+        """Print the accuracy of a checkpoint, or of a baseline, on the test stream.
+
+        Args:
+            model: As Lightning takes it.
+            dataloaders: As Lightning takes it.
+            ckpt_path: ``last`` for the newest checkpoint of this run folder; or a checkpoint file.
+            verbose: As Lightning takes it.
+            datamodule: As Lightning takes it.
+            weights_only: Always true, whatever is given.
+
+        Returns:
+            What Lightning returns.
+        """
+        return super().validate(model, dataloaders, ckpt_path, verbose, datamodule, weights_only=True)
+
+    def test(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = False,
+        datamodule: LightningDataModule | None = None,
+        weights_only: bool | None = None,
+    ) -> list[Mapping[str, float]]:
+        """Measure a checkpoint, or a baseline, on the test stream and write ``test.json`` into the run folder.
+
+        Args:
+            model: As Lightning takes it.
+            dataloaders: As Lightning takes it.
+            ckpt_path: ``last`` for the newest checkpoint of this run folder; or a checkpoint file.
+            verbose: As Lightning takes it.
+            datamodule: As Lightning takes it.
+            weights_only: Always true, whatever is given.
+
+        Returns:
+            What Lightning returns.
+        """
+        return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only=True)
 
 
 class DataSettings(TypedDict, total=False):

@@ -12,11 +12,11 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import check_answers
 from exml_lightning.core.generators import Auxiliary, Generator
+from exml_lightning.core.loaders import ImageLoader
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import Manifest
-from exml_lightning.generation import generate_samples
-from exml_lightning.loaders import ImageLoader
-from exml_lightning.sources import connect
+from exml_lightning.generation.samples import generate_samples
+from exml_lightning.generation.sources import connect
 from exml_lightning.terminal import Bar
 
 

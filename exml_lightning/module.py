@@ -1,31 +1,37 @@
 """`ExModelModule`: target merging and the Ex-Model Distillation loss (Section 3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable, LRSchedulerTypeUnion, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics.aggregation import MeanMetric
 
-from exml_lightning.checkpoints import grow_checkpoint
+from exml_lightning.callbacks.checkpoints import grow_checkpoint
 from exml_lightning.core.distillation import Distillation, Loss
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import FiniteWatch, check_step, check_weights, sane
+from exml_lightning.core.loaders import Batch
 from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.rng import derive_seed, keyed_generator, seed_layers
 from exml_lightning.core.targets import Merge, Normalize, Unknown
 from exml_lightning.core.teachers import Teachers
 from exml_lightning.data import ExpertStream
-from exml_lightning.loaders import Batch
-from exml_lightning.models import Architecture, ArchitectureConfig
-from exml_lightning.networks import build_networks, check_compiled, compile_network
-from exml_lightning.optimizers import default_optimizer, describe_optimizer, make_optimizer
-from exml_lightning.part_accuracy import PartAccuracy
-from exml_lightning.starts import Start, check_start, starting_weights
+from exml_lightning.ex_model.networks import build_networks, check_compiled, compile_network
+from exml_lightning.ex_model.starts import Start, check_start, starting_weights
+from exml_lightning.experts.architecture import Architecture, ArchitectureConfig
+
+Schedule = LRSchedulerCallable | Literal["cosine"] | None
+
+
+def default_optimizer(parameters: Iterable[Any]) -> torch.optim.Optimizer:
+    """Make the default optimiser: Adam with learning rate 0.001."""
+    return torch.optim.Adam(parameters, lr=1e-3)
 
 
 class ExModelModule(LightningModule):
@@ -334,3 +340,76 @@ class ExModelModule(LightningModule):
             "reset_each_experience": self.reset_each_experience,
             **describe_optimizer(self.network, self.optimizer, self.lr_scheduler, self.stream.n_iter),
         }
+
+
+def make_optimizer(
+    network: nn.Module, optimizer: OptimizerCallable, schedule: Schedule, steps: int
+) -> tuple[torch.optim.Optimizer, LRSchedulerTypeUnion | None]:
+    """Make both for an expert.
+
+    Args:
+        network: The ex-model.
+        optimizer: Makes the optimiser.
+        schedule: ``cosine`` falls to 0 over `steps`; or what makes a schedule; or None.
+        steps: Optimiser steps of an expert.
+
+    Returns:
+        The optimiser, and the schedule if there is one.
+
+    Raises:
+        ExmlError: If one of them refuses its arguments.
+    """
+    try:
+        made = optimizer(network.parameters())
+        if schedule == "cosine":
+            return made, torch.optim.lr_scheduler.CosineAnnealingLR(made, steps)
+        return made, None if schedule is None else schedule(made)
+    except (ValueError, TypeError) as error:
+        raise ExmlError(f"model.optimizer or model.lr_scheduler: {error}") from error
+
+
+def describe_optimizer(
+    network: nn.Module, optimizer: OptimizerCallable, schedule: Schedule, steps: int
+) -> dict[str, Any]:
+    """Return what must stay the same of both for a run to continue, as plain values; see `make_optimizer`."""
+    made, scheduled = make_optimizer(network, optimizer, schedule, steps)
+    return {
+        "optimizer": f"{type(made).__name__} {made.defaults}",
+        "lr_scheduler": schedule
+        if scheduled is None or schedule == "cosine"
+        else f"{type(scheduled).__name__} {scheduled.state_dict()}",
+    }
+
+
+class PartAccuracy(nn.Module):
+    """Counts right answers, part by part.
+
+    Args:
+        sizes: Samples of each part.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self._sizes = list(sizes)
+        self._means = nn.ModuleList(MeanMetric() for _ in sizes)
+
+    def update(self, part: int, logits: Tensor, labels: Tensor) -> None:
+        """Count those of a batch; no answer, for a task not yet learned, is a wrong one.
+
+        Args:
+            part: Place of the part.
+            logits: Float ``(n, num_classes)``; minus infinity for what is no answer.
+            labels: Class indices, int64 ``(n,)``.
+        """
+        best, guesses = logits.max(dim=1)
+        self._means[part].update(((guesses == labels) & best.isfinite()).float())  # type: ignore[operator]
+
+    def read(self) -> list[float]:
+        """Return the accuracies, fractions, over all processes, and start anew."""
+        accuracies = []
+        for metric, size in zip(self._means, self._sizes, strict=True):
+            assert isinstance(metric, MeanMetric)
+            right = round(float(metric.compute()) * size)  # a whole number again, not a rounded fraction
+            accuracies.append(right / size)
+            metric.reset()
+        return accuracies

@@ -1,14 +1,22 @@
-"""What a verb prints and draws while it works: plain lines, progress bars; and `--quiet`, which leaves them out."""
+"""What a verb prints and draws: lines, progress bars, tables; ``--quiet``; SIGTERM; what Lightning need not say."""
 
 import argparse
+import logging
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
 
 EVERY = 0.25
 """Seconds between two drawings of a bar: what it shows of a GPU, a GPU has to be waited for."""
@@ -161,3 +169,130 @@ class Bar:
         if self.done >= self.total:
             return clock(self.seconds)
         return f"{clock(self.seconds / done * (self.total - self.done))} left" if done > 0 else ""
+
+
+MOST = 12
+"""Rows and columns of a matrix that are printed, the newest ones; all are in the files of the run."""
+
+
+def print_matrix(
+    title: str, matrix: Sequence[Sequence[float]], columns: Sequence[str], totals: dict[str, Sequence[float]]
+) -> None:
+    """Print fractions in per cent, one row for each experience learned; of a long stream the newest rows and columns.
+
+    Args:
+        title: Heading.
+        matrix: A row for each experience; shorter rows leave the rest empty.
+        columns: Name of each column of the matrix.
+        totals: More columns, by name.
+    """
+    if is_quiet():
+        return
+    rows, shown = range(len(matrix))[-MOST:], range(len(columns))[-MOST:]
+    table = Table(box=box.SIMPLE)
+    table.add_column("learned", no_wrap=True)
+    for j in shown:
+        table.add_column(columns[j], justify="right")
+    for name in totals:
+        table.add_column(name, justify="right", style="bold")
+    for i in rows:
+        cells = [f"{100 * matrix[i][j]:.1f}" if j < len(matrix[i]) else "" for j in shown]
+        table.add_row(f"expert {i + 1}", *cells, *(f"{100 * values[i]:.1f}" for values in totals.values()))
+    console = Console()
+    console.print(title if len(rows) == len(matrix) else f"{title}, the last {len(rows)} of {len(matrix)}")
+    console.print(table)
+
+
+def print_values(title: str, values: dict[str, str], always: bool = False) -> None:
+    """Print names and values.
+
+    Args:
+        title: Heading.
+        values: Value of each name, as it should be shown.
+        always: Also under `--quiet`, where it is what the verb exists to print.
+    """
+    if is_quiet() and not always:
+        return
+    table = Table(box=box.SIMPLE, show_header=False)
+    for name, value in values.items():
+        table.add_row(name, value)
+    console = Console()
+    console.print(title, soft_wrap=True, highlight=False)
+    console.print(table)
+
+
+def print_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of words.
+
+    Args:
+        title: Heading.
+        headings: Of the columns.
+        rows: The cells of each row.
+    """
+    if is_quiet():
+        return
+    table = Table(box=box.SIMPLE)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    console.print(title, soft_wrap=True, highlight=False, markup=False)
+    console.print(table)
+
+
+class Terminated(SystemExit):
+    """SIGTERM has arrived; the exit status is 143, as a shell reports it."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+def terminate(number: int, frame: Any) -> None:
+    """Handle SIGTERM at once.
+
+    Raises:
+        Terminated: Always.
+    """
+    raise Terminated
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise `Terminated` in the body, so that files being written are taken away."""
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals in that one only
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+NOT_SO = (
+    ".*exists and is not empty.*",
+    ".*in eval mode at the start of training.*",
+    ".*does not have many workers.*",
+    ".*args parameter is intended to run from within Python.*",
+    ".*smaller than the logging interval.*",
+    ".*Total length of .list. across ranks is zero.*",
+    ".*isinstance.treespec, LeafSpec.. is deprecated.*",
+)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Leave these warnings and Lightning's tips out in the body; it is imported there first, if it was not before."""
+    with warnings.catch_warnings():
+        for message in NOT_SO:
+            warnings.filterwarnings("ignore", message=message)
+        import lightning.pytorch  # noqa: F401 - it sets the level of its own log
+
+        log = logging.getLogger("lightning.pytorch")
+        before = log.level
+        log.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            log.setLevel(before)

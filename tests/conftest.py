@@ -88,3 +88,19 @@ def small_run(tmp_path: Path) -> Callable[..., list[str]]:
         return [verb, "-c", str(ROOT / "configs" / "split_digits.yaml"), "-c", str(path)]
 
     return arguments
+
+
+def refused(args: list[str], capsys, code: int = 1) -> str:
+    """Run, and return the one line that says what is wrong."""
+    from exml_lightning.cli.main import main
+
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        main(args)
+    assert exit_.value.code == code
+    error = capsys.readouterr().err
+    if code == 1:
+        lines = [line for line in error.splitlines() if line.startswith("exml: error:")]
+        assert len(lines) == 1
+        return lines[0]
+    return error

@@ -14,19 +14,20 @@ from lightning import Trainer
 from torch import nn
 
 from exml_lightning import baselines
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Generator, Noise
 from exml_lightning.core.generators.generator import no_progress, to_buffer
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import ExpertEntry, Manifest, load_expert, read_manifest, save_weights, write_manifest
+from exml_lightning.experts.architecture import Architecture
 from exml_lightning.measure import BufferSettings, measure
-from exml_lightning.models import Architecture
-from exml_lightning.scenarios import Digits, ImageDataset, LabelledImages, Scenario, TestPart
-from tests.test_cli import refused
+from exml_lightning.scenarios import Digits, ImageDataset, Scenario, TestPart
+from tests.conftest import refused
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 BASELINES = sorted(path.stem for path in (CONFIGS / "baselines").glob("*.yaml"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"

@@ -16,10 +16,10 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 from exml_lightning.experts import load_expert, read_manifest, write_manifest
-from exml_lightning.models import Architecture
+from exml_lightning.experts.architecture import Architecture
 from exml_lightning.scenarios import Digits
+from tests.callbacks.test_resume import outcome
 from tests.conftest import EXPERTS
-from tests.test_resume import outcome
 
 pytestmark = pytest.mark.slow
 PROCESSES = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
@@ -85,7 +85,7 @@ def test_an_expert_that_breaks_in_one_process_is_skipped_in_both(small_run, tmp_
     folder = tmp_path / "experts"
     shutil.copytree(EXPERTS, folder)
     manifest = read_manifest(folder)
-    kind = Architecture("tests.test_broken_experts.Sometimes", {"num_classes": 10, "low": 0.4})
+    kind = Architecture("tests.callbacks.test_broken.Sometimes", {"num_classes": 10, "low": 0.4})
     broken = replace(manifest.experts[0], architecture=kind)
     write_manifest(replace(manifest, experts=(broken, *manifest.experts[1:])), folder)
     args = small_run(data__experts=str(folder), trainer__max_epochs=2)

@@ -19,8 +19,8 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from exml_lightning.cli import main
-from exml_lightning.models import Architecture
+from exml_lightning.cli.main import main
+from exml_lightning.experts.architecture import Architecture
 from exml_lightning.scenarios import RUN_SEEDS
 from tests.documents import PAGES, ROOT, Snippet, inline, snippets
 
@@ -34,7 +34,7 @@ NOT_RUN = {
     r"^pytest|^python -m pytest|^ruff|^mypy": "these are the tests; .ci/run runs them",
     r"^mkdocs|^jupyter": "tests/test_site.py does that",
     r"ray start|\$head|^sbatch": "Slurm and several machines",
-    r"^tensorboard": "a server, which runs until it is stopped; tests/test_loggers.py reads what it shows",
+    r"^tensorboard": "a server, which runs until it is stopped; tests/callbacks/test_loggers.py reads what it shows",
     r"^wandb login": "asks for the key of an account",
     r"trainer/ddp\.yaml": "several GPUs",
     r"--trainer\.devices 2": "starts a second process by this command: tests/test_ddp.py does that in a child",
@@ -73,7 +73,7 @@ def workspace(tmp_path_factory):
 @pytest.fixture(scope="module")
 def configured():
     """The parsers of the verbs that take a configuration: building them takes most of a second each."""
-    from exml_lightning.lightning_cli import RUN_VERBS, StreamCLI
+    from exml_lightning.cli.lightning_cli import RUN_VERBS, StreamCLI
 
     class Parser(StreamCLI):
         def parse_arguments(self, parser, args):

@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from exml_lightning.callbacks import SyntheticBufferCallback
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
 from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.generators import ModelInversion, Noise

@@ -9,14 +9,14 @@ import pytest
 import torch
 import yaml
 
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.experts import ExpertEntry, Manifest, load_expert, read_manifest, save_weights, write_manifest
-from exml_lightning.models import Architecture, LeNet5
+from exml_lightning.experts.architecture import Architecture
+from exml_lightning.models import LeNet5
 from exml_lightning.module import ExModelModule
-from tests.conftest import EXPERTS, ROOT
-from tests.test_cli import refused
+from tests.conftest import EXPERTS, ROOT, refused
 
 GREY = ImageFormat((1, 32, 32), (0.5,), (0.25,))
 SMALL = ImageFormat((3, 16, 16), (0.4, 0.5, 0.6), (0.3, 0.3, 0.3))

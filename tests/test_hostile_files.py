@@ -11,22 +11,22 @@ from torch import nn
 
 from benchmarks.reliability.hostile import CANARY, Hostile, meet_all
 from benchmarks.reliability.hostile_files import CATALOGUE, CKPT, checkpoint, png, run
-from exml_lightning import image_files
-from exml_lightning.checkpoint_file import check_checkpoint
-from exml_lightning.cli import main
+from exml_lightning.callbacks.checkpoint_file import check_checkpoint
+from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.ex_model.predict import fit_image
 from exml_lightning.experts import read_manifest
-from exml_lightning.experts.yaml_file import read_yaml
-from exml_lightning.image_files import open_image
-from exml_lightning.models import Architecture
-from exml_lightning.models.origin import check_origin
-from exml_lightning.predict import fit_image
+from exml_lightning.experts.architecture import Architecture
+from exml_lightning.experts.origin import check_origin
+from exml_lightning.files import read_yaml
+from exml_lightning.scenarios import image_files
+from exml_lightning.scenarios.image_files import open_image
 
 
 @pytest.fixture(scope="module")
 def met(tmp_path_factory):
     """What became of each file of the catalogue."""
-    import_module("exml_lightning.lightning_cli")  # here, or the child would have to
+    import_module("exml_lightning.cli.lightning_cli")  # here, or the child would have to
     results = run(tmp_path_factory.mktemp("hostile"))
     assert len({name for name, *_ in results}) == len(results)
     return {name: (refused, said) for name, refused, said in results}

@@ -8,7 +8,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks import SyntheticBufferCallback
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
 from exml_lightning.core.distillation import Distillation
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert

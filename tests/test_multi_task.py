@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from exml_lightning.callbacks import SyntheticBufferCallback
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
 from exml_lightning.core.generators import Noise
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import load_expert, read_manifest

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
 from exml_lightning.core.generators import ModelInversion
 from exml_lightning.core.rng import keyed_generator
 

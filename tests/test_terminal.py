@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from exml_lightning import terminal
-from exml_lightning.cli import main
-from exml_lightning.stream_clock import StreamClock
+from exml_lightning.callbacks.stream_clock import StreamClock
+from exml_lightning.cli.main import main
 
 SHOW_CURSOR, HIDE_CURSOR = b"\x1b[?25h", b"\x1b[?25l"
 
@@ -121,7 +121,7 @@ def test_quiet_prints_nothing_but_what_the_verb_is_for(small_run, tmp_path, caps
 @pytest.mark.slow
 def test_ctrl_c_in_a_fit_leaves_the_terminal_clean(small_run):
     args = small_run(trainer__enable_progress_bar=True, data__n_iter=100000)
-    code = f"from exml_lightning.cli import main; main({args!r})"
+    code = f"from exml_lightning.cli.main import main; main({args!r})"
     text, status = in_a_terminal(code, until=b"distilling")
     assert status == 130
     assert b"exml: stopped; go on with the same command" in text

@@ -20,7 +20,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.beyond.rows import ROWS, Row
-from exml_lightning.cli import main as exml
+from exml_lightning.cli.main import main as exml
 from exml_lightning.files import write_text
 
 RESULTS = Path("docs/ablation.json")

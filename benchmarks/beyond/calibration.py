@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from exml_lightning.cli.lightning_cli import StreamCLI
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.familiarity import LayerShares
 from exml_lightning.core.normal_scores import NormalScores
@@ -30,7 +31,6 @@ from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, Mixture, P
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
 from exml_lightning.files import write_text
-from exml_lightning.lightning_cli import StreamCLI
 
 RESULTS = Path("docs/calibration.json")
 KINDS: dict[str, ProceduralImages] = {

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.expert_variants.variants import PIXELS, VARIANTS, PixelMNIST, Variant
-from exml_lightning.cli import main as exml
+from exml_lightning.cli.main import main as exml
 from exml_lightning.experts import read_manifest, write_manifest
 from exml_lightning.files import write_text
 from exml_lightning.scenarios.runs import class_order

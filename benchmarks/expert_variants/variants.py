@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.scenarios import MNIST
-from exml_lightning.scenarios.datasets import LabelledImages
 
 EPOCHS = 5
 """Of the quick variants; the paper trains 20 (split) and 100 (joint)."""

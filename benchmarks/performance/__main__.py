@@ -25,7 +25,7 @@ import torch
 from benchmarks.performance.document import render
 from benchmarks.performance.figures import save_scaling
 from benchmarks.performance.workload import ROOT
-from exml_lightning.memory import keep_freed_memory
+from exml_lightning.cli.memory import keep_freed_memory
 
 RESULTS = ROOT / "docs" / "performance.json"
 Part = Callable[..., dict[str, Any]]

@@ -22,8 +22,8 @@ from exml_lightning.core.generators import ModelInversion
 from exml_lightning.core.priors import BatchNormStatistics
 from exml_lightning.core.rng import keyed_generator, seed_layers
 from exml_lightning.core.teachers import Teachers
+from exml_lightning.ex_model.networks import compile_network
 from exml_lightning.experts import load_expert, read_manifest
-from exml_lightning.networks import compile_network
 
 BATCH = 128
 Pair = tuple[str, str, Job, Job, int]

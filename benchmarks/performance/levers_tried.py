@@ -16,10 +16,10 @@ from torch.fx.experimental.optimization import fuse
 from benchmarks.performance.generation import shipped_generator
 from benchmarks.performance.timing import Job, interleave, synchronize
 from benchmarks.performance.workload import SHIPPED, Workload
+from exml_lightning.cli.memory import MMAP_THRESHOLD, TRIM_THRESHOLD, keep_freed_memory
 from exml_lightning.core.rng import keyed_generator
-from exml_lightning.memory import MMAP_THRESHOLD, TRIM_THRESHOLD, keep_freed_memory
+from exml_lightning.ex_model.networks import compile_network
 from exml_lightning.models import LeNet5
-from exml_lightning.networks import compile_network
 
 if TYPE_CHECKING:
     from benchmarks.performance.levers import Pair, Setting
@@ -220,7 +220,7 @@ def batch_sizes(setting: "Setting") -> list[dict[str, Any]]:
 
 
 def _keep(kept: bool) -> None:
-    """Have glibc keep freed memory, or not; see `exml_lightning.memory`."""
+    """Have glibc keep freed memory, or not; see `exml_lightning.cli.memory`."""
     library = ctypes.CDLL(None)
     if kept:
         keep_freed_memory()

@@ -17,7 +17,7 @@ from benchmarks.performance.timing import Job, ratio, synchronize, time_steps
 from benchmarks.performance.workload import SHIPPED, Workload, run_fit, write_fit
 from exml_lightning.callbacks import StreamCheckpoint
 from exml_lightning.callbacks.find import find_callback
-from exml_lightning.loaders import AHEAD
+from exml_lightning.core.loaders import AHEAD
 
 LAYOUTS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}
 GOALS = {

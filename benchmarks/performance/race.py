@@ -25,7 +25,7 @@ from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts.manifest import FILE_NAME
-from exml_lightning.matching import stream_labels
+from exml_lightning.experts.matching import stream_labels
 from exml_lightning.scenarios import MNIST, Digits, Scenario
 
 WORKLOAD = Workload("LeNet5", classes_per_expert=2)

@@ -16,13 +16,13 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from exml_lightning.cli.lightning_cli import StreamCLI
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.rng import keyed_generator
+from exml_lightning.experts.architecture import Architecture
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, read_manifest, write_manifest
 from exml_lightning.experts.weights import load_expert, save_weights
-from exml_lightning.lightning_cli import StreamCLI
-from exml_lightning.models import Architecture
 
 ROOT = Path(__file__).parent.parent.parent
 SHIPPED = {"LeNet5": "split_mnist", "SlimResNet18": "split_cifar10"}

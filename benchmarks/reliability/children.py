@@ -18,7 +18,12 @@ TIMEOUT = 300.0
 """Seconds after which a child is killed."""
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
-    ["exml_lightning.lightning_cli", "exml_lightning.cli", "matplotlib.backends.backend_agg", "sklearn.datasets"]
+    [
+        "exml_lightning.cli.lightning_cli",
+        "exml_lightning.cli.main",
+        "matplotlib.backends.backend_agg",
+        "sklearn.datasets",
+    ]
 )
 
 
@@ -104,7 +109,7 @@ def run_child(arguments: list[str], folder: Path, fault: Fault | None = None) ->
 
 
 def _main(arguments: list[str], folder: Path, ledger: Path, output: Connection, fault: Fault | None) -> None:
-    from exml_lightning.cli import main
+    from exml_lightning.cli.main import main
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what a command started in a terminal has
     os.dup2(output.fileno(), 1)

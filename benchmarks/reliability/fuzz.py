@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from exml_lightning.buffer_file import BufferFile, read_buffer, write_buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts.manifest import Manifest, read_manifest, write_manifest
+from exml_lightning.generation.buffer_file import BufferFile, read_buffer, write_buffer
 
 LENET = {"class_path": "exml_lightning.models.LeNet5", "init_args": {"num_classes": 3}}
 EXPERT = {

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
 
 CANARY = "canary"

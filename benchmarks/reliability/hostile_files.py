@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save
 from benchmarks.reliability.fuzz import COLUMNS, METADATA
 from benchmarks.reliability.hostile import Hostile, Payload, command, meet_all
 from benchmarks.reliability.hostile_experts import EXPERT, MANIFESTS, ROOT, WEIGHTS, repacked, write_experts, zip_bomb
-from exml_lightning.buffer_file import read_buffer
-from exml_lightning.checkpoint_file import check_checkpoint
+from exml_lightning.callbacks.checkpoint_file import check_checkpoint
+from exml_lightning.generation.buffer_file import read_buffer
 from exml_lightning.scenarios import CIFAR10, FolderImages
 from exml_lightning.scenarios.core50_frames import list_frames
 

@@ -28,7 +28,7 @@ from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts.privacy import PrivacySettings
 from exml_lightning.experts.recipe import ExpertRecipe
-from exml_lightning.generation import GenerateOptions
+from exml_lightning.generation.samples import GenerateOptions
 from exml_lightning.module import ExModelModule
 from exml_lightning.scenarios import AuxiliaryImages, ImageDataset, Scenario
 

@@ -7,11 +7,11 @@ from typing import Any
 from lightning import LightningModule, Trainer
 
 from exml_lightning.callbacks.results import ResultsCallback, write_matrix
+from exml_lightning.callbacks.test_stream import accuracies, part_names, parts_of, print_accuracies, write_test
 from exml_lightning.core import metrics
 from exml_lightning.module import ExModelModule
-from exml_lightning.report.accuracy import accuracies, part_names, parts_of, print_accuracies, write_test
 from exml_lightning.report.figures import save_accuracy_over_time, save_matrix
-from exml_lightning.report.table import print_matrix
+from exml_lightning.terminal import print_matrix
 
 
 class AccuracyCallback(ResultsCallback):

@@ -10,8 +10,7 @@ from exml_lightning.core import metrics
 from exml_lightning.core.agreement import agreement
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.figures import save_matrix
-from exml_lightning.report.table import print_matrix
-from exml_lightning.terminal import say
+from exml_lightning.terminal import print_matrix, say
 
 
 class AgreementCallback(ResultsCallback):

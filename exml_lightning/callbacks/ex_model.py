@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from exml_lightning.callbacks.accuracy import AccuracyCallback
 from exml_lightning.callbacks.find import find_callback
 from exml_lightning.core import metrics
-from exml_lightning.ex_model import WEIGHTS
+from exml_lightning.ex_model.model import WEIGHTS
 from exml_lightning.experts import ExpertEntry, Manifest, save_weights, write_manifest
 from exml_lightning.experts.licences import licences_of
 from exml_lightning.module import ExModelModule

@@ -6,8 +6,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from exml_lightning.callbacks.find import find_callback
+from exml_lightning.callbacks.stream_clock import StreamClock
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
-from exml_lightning.stream_clock import StreamClock
 from exml_lightning.terminal import Bar, clock, draws_bars, say
 
 

@@ -13,12 +13,12 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks.find import find_callback
+from exml_lightning.callbacks.origin import origin
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
+from exml_lightning.callbacks.test_stream import peak_memory_mb
 from exml_lightning.files import write_text
 from exml_lightning.module import ExModelModule
-from exml_lightning.report.accuracy import peak_memory_mb
-from exml_lightning.report.origin import origin
-from exml_lightning.report.table import print_values
+from exml_lightning.terminal import print_values
 
 
 class ResultsCallback(Callback, ABC):

@@ -9,8 +9,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from exml_lightning.processes import end_together
-from exml_lightning.signals import Terminated
+from exml_lightning.callbacks.processes import end_together
+from exml_lightning.terminal import Terminated
 
 EVERY = 10
 """Steps between two looks at whether another process was told to stop."""

@@ -9,9 +9,11 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from exml_lightning.broken import check_experts, pass_over
-from exml_lightning.checkpoint_file import SINCE, differences
-from exml_lightning.checkpoints import go_back
+from exml_lightning.callbacks.broken import check_experts, pass_over
+from exml_lightning.callbacks.checkpoint_file import SINCE, differences
+from exml_lightning.callbacks.checkpoints import go_back
+from exml_lightning.callbacks.loggers import log_picture, start_loggers
+from exml_lightning.callbacks.stream_clock import StreamClock
 from exml_lightning.core.buffer import Buffer, update_buffer
 from exml_lightning.core.errors import BrokenExpertError, ExmlError
 from exml_lightning.core.expert import Expert
@@ -19,16 +21,14 @@ from exml_lightning.core.familiarity import layers_that_tell
 from exml_lightning.core.finite import check_answers
 from exml_lightning.core.generators import Auxiliary, Generator, ModelInversion, Precomputed, Procedural
 from exml_lightning.core.generators.auxiliary import label_by_expert
+from exml_lightning.core.generators.generator import STRATEGY_NAME
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
-from exml_lightning.generation import generate_samples
-from exml_lightning.loggers import log_picture, start_loggers
+from exml_lightning.generation.samples import generate_samples
+from exml_lightning.generation.sources import connect
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.grid import save_grid
-from exml_lightning.report.paper import STRATEGY_NAME
 from exml_lightning.report.samples import rows_shown, save_samples
-from exml_lightning.sources import connect
-from exml_lightning.stream_clock import StreamClock
 
 
 class SyntheticBufferCallback(Callback):

@@ -1,4 +1,11 @@
-"""The error for whatever a user can put right."""
+"""The error for whatever a user can put right, and the words of its message."""
+
+import re
+from collections.abc import Iterable
+
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, which could rewrite a terminal, and halves of characters, which no file can hold."""
+SHOWN = 5
 
 
 class ExmlError(ValueError):
@@ -23,3 +30,14 @@ class BrokenExpertError(ExmlError):
 def one_line(error: Exception) -> str:
     """Put what an error says on one line; its class where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def shown(values: Iterable[object]) -> str:
+    """Name the first few, cut to a length that a message can have."""
+    several = [repr(value)[:60] for value in values]
+    return ", ".join(several[:SHOWN]) + (f" and {len(several) - SHOWN} more" if len(several) > SHOWN else "")
+
+
+def printable(words: str, length: int = 80) -> str:
+    """Cut words of a stranger for a message of one line, with ``?`` for what would not stay on it."""
+    return UNPRINTABLE.sub("?", words[:length])

@@ -4,8 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from exml_lightning import fields as check
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import SHOWN, ExmlError, shown
 
 if TYPE_CHECKING:
     from exml_lightning.experts.manifest import ExpertEntry
@@ -39,7 +38,7 @@ def check_experts(experts: Sequence["ExpertEntry"]) -> None:
         ):
             raise ExmlError(
                 f"{first.where} and {expert.where} hold the same weights (sha256) but are said to know "
-                f"[{check.shown(first.classes)}] and [{check.shown(expert.classes)}]: correct one of them, or give "
+                f"[{shown(first.classes)}] and [{shown(expert.classes)}]: correct one of them, or give "
                 "them different tasks if each is a head of a multi-task model"
             )
 
@@ -77,4 +76,4 @@ def _bare(name: str) -> str:
 
 
 def _files(experts: Sequence["ExpertEntry"], name: str) -> str:
-    return ", ".join(list(dict.fromkeys(expert.where for expert in experts if name in expert.classes))[: check.SHOWN])
+    return ", ".join(list(dict.fromkeys(expert.where for expert in experts if name in expert.classes))[:SHOWN])

@@ -9,6 +9,7 @@ from torch import nn
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.experts.architecture import Architecture, last_linear, probe
 from exml_lightning.experts.manifest import (
     FILE_NAME,
     ExpertEntry,
@@ -17,10 +18,9 @@ from exml_lightning.experts.manifest import (
     read_manifest,
     write_manifest,
 )
+from exml_lightning.experts.origin import check_origin
 from exml_lightning.experts.weights import load_expert, sha256
 from exml_lightning.files import natural_order
-from exml_lightning.models import Architecture, last_linear, probe
-from exml_lightning.models.origin import check_origin
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 """Of the files that are taken for weights where none are named."""

@@ -7,14 +7,13 @@ from typing import Any
 
 import yaml
 
-from exml_lightning import fields as check
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import ExmlError, shown
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.experts import fields as check
+from exml_lightning.experts.architecture import Architecture
 from exml_lightning.experts.consistency import check_experts
-from exml_lightning.experts.yaml_file import read_yaml
-from exml_lightning.files import write_text
-from exml_lightning.models.architecture import Architecture
-from exml_lightning.models.origin import check_origin
+from exml_lightning.experts.origin import check_origin
+from exml_lightning.files import folder_name, read_yaml, text, write_text
 
 FILE_NAME = "manifest.yaml"
 FORMAT = 1
@@ -167,7 +166,7 @@ def _parse(raw: object) -> Manifest:
         raise ExmlError(f"format must be {FORMAT}")
     check.only(values, [f.name for f in fields(Manifest)], "the file")
     manifest = Manifest(
-        scenario=check.folder_name(check.need(values, "scenario"), "scenario"),
+        scenario=folder_name(check.need(values, "scenario"), "scenario"),
         run=None if values.get("run") is None else check.whole(values["run"], "run"),
         class_names=check.names(check.need(values, "class_names"), "class_names"),
         input=check.image_format(check.need(values, "input"), "input"),
@@ -183,8 +182,7 @@ def _parse(raw: object) -> Manifest:
         unknown = [name for name in expert.classes if name not in known]
         if unknown:
             raise ExmlError(
-                f"experts[{i}].classes: [{check.shown(unknown)}] is not in class_names "
-                f"[{check.shown(manifest.class_names)}]"
+                f"experts[{i}].classes: [{shown(unknown)}] is not in class_names [{shown(manifest.class_names)}]"
             )
     check_experts(manifest.experts)
     return manifest
@@ -209,11 +207,11 @@ def _parse_expert(raw: object, where: str) -> ExpertEntry:
         outputs=outputs,
         task=check.whole(values.get("task", 0), f"{where}.task", -check.MAX_WHOLE),
         input=None if values.get("input") is None else check.image_format(values["input"], f"{where}.input"),
-        classifier=None if classifier is None else check.text(classifier, f"{where}.classifier"),
+        classifier=None if classifier is None else text(classifier, f"{where}.classifier"),
         accuracy=None if accuracy is None else check.number(accuracy, f"{where}.accuracy", 0, 1),
         training=_arguments(values.get("training"), f"{where}.training"),
         privacy=None if values.get("privacy") is None else _privacy(values["privacy"], f"{where}.privacy"),
-        license=None if licence is None else check.text(licence, f"{where}.license"),
+        license=None if licence is None else text(licence, f"{where}.license"),
     )
 
 
@@ -229,7 +227,7 @@ def _privacy(raw: object, where: str) -> PrivacySpent:
 def _architecture(raw: object, where: str) -> Architecture:
     values = check.mapping(raw, where)
     check.only(values, ["class_path", "init_args"], where)
-    class_path = check.text(check.need(values, "class_path", where), f"{where}.class_path")
+    class_path = text(check.need(values, "class_path", where), f"{where}.class_path")
     if not all(part.isidentifier() for part in class_path.split(".")):
         raise ExmlError(f"{where}.class_path is {class_path!r}: give the dotted path of an nn.Module class")
     init_args = _arguments(values.get("init_args"), f"{where}.init_args")

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.experts.privacy import NoisePlan
 from exml_lightning.experts.recipe import EpochLoader, ExpertModule, ExpertRecipe
-from exml_lightning.scenarios import LabelledImages
 
 PRECISIONS = ("32-true", "bf16-mixed")
 REMEDY = "take LeNet5, or SlimResNet18 with norm: group (docs/privacy.md)"

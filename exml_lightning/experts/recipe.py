@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from exml_lightning.callbacks.stream_checkpoint import save_checkpoint
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.core.rng import derive_seed, keyed_generator, seed_layers
-from exml_lightning.models import ArchitectureConfig
-from exml_lightning.scenarios import LabelledImages
+from exml_lightning.experts.architecture import ArchitectureConfig
 
 ADVICE = "give --data.experts DIR another folder, or delete this one to train it anew"
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import yaml
 
-from exml_lightning import fields as check
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import SHOWN, UNPRINTABLE, ExmlError, printable
+from exml_lightning.experts import fields as check
 from exml_lightning.experts.consistency import check_experts
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, read_manifest
-from exml_lightning.experts.yaml_file import read_yaml
-from exml_lightning.files import write_text
-from exml_lightning.models.origin import check_origin
+from exml_lightning.experts.origin import check_origin
+from exml_lightning.files import folder_name, read_yaml, write_text
 
 FORMAT = 1
 SUFFIXES = (".yaml", ".yml")
@@ -119,7 +118,7 @@ def read_selection(path: Path) -> Manifest:
         lines = check.items(check.need(values, "experts"), "experts")
         manifests: dict[Path, Manifest] = {}
         chosen = [_choose(line, f"experts[{i}]", path.parent, manifests) for i, line in enumerate(lines)]
-        return unite(check.folder_name(path.stem, "the name of the file"), chosen)
+        return unite(folder_name(path.stem, "the name of the file"), chosen)
     except ExmlError as error:
         raise ExmlError(f"{path}: {error}") from error
 
@@ -175,9 +174,7 @@ def write_selection(path: Path, chosen: Sequence[Choice]) -> None:
     for choice in chosen:
         line = {"folder": _relative(choice.folder, path), "expert": choice.index, "sha256": choice.entry.sha256}
         words = yaml.safe_dump(line, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True)
-        known = " ".join(choice.entry.classes[: check.SHOWN]) + (
-            " ..." if len(choice.entry.classes) > check.SHOWN else ""
-        )
+        known = " ".join(choice.entry.classes[:SHOWN]) + (" ..." if len(choice.entry.classes) > SHOWN else "")
         lines.append(f"- {words.strip()}  # {_printable(known[:60])}\n")
     write_text(path, HEAD.format(name=_printable(shlex.quote(path.name)), version=FORMAT) + "".join(lines))
 
@@ -192,11 +189,11 @@ def _relative(folder: Path, path: Path) -> str:
         found = os.path.relpath(folder.resolve(), path.parent.resolve())
     except ValueError:  # another drive (Windows)
         found = str(folder.resolve())
-    return _path(Path(found).as_posix(), f"the path of {check.printable(str(folder))}")
+    return _path(Path(found).as_posix(), f"the path of {printable(str(folder))}")
 
 
 def _path(value: object, where: str) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_PATH or check.UNPRINTABLE.search(value):
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_PATH or UNPRINTABLE.search(value):
         raise ExmlError(
             f"{where} must be a path of at most {LONGEST_PATH} characters, none of them a control character"
         )

@@ -13,14 +13,15 @@ from torch import nn
 from exml_lightning.callbacks.progress import ExpertProgressBar
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.labelled_images import LabelledImages
+from exml_lightning.core.layout import fast_layout
+from exml_lightning.experts.architecture import Architecture, last_linear, probe
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, read_manifest, write_manifest
 from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, check_installed, plan_noise
 from exml_lightning.experts.private_training import PoissonLoader, PrivateExpertModule, check_network, check_trainer
 from exml_lightning.experts.recipe import ADVICE, EpochCheckpoint, EpochLoader, ExpertModule, ExpertRecipe
 from exml_lightning.experts.selection import is_selection
 from exml_lightning.experts.weights import load_weights, save_weights, sha256
-from exml_lightning.models import Architecture, fast_layout, last_linear, probe
-from exml_lightning.scenarios import LabelledImages
 from exml_lightning.terminal import say
 
 if TYPE_CHECKING:

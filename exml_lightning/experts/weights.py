@@ -10,14 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from exml_lightning.core.errors import BrokenExpertError, ExmlError
+from exml_lightning.core.errors import BrokenExpertError, ExmlError, printable
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.layout import fast_layout
+from exml_lightning.experts.architecture import probe
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest
-from exml_lightning.fields import printable
-from exml_lightning.files import write_whole
-from exml_lightning.models import fast_layout, probe
-from exml_lightning.regular_file import check_regular
-from exml_lightning.torch_file import is_dense, load_torch_file, reason
+from exml_lightning.files import check_regular, is_dense, load_torch_file, reason, write_whole
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Where checkpoints keep a state dict."""

@@ -1,16 +1,6 @@
 """Tables 2 and 3 of the paper: their rows, their columns and their figures."""
 
-import re
 from dataclasses import dataclass
-
-STRATEGY_NAME = re.compile("[a-z][a-z0-9_]{0,63}")
-"""What a strategy may be called: it names folders."""
-
-
-def strategy_name(class_path: str) -> str:
-    """Name a strategy after its generator or baseline: ``exml_lightning.baselines.MinEntropy`` is ``min_entropy``."""
-    name = class_path.rpartition(".")[2]
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
 
 @dataclass(frozen=True)

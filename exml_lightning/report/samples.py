@@ -14,8 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.files import write_whole
-from exml_lightning.regular_file import check_regular
+from exml_lightning.files import check_regular, write_whole
 from exml_lightning.report.small_files import is_fraction
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 import yaml
 
 from exml_lightning.core.errors import ExmlError, one_line
-from exml_lightning.regular_file import check_regular
+from exml_lightning.files import check_regular
 from exml_lightning.report.text import printable
 
 MAX_BYTES = 16 * 2**20

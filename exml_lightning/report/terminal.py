@@ -8,10 +8,9 @@ from rich.markup import escape
 
 from exml_lightning.report.cells import Column
 from exml_lightning.report.paper import DAMAGED_NOTE, has_figures
-from exml_lightning.report.table import print_rows
 from exml_lightning.report.tables import ARROWS_NOTE, DIVIDER, DOUBT, Layout, cell_text, layouts, paper_text
 from exml_lightning.report.text import Footnotes, printable
-from exml_lightning.terminal import is_quiet
+from exml_lightning.terminal import is_quiet, print_rows
 
 
 def print_report(columns: dict[str, Column], folder: Path, files: list[str]) -> None:

@@ -1,10 +1,11 @@
 """Scenarios: data sets, how they become a stream, and where auxiliary images come from."""
 
+from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.scenarios.auxiliary import AuxiliaryImages
 from exml_lightning.scenarios.auxiliary_sources import FolderImages, Photographs, TorchvisionImages
 from exml_lightning.scenarios.cifar10 import CIFAR10
 from exml_lightning.scenarios.core50 import CORe50
-from exml_lightning.scenarios.datasets import MNIST, Digits, ImageDataset, LabelledImages
+from exml_lightning.scenarios.datasets import MNIST, Digits, ImageDataset
 from exml_lightning.scenarios.runs import RUN_SEEDS
 from exml_lightning.scenarios.scenario import Experience, Scenario, TestPart, TrainImages
 

@@ -16,8 +16,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as transforms
 
 from exml_lightning.core.errors import ExmlError, one_line
-from exml_lightning.image_files import image_files, image_pixels, open_image
 from exml_lightning.scenarios.auxiliary import AuxiliaryImages
+from exml_lightning.scenarios.image_files import image_files, image_pixels, open_image
 
 
 @dataclass

@@ -9,7 +9,8 @@ from torchvision.datasets.utils import check_integrity
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
-from exml_lightning.scenarios.datasets import ImageDataset, LabelledImages
+from exml_lightning.core.labelled_images import LabelledImages
+from exml_lightning.scenarios.datasets import ImageDataset
 from exml_lightning.scenarios.decoded import decode_images
 
 

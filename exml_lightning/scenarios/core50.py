@@ -6,9 +6,10 @@ import torch
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.scenarios.core50_frames import list_frames
 from exml_lightning.scenarios.core50_protocol import TEST_SESSIONS, TRAIN_SESSIONS, Part, protocol_parts
-from exml_lightning.scenarios.datasets import ImageDataset, LabelledImages
+from exml_lightning.scenarios.datasets import ImageDataset
 from exml_lightning.scenarios.decoded import decode_images
 
 CATEGORIES = (

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.files import NotWrittenError, write_whole
-from exml_lightning.image_files import open_image
+from exml_lightning.scenarios.image_files import open_image
 from exml_lightning.terminal import Bar
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.fields import folder_name
-from exml_lightning.scenarios.datasets import Groups, ImageDataset, LabelledImages
+from exml_lightning.core.labelled_images import LabelledImages
+from exml_lightning.files import folder_name
+from exml_lightning.scenarios.datasets import Groups, ImageDataset
 from exml_lightning.scenarios.runs import RUN_SEEDS, class_order
 
 

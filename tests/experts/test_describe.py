@@ -10,14 +10,14 @@ import torchvision
 import yaml
 from torch import nn
 
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.experts import load_expert, read_manifest, save_weights
 from exml_lightning.experts.describe import NewExperts, add_experts
 from exml_lightning.files import natural_order
 from exml_lightning.models import LeNet5
-from tests.test_cli import refused
+from tests.conftest import refused
 
 LENET = "exml_lightning.models.LeNet5"
 

@@ -7,7 +7,7 @@ import yaml
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.experts import ExpertEntry, Manifest, read_manifest, write_manifest
-from exml_lightning.models import Architecture
+from exml_lightning.experts.architecture import Architecture
 
 ENTRY = ExpertEntry(
     file="expert_0.safetensors",

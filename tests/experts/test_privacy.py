@@ -7,10 +7,10 @@ import yaml
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.experts import ExpertEntry, Manifest, read_manifest, write_manifest
+from exml_lightning.experts.architecture import Architecture
 from exml_lightning.experts.manifest import PrivacySpent
 from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, plan_noise
 from exml_lightning.experts.recipe import ExpertRecipe
-from exml_lightning.models import Architecture
 
 RECIPE = ExpertRecipe(epochs=50, batch_size=32)
 

@@ -7,9 +7,10 @@ import yaml
 from lightning import Trainer
 from torch import nn
 
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.experts import load_expert, privacy, read_manifest, training
 from exml_lightning.experts.privacy import NoisePlan
 from exml_lightning.experts.private_training import (
@@ -21,7 +22,6 @@ from exml_lightning.experts.private_training import (
 )
 from exml_lightning.experts.recipe import ExpertRecipe
 from exml_lightning.models import LeNet5, SlimResNet18
-from exml_lightning.scenarios import LabelledImages
 
 FORMAT = ImageFormat((1, 8, 8), (0.3,), (0.5,))
 

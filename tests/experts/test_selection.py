@@ -8,8 +8,8 @@ import yaml
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.experts import ExpertEntry, Manifest, load_expert, read_manifest, write_manifest
+from exml_lightning.experts.architecture import Architecture
 from exml_lightning.experts.selection import Choice, is_selection, read_experts, read_selection, write_selection
-from exml_lightning.models import Architecture
 
 GREY, RGB = ImageFormat((1, 8, 8), (0.5,), (0.25,)), ImageFormat((3, 16, 16), (0.5,) * 3, (0.2,) * 3)
 NET = Architecture("torch.nn.Linear", {"in_features": 2, "out_features": 2})

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.experts import load_expert, read_manifest
 from exml_lightning.experts.recipe import ExpertRecipe
@@ -16,7 +16,7 @@ from exml_lightning.models import LeNet5
 from exml_lightning.scenarios import Digits
 
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["exml_lightning.lightning_cli"])
+forks.set_forkserver_preload(["exml_lightning.cli.lightning_cli"])
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import torch
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts import load_expert, load_weights, read_manifest, save_weights, write_manifest
-from exml_lightning.models import Architecture, LeNet5
+from exml_lightning.experts.architecture import Architecture
+from exml_lightning.models import LeNet5
 
 
 @pytest.fixture

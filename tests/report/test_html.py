@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
 from exml_lightning.report.cells import build_columns
 from exml_lightning.report.page import page as page_module
 from exml_lightning.report.page import pictures
@@ -23,8 +23,8 @@ from exml_lightning.report.page.matrices import MOST, matrix
 from exml_lightning.report.page.page import build_page
 from exml_lightning.report.run import Row
 from exml_lightning.report.runs import find_runs
+from tests.conftest import refused
 from tests.report.fake_runs import brightness, write_run, write_samples
-from tests.test_cli import refused
 
 EMPTY = {"img", "input", "br", "meta"}
 DIGITS = [str(i) for i in range(10)]

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
+from tests.conftest import refused
 from tests.report.fake_runs import write_run, write_samples
-from tests.test_cli import refused
 
 ALWAYS = {"report.md", "runs.csv", "table_2.md", "table_2.csv", "table_3.md", "table_3.csv"}
 
@@ -160,7 +160,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(runs, tmp_path, capsys):
 def test_no_torch_is_needed(runs):
     code = """
 import sys
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
 main(["report", "runs", "--html"])
 print("torch" in sys.modules or "lightning" in sys.modules)
 """

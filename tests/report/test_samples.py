@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from exml_lightning.cli import main
+from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts import load_expert, read_manifest
 from exml_lightning.report.samples import read_samples, rows_shown, save_samples

@@ -5,7 +5,8 @@ import torch
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
-from exml_lightning.scenarios import RUN_SEEDS, ImageDataset, LabelledImages, Scenario
+from exml_lightning.core.labelled_images import LabelledImages
+from exml_lightning.scenarios import RUN_SEEDS, ImageDataset, Scenario
 
 
 class Tiny(ImageDataset):

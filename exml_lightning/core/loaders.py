@@ -1,0 +1,148 @@
+"""Mini-batches from memory: Lightning's loaders without worker processes and per-sample Python."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.labelled_images import LabelledImages
+from exml_lightning.core.procedural import ProceduralImages
+from exml_lightning.core.rng import keyed_generator
+
+if TYPE_CHECKING:
+    from exml_lightning.data import ExpertStream
+
+
+AHEAD = 64
+"""Steps whose draws are made together."""
+
+
+class Batch(NamedTuple):
+    """A mini-batch.
+
+    Args:
+        images: Normalised images, float ``(n, channels, height, width)``.
+        labels: Class indices in the stream, int64 ``(n,)``; -1 for fresh images, which are of no class.
+        tasks: Task labels, int64 ``(n,)``; 0 for fresh images.
+        rows: Their places in the buffer, int64 ``(n,)``; None for fresh images and for samples of the test stream.
+    """
+
+    images: Tensor
+    labels: Tensor
+    tasks: Tensor
+    rows: Tensor | None = None
+
+
+class BufferLoader:
+    """`n_iter` mini-batches drawn from the buffer that the stream holds when the first is asked for.
+
+    Lightning asks for the loader, and for its iterator, before a new experience has filled the buffer; so the buffer is
+    read late, and `__iter__` does nothing. The state is the place in the experience, so that a run continues in the
+    middle of one.
+
+    Args:
+        stream: Holds the buffer, the experience and the settings.
+        rank: This process; of the samples drawn for all, it takes its share.
+        world_size: Number of processes, each with ``stream.batch_size`` samples a step.
+    """
+
+    def __init__(self, stream: "ExpertStream", rank: int = 0, world_size: int = 1) -> None:
+        self._stream = stream
+        self._world_size = world_size
+        self._own = slice(rank * stream.batch_size, (rank + 1) * stream.batch_size)
+        self._experience = -1
+        self._position = 0
+
+    def __len__(self) -> int:
+        return self._stream.n_iter
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._batches()
+
+    def _batches(self) -> Iterator[Batch]:
+        stream = self._stream
+        if self._experience != stream.experience:
+            self._experience, self._position = stream.experience, 0
+        if stream.experience in stream.skipped:
+            return
+        buffer = stream.buffer
+        assert buffer is not None
+        while self._position < stream.n_iter:
+            ahead = range(self._position, min(self._position + AHEAD, stream.n_iter))
+            for rows, matrices in zip(*self._draw(buffer, ahead), strict=True):
+                step, self._position = self._position, self._position + 1
+                if stream.fresh is None:
+                    images = stream.augmentation.apply(buffer.images[rows], matrices)
+                    yield Batch(images, buffer.labels[rows], buffer.tasks[rows], rows)
+                else:
+                    images = stream.augmentation.apply(self._fresh(stream.fresh, buffer, step), matrices)
+                    yield Batch(images, torch.full_like(rows, -1), torch.zeros_like(rows))
+
+    def _fresh(self, images: ProceduralImages, buffer: Buffer, step: int) -> Tensor:
+        """Draw new images for a step, and take those of this process."""
+        stream, total = self._stream, self._world_size * self._stream.batch_size
+        generator = keyed_generator("fresh", stream.seed, self._experience, step)
+        shape = stream.manifest.input.shape
+        return stream.manifest.input.normalize(images.draw(total, shape, generator, buffer.images.device)[self._own])
+
+    def _draw(self, buffer: Buffer, steps: range) -> tuple[Tensor, Tensor]:
+        """Draw samples and changes of this process for some steps, and bring them to the buffer's device at once."""
+        stream, total = self._stream, self._world_size * self._stream.batch_size
+        rows, draws = [], []
+        for step in steps:
+            generator = keyed_generator("batch", stream.seed, self._experience, step)
+            rows.append(torch.randint(len(buffer), (total,), generator=generator)[self._own])
+            draws.append(stream.augmentation.draw(total, generator)[self._own])
+        matrices = stream.augmentation.matrices(torch.cat(draws), *buffer.images.shape[-2:])
+        device = buffer.images.device
+        return torch.stack(rows).to(device), matrices.unflatten(0, (len(steps), stream.batch_size)).to(device)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the place in the experience."""
+        return {"experience": self._experience, "position": self._position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to a place in an experience."""
+        self._experience, self._position = state["experience"], state["position"]
+
+
+class ImageLoader:
+    """Every image of a set once, in order.
+
+    Args:
+        images: The images, uint8; kept where they are, and read a mini-batch at a time.
+        labels: Class indices to serve with them, int64 ``(n,)``.
+        task: Task label of all.
+        image_format: How to normalise.
+        batch_size: Images a mini-batch.
+        rank: This process; it serves every `world_size`-th image.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        labels: Tensor,
+        task: int,
+        image_format: ImageFormat,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._images = images
+        self._rows = torch.arange(rank, len(images), world_size)
+        self._labels = labels[self._rows]
+        self._task = task
+        self._format = image_format
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._labels) // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for rows, labels in zip(self._rows.split(self._batch_size), self._labels.split(self._batch_size), strict=True):
+            images = self._format.normalize(self._images.read(rows))
+            yield Batch(images, labels, torch.full_like(labels, self._task))

@@ -1,0 +1,102 @@
+"""An `ExModel` as ONNX: writing the file, and asking it."""
+
+import importlib.util
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from exml_lightning.core.errors import ExmlError, one_line
+from exml_lightning.ex_model.model import ExModel
+
+NEEDED = ("onnx", "onnxruntime", "onnxscript")
+"""Packages of the extra ``export``."""
+
+
+def check_packages() -> None:
+    """Make sure that all packages are there that it takes.
+
+    Raises:
+        ExmlError: Names those that are missing, and the command that installs them.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExmlError(
+            f'exml export needs {", ".join(missing)}: pip install "exml-lightning[export]", or in a clone '
+            'pip install -e ".[export]"'
+        )
+
+
+def write_onnx(ex_model: ExModel, path: Path) -> None:
+    """Write ONNX with an input ``images`` (float32 pixels in ``[0, 1]``, any number of them) and an output ``logits``.
+
+    The names of the classes, in the order of the logits, and the shape of the images are in its metadata as JSON, under
+    ``classes`` and ``image_shape``.
+
+    Args:
+        ex_model: On the CPU, in eval mode.
+        path: The file.
+
+    Raises:
+        ExmlError: If the network has something that ONNX or its exporter has not.
+    """
+    images = torch.zeros(2, *ex_model.image_shape)
+    try:
+        with _silence(), torch.no_grad():
+            program = torch.onnx.export(
+                ex_model,
+                (images,),
+                dynamo=True,
+                verbose=False,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes={"images": {0: torch.export.Dim("n")}},
+            )
+            assert program is not None
+            program.model.metadata_props["classes"] = json.dumps(ex_model.classes)
+            program.model.metadata_props["image_shape"] = json.dumps(ex_model.image_shape)
+            program.save(path, external_data=False)
+    except Exception as error:  # anyone's network
+        name = type(ex_model.network).__name__
+        raise ExmlError(f"{name} cannot be written as ONNX ({one_line(error)[:300]}): change its forward") from error
+
+
+def ask_onnx(path: Path, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Compute logits by onnxruntime, on the CPU.
+
+    Args:
+        path: What `write_onnx` wrote.
+        batches: Float32 pixels in ``[0, 1]``, ``(n, channels, height, width)``.
+
+    Yields:
+        Float32 ``(n, classes)`` for each batch.
+
+    Raises:
+        ExmlError: If onnxruntime cannot read or run it.
+    """
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        for images in batches:
+            yield torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+    except Exception as error:  # it has errors of its own, with no class in common
+        raise ExmlError(f"onnxruntime cannot run what was exported ({one_line(error)[:300]})") from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter's steps, warnings and reports to itself; what goes wrong is raised."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(disabled)

@@ -1,0 +1,97 @@
+"""The networks of an ex-model: built and checked, and compiled if that is asked for."""
+
+from collections.abc import Callable
+
+import torch
+from lightning import Trainer
+from torch import Tensor, nn
+
+from exml_lightning.core.errors import ExmlError, one_line
+from exml_lightning.core.layout import fast_layout
+from exml_lightning.data import ExpertStream
+from exml_lightning.experts.architecture import Architecture, probe
+from exml_lightning.terminal import say
+
+
+def build_networks(architecture: Architecture, stream: ExpertStream) -> tuple[nn.Module, nn.Module]:
+    """Build the ex-model and the previous ex-model, on the CPU.
+
+    Weights come at the first experience or from a checkpoint: none are downloaded for nothing.
+
+    Args:
+        architecture: The network, for the classes of the stream.
+        stream: Knows the images and the classes.
+
+    Returns:
+        The ex-model, and a frozen one in eval mode.
+
+    Raises:
+        ExmlError: If the network cannot be built, refuses the images, or has another number of units than classes.
+    """
+    shape, num_classes = stream.manifest.input.shape, len(stream.manifest.class_names)
+    name = f"model.architecture {architecture.class_path}"
+    network, previous, other = (_build(architecture, stream) for _ in range(3))
+    units = probe(network, shape, name)
+    probe(other, shape, f"{name}, while it is trained,", training=True)
+    if units != num_classes:
+        raise ExmlError(f"{name} has {units} output units: it must have {num_classes}, one a class of the stream")
+    return fast_layout(network, shape), fast_layout(previous, shape).requires_grad_(False).eval()
+
+
+def _build(architecture: Architecture, stream: ExpertStream) -> nn.Module:
+    try:
+        return architecture.skeleton().build(stream.seed, "ex-model")
+    except ExmlError as error:
+        raise ExmlError(
+            f"the ex-model, built as the first expert in {stream.experts} unless model.architecture names "
+            f"another network, cannot be built: {error}; that network must take num_classes"
+        ) from error
+
+
+def compile_network(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Compile a network at its first call, for mini-batches of one size; the network itself stays as it is.
+
+    On a GPU its kernels are recorded as a CUDA graph, which is started as one: small networks spend most of their time
+    on starting kernels.
+
+    Args:
+        network: The network.
+        device: Where it is.
+
+    Returns:
+        A function of images; no module, so that checkpoints do not change.
+    """
+    # Each architecture and each number of classes takes one, and what is beyond the limit would not be compiled.
+    torch._dynamo.config.cache_size_limit = 64
+    compiled = torch.compile(network, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
+    # Clones, since the next call of any compiled network writes over what a CUDA graph returned.
+    return lambda images: compiled(images).clone()
+
+
+def check_compiled(network: nn.Module, shape: tuple[int, int, int], batch_size: int, trainer: Trainer) -> None:
+    """Compile a network for mini-batches now, before any work.
+
+    Args:
+        network: A frozen one, in eval mode.
+        shape: Channels, height and width of its images.
+        batch_size: Images a mini-batch.
+        trainer: Knows the device and the precision.
+
+    Raises:
+        ExmlError: If it cannot be compiled here, or what is compiled cannot do what the trainer asks for.
+    """
+    device = trainer.strategy.root_device
+    if device.type == "cuda" and trainer.accumulate_grad_batches > 1:  # the next graph would write over gradients
+        raise ExmlError(
+            "model.compile does not go with trainer.accumulate_grad_batches on a GPU: leave one of them out"
+        )
+    if trainer.is_global_zero:
+        say(f"compiling {type(network).__name__}, which can take a minute the first time (model.compile)")
+    try:
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            compile_network(network, device)(torch.zeros(batch_size, *shape, device=device))
+    except Exception as error:  # compilers raise anything
+        raise ExmlError(
+            f"model.compile is true, but {type(network).__name__} cannot be compiled here "
+            f"({one_line(error)[:300]}): set it to false, or install what is missing (a C++ compiler, on a CPU)"
+        ) from error

@@ -1,0 +1,204 @@
+"""Labels and probabilities of image files by one expert of a folder: an ex-model, or any other."""
+
+import csv
+import logging
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.v2 import functional as transforms
+
+from exml_lightning.core.errors import ExmlError, one_line, printable
+from exml_lightning.ex_model.model import load_chosen, read_chosen
+from exml_lightning.files import write_whole
+from exml_lightning.scenarios.image_files import image_files, image_pixels, open_image
+from exml_lightning.terminal import Bar
+
+log = logging.getLogger(__name__)
+LONGEST = 16
+"""How many times too long an image may be to be resized whole."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What an expert says of images.
+
+    Args:
+        classes: The classes it knows.
+        files: The images that could be read, relative to where they were looked for.
+        probabilities: Float ``(len(files), len(classes))``; each row adds up to 1.
+        broken: How many images could not be read.
+    """
+
+    classes: tuple[str, ...]
+    files: tuple[str, ...]
+    probabilities: Tensor
+    broken: int
+
+    @property
+    def labels(self) -> list[str]:
+        """The most probable class of each image."""
+        return [self.classes[place] for place in self.probabilities.argmax(dim=1).tolist()]
+
+
+def predict(
+    folder: Path,
+    images: Path,
+    batch_size: int = 256,
+    device: str = "auto",
+    expert: int | None = None,
+    show_progress: bool = False,
+) -> Predictions:
+    """Classify image files.
+
+    Each image is made grey or RGB as the expert takes it, resized (bilinear, antialiased) until it just covers the
+    expert's input, cropped in the middle and normalised by the expert's mean and standard deviation.
+
+    Args:
+        folder: A folder of experts, for instance the ``ex_model/`` of a run.
+        images: A folder, searched at any depth, or one image file.
+        batch_size: Images the network is shown at once; about two times as many are in memory.
+        device: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
+        expert: Which expert of the folder, from 0; None for the only one.
+        show_progress: Show a progress bar.
+
+    Returns:
+        Probabilities over the classes that the expert knows, for each image that can be read. The others are named in a
+        warning each.
+
+    Raises:
+        ExmlError: If there is no such expert, it is not as its manifest says, or no image can be read.
+    """
+    if batch_size < 1:
+        raise ExmlError(f"batch_size is {batch_size}: give 1 or more")
+    manifest = read_chosen(folder, expert)
+    entry, own = manifest.experts[0], manifest.input
+    if own.shape[0] not in (1, 3):
+        raise ExmlError(f"{folder / entry.file} takes images with {own.shape[0]} channels: files have 1 or 3")
+    files = [str(images)] if images.is_file() else image_files(images)
+    if not files:
+        what = "has no images" if images.is_dir() else "is neither a folder nor a file"
+        raise ExmlError(f"{images} {what}: name a folder with images in it ({' '.join(IMG_EXTENSIONS)}), or one image")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ExmlError("there is no CUDA device here: leave out --device, or give --device cpu")
+    place = torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+    ex_model = load_chosen(folder, manifest).to(place)
+
+    root = images.parent if images.is_file() else images
+    read, rows, failures = [], [], []
+    bar = Bar("predicting", len(files), show_progress)
+    with bar, torch.no_grad():
+        for batch in _batches(files, batch_size, own.shape):
+            good = [(file, found) for file, found in batch if isinstance(found, Tensor)]
+            for file, found in batch:
+                if not isinstance(found, Tensor):
+                    failures.append(f"{printable(str(file), 300)} cannot be read ({found})")
+                    log.warning("%s: left out", failures[-1])
+            if good:
+                pixels = torch.stack([found for _, found in good])
+                rows.append(ex_model(pixels.to(place)).float().softmax(dim=1).cpu())
+                read += [Path(file).relative_to(root).as_posix() for file, _ in good]
+            bar.advance(len(batch))
+    if not rows:
+        raise ExmlError(f"{images}: none of {len(files)} images can be read; the first: {failures[0]}")
+    return Predictions(entry.classes, tuple(read), torch.cat(rows), len(failures))
+
+
+def write_predictions(predictions: Predictions, path: Path) -> None:
+    """Write a CSV, replacing one that is there.
+
+    Columns: ``file``, ``label``, ``probability`` (of the label) and, for each class, ``p(<class>)``.
+
+    Args:
+        predictions: What to write.
+        path: The file.
+    """
+
+    def write(part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            table = csv.writer(file)
+            table.writerow(["file", "label", "probability", *(f"p({name})" for name in predictions.classes)])
+            for name, label, row in zip(
+                predictions.files, predictions.labels, predictions.probabilities.tolist(), strict=True
+            ):
+                table.writerow([name, label, *(f"{value:.6g}" for value in (max(row), *row))])
+
+    write_whole(path, write)
+
+
+def summarize(predictions: Predictions) -> list[tuple[str, str, str]]:
+    """Return label, number of images and mean probability of each label that was given, in the order of the classes."""
+    best, given = predictions.probabilities.max(dim=1)
+    return [
+        (predictions.classes[k], str(int((given == k).sum())), f"{best[given == k].mean().item():.3f}")
+        for k in given.unique().tolist()
+    ]
+
+
+def _batches(
+    files: list[str], batch_size: int, shape: tuple[int, int, int]
+) -> Iterator[list[tuple[str, Tensor | str]]]:
+    """Read images by threads, one batch ahead: each file with its pixels, or with what is wrong with it."""
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+
+    def submit(batch: list[str]) -> list[Future[Tensor | str]]:
+        return [pool.submit(read_image, file, shape) for file in batch]
+
+    try:
+        batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
+        ahead = submit(batches[0])
+        for i, batch in enumerate(batches):
+            current, ahead = ahead, submit(batches[i + 1]) if i + 1 < len(batches) else []
+            yield [(file, future.result()) for file, future in zip(batch, current, strict=True)]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def read_image(file: str, shape: tuple[int, int, int]) -> Tensor | str:
+    """Read an image file, made to fit a shape by `fit_image`.
+
+    Args:
+        file: Its path.
+        shape: Channels (1 or 3), height and width.
+
+    Returns:
+        uint8 of that shape; or what is wrong with it.
+    """
+    try:
+        with open_image(file) as image:
+            return fit_image(image_pixels(image), shape)
+    except Exception as error:  # decoders of broken files raise almost anything
+        return one_line(error)
+
+
+def fit_image(pixels: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Resize an image until it just covers a shape (antialiased), crop its middle, make it grey or RGB.
+
+    Args:
+        pixels: uint8 ``(1 or 3, any height, any width)``.
+        shape: Channels (1 or 3), height and width.
+
+    Returns:
+        uint8 of that shape.
+    """
+    channels, height, width = shape
+    high, wide = pixels.shape[1:]
+    # All but the middle of a long strip is cropped away in any case: made as high as the shape, it would be too long.
+    pixels = transforms.center_crop(
+        pixels, [min(high, LONGEST * -(-wide * height // width)), min(wide, LONGEST * -(-high * width // height))]
+    )
+    high, wide = pixels.shape[1:]
+    if height * wide >= width * high:  # it is the wider one: heights are made equal
+        size = [height, max(width, wide * height // high)]
+    else:
+        size = [max(height, high * width // wide), width]
+    pixels = transforms.center_crop(transforms.resize(pixels, size, antialias=True), [height, width])
+    if len(pixels) == channels:
+        return pixels
+    fitted: Tensor = transforms.rgb_to_grayscale(pixels) if channels == 1 else pixels.expand(3, -1, -1)
+    return fitted

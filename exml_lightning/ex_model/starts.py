@@ -1,0 +1,71 @@
+"""The weights that an ex-model starts an experience with."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor, nn
+
+from exml_lightning.core.averaging import running_mean
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.expert import Expert
+from exml_lightning.experts import Manifest
+from exml_lightning.experts.architecture import Architecture
+
+Start = Literal["scratch", "expert", "average"]
+
+
+def starting_weights(
+    start: Start, network: nn.Module, expert: Expert, learned: int, initial_model: Callable[[], nn.Module]
+) -> dict[str, Tensor]:
+    """Return the weights to start with.
+
+    Args:
+        start: ``scratch``: those of the initial model; ``expert``: a copy of the expert's; ``average``: the mean of the
+            ex-model's, which stands for the experts before, and of the expert's.
+        network: The ex-model as it is.
+        expert: The expert of the experience.
+        learned: Number of experts learned before.
+        initial_model: Makes the one initial model of a run.
+
+    Returns:
+        A state dict for `network`.
+    """
+    if start == "scratch":
+        return initial_model().state_dict()
+    if start == "expert":
+        return expert.model.state_dict()
+    return running_mean(network.state_dict(), expert.model.state_dict(), learned)
+
+
+def check_start(
+    start: Start, manifest: Manifest, architecture: Architecture, experiences: range, each_experience: bool
+) -> None:
+    """Refuse to start with the weights of experts that are not built as the ex-model is.
+
+    Args:
+        start: See `starting_weights`.
+        manifest: The experts.
+        architecture: The ex-model's.
+        experiences: The experts that are still to be learned.
+        each_experience: Whether the ex-model starts anew with each of them, else with the first of the stream only.
+
+    Raises:
+        ExmlError: If an expert whose weights are needed has another architecture, another input, or another unit for
+            one of its classes.
+    """
+    if start == "scratch":
+        return
+    asked = experiences if start == "average" or each_experience else [k for k in experiences if k == 0]
+    for k in asked:
+        entry = manifest.experts[k]
+        if entry.architecture.skeleton() != architecture.skeleton():
+            reason = f"is {entry.architecture} and the ex-model {architecture}"
+        elif entry.input not in (None, manifest.input):
+            reason = f"takes {entry.input} and the ex-model {manifest.input}"
+        elif tuple(manifest.classes_of(k)) != entry.outputs:
+            reason = f"has units {list(entry.outputs)} for the classes of the stream {manifest.classes_of(k)}"
+        else:
+            continue
+        raise ExmlError(
+            f"model.start is {start}, but expert {k} {reason}: they must be the same, or set model.start to scratch"
+        )

@@ -1,0 +1,182 @@
+"""An architecture by name: what a manifest or a configuration says of a network."""
+
+import difflib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, get_type_hints
+
+from exml_lightning.core.errors import ExmlError, one_line
+
+if TYPE_CHECKING:  # torch takes seconds to import, and manifests are listed without it
+    from torch import nn
+
+
+class ArchitectureConfig(TypedDict):
+    """An architecture as a configuration names it."""
+
+    class_path: str
+    init_args: NotRequired[dict[str, Any]]
+
+
+PRETRAINED = {"weights": None, "pretrained": False}
+"""The arguments that ask for pretrained weights (torchvision, timm), and what asks for none."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network class and the arguments to make one.
+
+    Args:
+        class_path: Dotted path of an `nn.Module` class, for instance ``exml_lightning.models.LeNet5``, or of a function
+            annotated to return one, for instance ``torchvision.models.resnet18``.
+        init_args: Its keyword arguments; ``num_classes`` is filled in from the stream where it is left out.
+    """
+
+    class_path: str
+    init_args: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_config(cls, config: ArchitectureConfig) -> "Architecture":
+        """Return the architecture that a configuration names."""
+        return cls(config["class_path"], dict(config.get("init_args", {})))
+
+    def with_classes(self, num_classes: int) -> "Architecture":
+        """Return the same architecture for another number of classes."""
+        return replace(self, init_args={**self.init_args, "num_classes": num_classes})
+
+    def skeleton(self) -> "Architecture":
+        """Return the same network without pretrained weights, to be filled with weights from a file."""
+        nothing = {name: value for name, value in PRETRAINED.items() if name in self.init_args}
+        return replace(self, init_args={**self.init_args, **nothing})
+
+    def build(self, *seed: int | str) -> "nn.Module":
+        """Make the network; what its code reads with `torch.load` is read without running code in the file.
+
+        Args:
+            seed: Key of the initial weights: the same key always gives the same ones. The global random state stays
+                as it was.
+
+        Returns:
+            The network, on the CPU, in train mode.
+
+        Raises:
+            ExmlError: If it cannot be imported, makes no `nn.Module` (a function must say so before it is called),
+                refuses its arguments, or cannot fetch its pretrained weights.
+        """
+        import torch
+        from torch import nn
+
+        from exml_lightning.core.rng import derive_seed
+        from exml_lightning.files import reason
+
+        make = self._import()
+        # On the CPU even where Lightning builds on another device: its generator would draw other weights.
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]), _weights_only():
+            torch.manual_seed(derive_seed("weights", *seed))
+            try:
+                network = make(**self.init_args)
+            except ExmlError:
+                raise
+            except Exception as error:  # anyone's code
+                raise ExmlError(f"architecture {self.class_path} {self._refusal(error)}: {reason(error)}") from error
+        if not isinstance(network, nn.Module):
+            raise ExmlError(f"architecture {self.class_path} makes {type(network).__name__}, which is no nn.Module")
+        return network.train()
+
+    def _refusal(self, error: Exception) -> str:
+        if isinstance(error, OSError) and self != self.skeleton():
+            asked = [f"{name}: {PRETRAINED[name] or 'null'}" for name in PRETRAINED if name in self.init_args]
+            return f"cannot fetch its pretrained weights (without them: {', '.join(asked)})"
+        return f"refuses init_args {self.init_args}"
+
+    def _import(self) -> "Callable[..., nn.Module]":
+        module_name, _, name = self.class_path.rpartition(".")
+        try:
+            found = getattr(importlib.import_module(module_name), name)
+        except Exception as error:  # anyone's module
+            known = [name for name in dir(sys.modules.get(module_name)) if not name.startswith("_")]
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ExmlError(
+                f"architecture class_path {self.class_path!r} cannot be imported ({one_line(error)}): "
+                + (f"did you mean {module_name}.{close[0]}?" if close else "give the dotted path of an nn.Module class")
+            ) from error
+        if not _makes_networks(found):
+            raise ExmlError(
+                f"architecture class_path {self.class_path!r} is neither an nn.Module class nor a function annotated "
+                "to return one: name such a class or function"
+            )
+        make: Callable[..., nn.Module] = found
+        return make
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Let every `torch.load` refuse code: init_args may name files (`checkpoint_path` of timm)."""
+    names = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.environ[names[0]] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[names[0]]
+        os.environ.update(before)
+
+
+def _makes_networks(found: object) -> bool:
+    """Whether it may be called: any other function may do anything."""
+    from torch import nn
+
+    made = found
+    if inspect.isfunction(found):
+        try:
+            made = get_type_hints(found).get("return")
+        except Exception:  # annotations are code
+            return False
+    return isinstance(made, type) and issubclass(made, nn.Module)
+
+
+def last_linear(network: "nn.Module") -> str | None:
+    """Name the last linear layer of a network, which is its classifier; None if it has none."""
+    from torch import nn
+
+    names = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    return names[-1] if names else None
+
+
+def probe(network: "nn.Module", shape: tuple[int, int, int], name: str, training: bool = False) -> int:
+    """Show a network a black image, to see whether it takes it and what it returns.
+
+    Args:
+        network: The network, on the CPU; left in the mode it was in.
+        shape: Channels, height and width of the image.
+        name: What to call the network in an error.
+        training: Show it two, in train mode, in which some networks return more; batch norm remembers them.
+
+    Returns:
+        Its number of output units.
+
+    Raises:
+        ExmlError: If it refuses the images or returns anything but logits ``(n, units)``.
+    """
+    import torch
+
+    mode, count = network.training, 2 if training else 1
+    network.train(training)
+    try:
+        with torch.device("cpu"), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            logits = network(torch.zeros(count, *shape))
+    except Exception as error:  # anyone's code
+        raise ExmlError(f"{name} refuses images of shape {list(shape)} ({one_line(error)[:200]})") from error
+    finally:
+        network.train(mode)
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        what = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        hint = "; leave out auxiliary classifiers, for instance by init_args {aux_logits: false}" if training else ""
+        said = "one image" if count == 1 else "two images"
+        raise ExmlError(f"{name} returns {what} for {said}: it must return logits of shape [{count}, units]{hint}")
+    return logits.shape[1]

@@ -1,0 +1,136 @@
+"""A file of samples: what `exml generate` writes, the cache keeps and the precomputed strategy reads."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.errors import ExmlError, one_line, printable, shown
+from exml_lightning.core.images import ImageFormat
+from exml_lightning.experts import fields as check
+from exml_lightning.files import check_regular, write_whole
+
+FORMAT = "exml buffer 1"
+DTYPES = {"images": torch.float32, "labels": torch.int64, "tasks": torch.int64, "experiences": torch.int64}
+
+
+@dataclass(frozen=True)
+class BufferFile:
+    """Samples and what their numbers mean.
+
+    Args:
+        samples: The samples, on the CPU; images normalised by `image_format`, labels indices into `class_names`.
+        class_names: Names of the classes.
+        image_format: Shape, mean and standard deviation of the images.
+        about: How they were made, for people and to tell files apart; anything that JSON holds.
+    """
+
+    samples: Buffer
+    class_names: tuple[str, ...]
+    image_format: ImageFormat
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def write_buffer(path: Path, content: BufferFile) -> None:
+    """Write a buffer file whole, replacing the one there in one step.
+
+    Args:
+        path: The safetensors file; its folder is made where it is missing.
+        content: What to write.
+    """
+    metadata = {
+        "format": FORMAT,
+        "class_names": json.dumps(content.class_names),
+        "input": json.dumps(asdict(content.image_format)),
+        "about": json.dumps(content.about, sort_keys=True),
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in content.samples.state_dict().items()}
+    write_whole(path, lambda part: save_file(tensors, part, metadata))
+
+
+def read_buffer(path: Path) -> BufferFile:
+    """Read and check a buffer file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content, on the CPU.
+
+    Raises:
+        ExmlError: If the file is missing, cut off, or not a buffer file; names it and what is wrong.
+    """
+    try:
+        check_regular(path)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError as error:
+        raise ExmlError(f"{path} is missing") from error
+    except Exception as error:  # the library raises almost anything for a broken file
+        why = printable(one_line(error), 200)
+        raise ExmlError(f"{path} cannot be read as a buffer file: {why}") from error
+    try:
+        if metadata.get("format") != FORMAT:
+            raise ExmlError(f"its metadata must have format {FORMAT!r}")
+        images = check.image_format(_json(metadata, "input"), "input")
+        content = BufferFile(
+            _samples(tensors),
+            check.names(_json(metadata, "class_names"), "class_names"),
+            images,
+            check.mapping(check.plain(_json({"about": "{}", **metadata}, "about"), "about"), "about"),
+        )
+        _check(content)
+    except ExmlError as error:
+        raise ExmlError(f"{path} is not a buffer file as docs/buffer_file.md describes it: {error}") from error
+    return content
+
+
+def _json(metadata: dict[str, str], key: str) -> object:
+    if key not in metadata:
+        raise ExmlError(f"its metadata lacks {key!r}")
+    try:
+        value: object = json.loads(metadata[key])
+    except (ValueError, RecursionError) as error:
+        raise ExmlError(f"{key} in its metadata is not JSON: {one_line(error)[:100]}") from error
+    return value
+
+
+def _samples(tensors: dict[str, Tensor]) -> Buffer:
+    if tensors.keys() != DTYPES.keys():
+        raise ExmlError(f"it holds [{shown(sorted(tensors))}], and must hold {sorted(DTYPES)}")
+    for name, dtype in DTYPES.items():
+        dims = 4 if name == "images" else 1
+        if tensors[name].dtype != dtype or tensors[name].ndim != dims:
+            raise ExmlError(f"{name} must be {dtype} with {dims} dimensions")
+    if len({len(tensor) for tensor in tensors.values()}) != 1 or not len(tensors["images"]):
+        raise ExmlError("its tensors must have the same length, 1 or more")
+    return Buffer(**tensors)
+
+
+def _check(content: BufferFile) -> None:
+    samples = content.samples
+    if tuple(samples.images.shape[1:]) != content.image_format.shape:
+        raise ExmlError(
+            f"its images have shape {list(samples.images.shape[1:])}, its metadata says "
+            f"{list(content.image_format.shape)}"
+        )
+    if not samples.images.isfinite().all():
+        raise ExmlError("its images hold NaN or infinity")
+    low, high = content.image_format.limits(samples.images.device)
+    if (samples.images < low - 1e-2).any() or (samples.images > high + 1e-2).any():
+        raise ExmlError(
+            f"its images hold values from {float(samples.images.min()):.3g} to {float(samples.images.max()):.3g}: "
+            "they must be normalised pixels, (pixel - mean) / std of pixels in [0, 1]"
+        )
+    if int(samples.labels.min()) < 0 or int(samples.labels.max()) >= len(content.class_names):
+        raise ExmlError(f"its labels must be 0 to {len(content.class_names) - 1}, places in its class_names")
+    for name, column in {"tasks": samples.tasks, "experiences": samples.experiences}.items():
+        if int(column.min()) < 0 or int(column.max()) > check.MAX_WHOLE:
+            raise ExmlError(f"its {name} must be 0 to {check.MAX_WHOLE}")

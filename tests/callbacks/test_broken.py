@@ -1,0 +1,245 @@
+"""Experts and learning rates whose numbers go wrong, met by the real command."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from exml_lightning.cli.main import main
+from exml_lightning.experts import load_expert, read_manifest, save_weights, write_manifest
+from exml_lightning.experts.architecture import Architecture
+from exml_lightning.models import LeNet5
+from exml_lightning.scenarios import Digits
+from tests.conftest import EXPERTS, refused
+
+
+class Sometimes(LeNet5):
+    """Answers `value` for images whose mean absolute value is not between two limits."""
+
+    def __init__(self, num_classes: int, low: float = 0.0, high: float = 1e9, value: float = torch.nan) -> None:
+        super().__init__(num_classes)
+        self.low, self.high, self.value = low, high, value
+
+    def forward(self, images: Tensor) -> Tensor:
+        strength = images.flatten(1).abs().mean(dim=1)
+        wrong = (strength < self.low) | (strength > self.high)
+        return super().forward(images).masked_fill(wrong[:, None], self.value)
+
+
+class Later(LeNet5):
+    """Answers NaN from the fourth mini-batch of 8 on."""
+
+    steps = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.steps += len(images) == 8
+        return super().forward(images) * (torch.nan if self.steps > 3 else 1)
+
+
+@pytest.fixture
+def spoil(tmp_path):
+    """Copies the shipped experts and spoils one: by another architecture, or by a change of its weights."""
+
+    def spoilt(index: int, change=None, **limits) -> Path:
+        folder = tmp_path / "experts"
+        shutil.copytree(EXPERTS, folder)
+        manifest = read_manifest(folder)
+        network = load_expert(folder, manifest, index).model
+        if change is not None:
+            change(network)
+        path = folder / manifest.experts[index].file
+        args = {"num_classes": 10, **limits}
+        kind = (
+            Architecture("tests.callbacks.test_broken.Sometimes", args)
+            if limits
+            else manifest.experts[index].architecture
+        )
+        entry = replace(manifest.experts[index], sha256=save_weights(network, path), architecture=kind)
+        experts = [entry if k == index else other for k, other in enumerate(manifest.experts)]
+        write_manifest(replace(manifest, experts=tuple(experts)), folder)
+        return folder
+
+    return spoilt
+
+
+def huge_weights(network):
+    for parameter in network.parameters():
+        parameter.data.mul_(1e12)
+
+
+def no_weights(network):
+    for parameter in network.parameters():
+        parameter.data.zero_()
+
+
+def infinite_weight(network):
+    next(network.parameters()).data[0] = torch.inf
+
+
+SCRATCH = ["--model.start", "scratch"]  # experts of another class cannot be averaged
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").glob("*"))
+
+
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_nan_and_infinity_for_any_image_are_found_before_work(spoil, small_run, tmp_path, capsys, value):
+    folder = spoil(1, low=1e9, value=value)
+    error = refused([*small_run(data__experts=str(folder)), *SCRATCH], capsys)
+    assert f"expert 1 ({folder / 'expert_1.safetensors'}) answers NaN or infinity for 16 of 16 images of noise" in error
+    assert "--data.skip_broken true" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_constant_expert_is_found_before_work(spoil, small_run, capsys):
+    folder = spoil(0, no_weights)
+    error = refused(small_run(data__experts=str(folder)), capsys)
+    assert f"expert 0 ({folder / 'expert_0.safetensors'}) gives 16 images of noise one and the same answer" in error
+
+
+def test_absurd_answers_are_found_before_work(spoil, small_run, capsys):
+    folder = spoil(1, huge_weights)
+    error = refused(small_run(data__experts=str(folder)), capsys)
+    assert f"expert 1 ({folder / 'expert_1.safetensors'}) answers noise with logits up to " in error
+
+
+def test_absurd_answers_while_distilling_are_the_experts_fault(spoil, small_run, capsys):
+    args = [*small_run(data__experts=str(spoil(1, high=0.9, value=1e30))), *SCRATCH]
+    error = refused([*args, "--buffer.generator", "Replay"], capsys)
+    assert "expert 1 (" in error
+    assert "more than 1e+06 for " in error
+
+
+def test_an_infinite_weight_is_found_before_work(spoil, small_run, capsys):
+    folder = spoil(1, infinite_weight)
+    error = refused(small_run(data__experts=str(folder)), capsys)
+    assert f"{folder / 'expert_1.safetensors'}: features.0.weight holds NaN or infinity" in error
+
+
+def test_nan_while_images_are_made_is_found_in_that_step(spoil, small_run, tmp_path, capsys):
+    # the norm's weight pulls images to 0, a tenth a step
+    low, high = (float(limit) for limit in read_manifest(EXPERTS).input.limits(torch.device("cpu")))
+    noise = torch.randn(10_000, generator=torch.Generator().manual_seed(0)).clamp(low, high).abs()
+    step = next(k for k in range(8) if (noise - 0.1 * k).clamp(min=0).mean() < 0.4)
+    still = [f"--buffer.generator.augmentation.{change}=0" for change in ("shift", "rotation")]
+    pulled = [*SCRATCH, *still, "--buffer.generator.l2", "100", "--buffer.generator.steps", "8"]
+    error = refused([*small_run(data__experts=str(spoil(1, low=0.4))), *pulled], capsys)
+    assert "expert 1 (" in error
+    assert f"answers NaN or infinity for 6 of 6 images in step {step} of making them" in error
+    assert checkpoints(tmp_path / "run") == ["experience=0.ckpt", "last.ckpt"]
+
+
+def strong(expert: int, high: float) -> tuple[Tensor, Tensor]:
+    """The digits of an expert of the shipped run, normalised, and which of them are stronger than a limit."""
+    digits, manifest = Digits().load(Path(), train=True), read_manifest(EXPERTS)
+    own = torch.isin(digits.labels, torch.tensor(manifest.classes_of(expert)))
+    images = manifest.input.normalize(digits.images[own])
+    return images, images.flatten(1).abs().mean(dim=1) > high
+
+
+def test_nan_while_distilling_is_found_at_once_and_counted(spoil, small_run, tmp_path, capsys):
+    replay = [*SCRATCH, "--buffer.generator", "Replay"]
+    error = refused([*small_run(data__experts=str(spoil(1, high=0.9))), *replay], capsys)
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["ExpertStream"]["experience"] == 0
+    assert "expert 1 (" in error
+    found = int(error.split("1e+06 for ")[1].split(" of 8 samples in step ")[0])
+    assert 1 <= found <= 8
+    assert error.split("in step ")[1].split(" of experience 1")[0] in ("0", "1")
+    assert strong(1, 0.9)[1].float().mean() > 0.3  # so that hardly any mini-batch of 8 is without one
+
+
+def test_a_learning_rate_that_diverges_is_found_and_the_last_good_checkpoint_stays(small_run, tmp_path, capsys):
+    fast = ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.init_args.lr", "1e30"]
+    error = refused([*small_run(trainer__max_epochs=1), *fast], capsys)
+    assert "the ex-model diverged while it learned expert 0 (" in error
+    assert "of 8 samples in step " in error
+    assert int(error.split("in step ")[1].split(" of experience 0")[0]) <= 2
+    assert checkpoints(tmp_path / "run") == []  # a safety copy was due at every second step
+
+
+def test_broken_experts_are_skipped_if_that_is_wanted(spoil, small_run, tmp_path, caplog):
+    skip = [*SCRATCH, "--data.skip_broken", "true", "--buffer.generator", "Replay", "--trainer.max_epochs", "3"]
+    args = [*small_run(data__experts=str(spoil(1, high=0.9))), *skip]
+    main(args)
+    assert "expert 1 (" in caplog.text
+    assert "it is skipped" in caplog.text
+    folder = tmp_path / "run"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["experiences_learned"] == 2
+    assert summary["experiences_skipped"] == [1]
+    rows = [line.split(",") for line in (folder / "accuracy_matrix.csv").read_text().splitlines()[1:]]
+    assert rows[1][1:] == rows[0][1:]  # nothing was learned, nothing forgotten
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["ExpertStream"]
+    assert saved["skipped"] == [1]
+    assert saved["buffer"]["experiences"].bincount().tolist() == [6, 0, 6]  # half of the 12 for the second one learned
+    manifest = read_manifest(folder / "ex_model")
+    all_classes = read_manifest(EXPERTS)
+    assert set(manifest.experts[0].classes) == {*all_classes.experts[0].classes, *all_classes.experts[2].classes}
+
+
+@pytest.mark.slow
+def test_a_run_that_skipped_resumes_to_the_same_weights(spoil, small_run, tmp_path):
+    skip = ["--data.skip_broken", "true", "--trainer.max_epochs"]
+    experts = str(spoil(0, no_weights))  # the first: the stream begins with the second
+    main([*small_run("whole", data__experts=experts), *skip, "3"])
+    main([*small_run("parts", data__experts=experts), *skip, "2"])
+    main([*small_run("parts", data__experts=experts), *skip, "3", "--ckpt_path", "last"])
+    weights = [(tmp_path / run / "ex_model" / "expert_0.safetensors").read_bytes() for run in ("whole", "parts")]
+    assert weights[0] == weights[1]
+    saved = torch.load(tmp_path / "parts" / "checkpoints" / "experience=1.ckpt", weights_only=True)["ExpertStream"]
+    assert saved["skipped"] == [0]
+    assert saved["buffer"]["experiences"].bincount().tolist() == [0, 12]  # the first one learned fills it
+
+
+def test_without_a_scenario_the_skipped_have_no_agreement(spoil, small_run, tmp_path):
+    folder = spoil(1, infinite_weight)
+    args = [*small_run(data__experts=str(folder)), "--data.scenario", "null", "--trainer.max_epochs", "3"]
+    main([*args, "--data.skip_broken", "true"])
+    lines = (tmp_path / "run" / "agreement_matrix.csv").read_text().splitlines()
+    assert lines[0] == "after_experience,0,2,mean"
+    assert [len([cell for cell in line.split(",")[1:-1] if cell]) for line in lines[1:]] == [1, 1, 2]
+
+
+def test_a_stream_of_broken_experts_is_refused(spoil, small_run, tmp_path, capsys):
+    args = small_run(data__experts=str(spoil(0, no_weights)), trainer__max_epochs=1)
+    assert "has no expert that can be learned" in refused([*args, "--data.skip_broken", "true"], capsys)
+
+
+@pytest.mark.slow
+def test_samples_from_files_are_learned_after_a_skip(spoil, small_run, tmp_path):
+    main([*small_run(verb="generate"), "--generate.folder", str(tmp_path / "made")])
+    folder = spoil(0, no_weights)
+    files = ["--buffer.generator", "Precomputed", "--buffer.generator.folder", str(tmp_path / "made")]
+    main([*small_run(data__experts=str(folder)), *files, "--data.skip_broken", "true"])
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["ExpertStream"]
+    assert saved["buffer"]["experiences"].tolist() == [1] * 6  # what the file of the second expert has
+
+
+@pytest.mark.slow
+def test_a_sound_expert_in_its_place_is_learned(small_run, tmp_path, capsys):
+    """Found broken late in its experience, when a safety copy of it is there already."""
+    folder = tmp_path / "experts"
+    shutil.copytree(EXPERTS, folder)
+    manifest = read_manifest(folder)
+    sound = manifest.experts[1]
+    args = [*small_run(data__experts=str(folder)), *SCRATCH, "--buffer.generator", "Replay"]
+    main([*args, "--trainer.default_root_dir", str(tmp_path / "whole")])
+
+    shutil.move(folder / sound.file, tmp_path / "kept")
+    digest = save_weights(load_expert(EXPERTS, manifest, 1).model, folder / sound.file)
+    kind = Architecture("tests.callbacks.test_broken.Later", {"num_classes": 10})
+    late = replace(sound, architecture=kind, sha256=digest)
+    write_manifest(replace(manifest, experts=(manifest.experts[0], late, *manifest.experts[2:])), folder)
+    assert "for 8 of 8 samples in step 3 of experience 1" in refused(args, capsys)  # a safety copy was due at step 2
+
+    shutil.move(tmp_path / "kept", folder / sound.file)
+    write_manifest(manifest, folder)
+    main(args)
+    weights = [(tmp_path / run / "ex_model" / "expert_0.safetensors").read_bytes() for run in ("whole", "run")]
+    assert weights[0] == weights[1]

@@ -1,0 +1,235 @@
+"""Runs that are killed and resumed end with the same weights, bit for bit."""
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from exml_lightning.callbacks import results
+from exml_lightning.callbacks.checkpoint_file import SINCE
+from exml_lightning.cli.main import main
+from tests.conftest import refused
+
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(["exml_lightning.cli.lightning_cli"])
+
+
+def run_and_die(args: list[str]) -> None:
+    """Run the command line in this process and kill it in the fourth step of the second experience."""
+    from exml_lightning.module import ExModelModule
+
+    original = ExModelModule.training_step
+
+    def patched(module, batch, step):
+        if module.stream.experience == 1 and step == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(module, batch, step)
+
+    ExModelModule.training_step = patched
+    main(args)
+
+
+def outcome(folder: Path) -> tuple[bytes, str, dict[str, object]]:
+    summary = json.loads((folder / "summary.json").read_text())
+    measured = {k: v for k, v in summary.items() if not k.startswith(("seconds", "peak", "command"))}
+    return (
+        (folder / "ex_model" / "expert_0.safetensors").read_bytes(),
+        (folder / "accuracy_matrix.csv").read_text(),
+        measured,
+    )
+
+
+def test_a_checkpoint_of_before_a_setting_existed_goes_on(small_run, tmp_path, capsys):
+    main([*small_run(), "--trainer.max_epochs", "1"])
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    (state,) = (state for state in checkpoint["callbacks"].values() if "settings" in state)
+    for key in SINCE:
+        del state["settings"][key]
+    torch.save(checkpoint, path)
+    new = ["--model.normalize", "quantile", "--model.raw_logits", "0.3", "--model.reference", "Strokes"]
+    line = refused([*small_run(), *new, "--ckpt_path", "last"], capsys)
+    assert "model.raw_logits was 0.0, now 0.3" in line
+    assert "model.reference was None, now {" in line
+    main([*small_run(), "--ckpt_path", "last"])
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["experiences_learned"] == 2
+
+
+def test_a_schedule_and_momentum_resume_too(small_run, tmp_path):
+    model = {
+        "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01, "momentum": 0.9}},
+        "lr_scheduler": {
+            "class_path": "torch.optim.lr_scheduler.CosineAnnealingLR",
+            "init_args": {"T_max": 6},
+        },
+    }
+    extra = tmp_path / "model.yaml"
+    extra.write_text(json.dumps({"model": model}))
+    main([*small_run("whole"), "-c", str(extra)])
+    args = [*small_run("cut"), "-c", str(extra)]
+    child = forks.Process(target=run_and_die, args=(args,))
+    child.start()
+    child.join(120)
+    main([*args, "--ckpt_path", "last"])
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+class StopAt(Callback):
+    """Stops at a step, as Lightning's Timer does when ``trainer.max_time`` is over."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args):
+        trainer.should_stop = trainer.global_step == self.step
+
+
+def test_stopped_within_an_experience_and_resumed_is_as_never_stopped(small_run, tmp_path):
+    main(small_run("whole"))
+    stop = json.dumps([{"class_path": "tests.callbacks.test_resume.StopAt", "init_args": {"step": 9}}])
+    main([*small_run("cut"), "--trainer.callbacks", stop])  # in the second experience
+    assert sorted(p.name for p in (tmp_path / "cut" / "checkpoints").iterdir()) == ["experience=0.ckpt", "last.ckpt"]
+    assert not (tmp_path / "cut" / "ex_model").exists()
+    assert len((tmp_path / "cut" / "accuracy_matrix.csv").read_text().splitlines()) == 2
+    main([*small_run("cut"), "--ckpt_path", "last"])
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("step", [4, pytest.param(5, marks=pytest.mark.slow)])
+def test_accumulated_gradients_are_not_lost(small_run, tmp_path, step):
+    """A safety copy is due after every third mini-batch, an optimiser step is every second one."""
+    args = ["--trainer.accumulate_grad_batches", "2", "--checkpoint.every_n_steps", "3", "--data.n_iter", "12"]
+    main([*small_run("whole", trainer__max_epochs=1), *args])
+    stop = json.dumps([{"class_path": "tests.callbacks.test_resume.StopAt", "init_args": {"step": step}}])
+    main([*small_run("cut", trainer__max_epochs=1), *args, "--trainer.callbacks", stop])
+    main([*small_run("cut", trainer__max_epochs=1), *args])
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+def test_metrics_csv_is_kept_and_not_doubled(small_run, tmp_path):
+    args = [*small_run(), "--trainer.log_every_n_steps", "1"]
+    child = forks.Process(target=run_and_die, args=(args,))
+    child.start()
+    child.join(120)
+    main([*args, "--ckpt_path", "last"])
+    lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    rows = list(csv.DictReader(lines))
+    assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(12))
+    assert [int(row["step"]) for row in rows if row["test/stream_accuracy"]] == [5, 11]
+
+
+def test_the_row_of_a_stop_has_the_losses_of_its_step(small_run, tmp_path):
+    def losses(folder):
+        with (tmp_path / folder / "metrics.csv").open() as file:
+            return {int(row["step"]): row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]}
+
+    main([*small_run("each"), "--trainer.log_every_n_steps", "1"])
+    stop = json.dumps([{"class_path": "tests.callbacks.test_resume.StopAt", "init_args": {"step": 4}}])
+    main([*small_run("cut"), "--trainer.log_every_n_steps", "2", "--trainer.callbacks", stop])
+    each, cut = losses("each"), losses("cut")
+    assert [*cut] == [1, 3]
+    stop = json.dumps([{"class_path": "tests.callbacks.test_resume.StopAt", "init_args": {"step": 5}}])
+    main([*small_run("odd"), "--trainer.log_every_n_steps", "2", "--trainer.callbacks", stop])
+    odd = losses("odd")
+    assert [*odd] == [1, 3, 4]
+    assert {**cut, **odd} == {step: each[step] for step in odd}
+
+
+def test_a_finished_run_resumed_stays_as_it_is(small_run, tmp_path):
+    main(small_run())
+    before = outcome(tmp_path / "run")
+    main([*small_run(), "--ckpt_path", "last"])
+    assert outcome(tmp_path / "run") == before
+
+
+def test_a_run_goes_on_to_more_experts(small_run, tmp_path):
+    main(small_run("both"))
+    main(small_run("one", trainer__max_epochs=1))
+    assert outcome(tmp_path / "one")[2]["experiences_learned"] == 1
+    main([*small_run("one"), "--ckpt_path", "last"])
+    assert outcome(tmp_path / "one") == outcome(tmp_path / "both")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "key"),
+    [
+        ("--data.n_iter", "7", "data.n_iter"),
+        (
+            "--data.auxiliary",
+            '{"class_path": "TorchvisionImages", "init_args": {"name": "FakeData"}}',
+            "data.auxiliary",
+        ),
+        ("--trainer.precision", "bf16-mixed", "trainer.precision"),
+        ("--model.lambda_ce", "0.25", "model.lambda_ce"),
+        ("--buffer.size", "10", "buffer.size"),
+        ("--buffer.generator.init_args.temperature", "3", "(buffer.generator.temperature"),
+        ("--model.optimizer.init_args.lr", "0.5", "model.optimizer"),
+    ],
+)
+def test_other_settings_are_refused_and_nothing_is_overwritten(small_run, tmp_path, capsys, option, value, key):
+    optimizer = ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.init_args.lr", "0.01"]
+    main([*small_run(), *optimizer])
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    with pytest.raises(SystemExit) as exit_:
+        main([*small_run(), *optimizer, option, value, "--ckpt_path", "last"])
+    assert exit_.value.code == 1
+    error = capsys.readouterr().err
+    assert "under other settings (" in error
+    assert f"{key} was" in error
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+
+
+def test_a_finished_run_keeps_its_peak_memory(small_run, tmp_path, monkeypatch):
+    def told():
+        return json.loads((tmp_path / "run" / "summary.json").read_text())["peak_memory_mb"]
+
+    monkeypatch.setattr(results, "peak_memory_mb", lambda device: 800.0)
+    main(small_run())
+    assert told() == 800
+    monkeypatch.setattr(results, "peak_memory_mb", lambda device: 500.0)
+    main(small_run())
+    assert told() == 800
+
+
+def test_other_experts_are_refused(small_run, tmp_path, capsys):
+    main(small_run(trainer__max_epochs=1))
+    from exml_lightning.experts import read_manifest, write_manifest
+
+    folder = tmp_path / "others"
+    folder.mkdir()
+    source = Path(__file__).parents[2] / "checkpoints" / "split_digits" / "run0"
+    manifest = read_manifest(source)
+    import shutil
+    from dataclasses import replace
+
+    from exml_lightning.experts import load_expert, save_weights
+
+    for entry in manifest.experts:
+        shutil.copy(source / entry.file, folder)
+    network = load_expert(source, manifest, 0).model
+    next(network.parameters()).data.add_(1e-3)
+    digest = save_weights(network, folder / manifest.experts[0].file)
+    first = replace(manifest.experts[0], sha256=digest)
+    write_manifest(replace(manifest, experts=(first, *manifest.experts[1:])), folder)
+    with pytest.raises(SystemExit):
+        main([*small_run(data__experts=str(folder)), "--ckpt_path", "last"])
+    assert "are not the first 1 of this stream" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_does_not_name_its_classes_loads(small_run, tmp_path):
+    """As those of before streams could grow."""
+    main(small_run())
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    state = torch.load(path, weights_only=True)
+    del state["ExpertStream"]["class_names"]
+    torch.save(state, path)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    main([*small_run(verb="test"), "--ckpt_path", "last"])
+    test = json.loads((tmp_path / "run" / "test.json").read_text())
+    assert test["accuracy_per_experience"] == summary["accuracy_per_experience"]

@@ -1,0 +1,487 @@
+"""The command line as its users type it, in this process."""
+
+import csv
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from exml_lightning.cli.main import VERBS, main
+from exml_lightning.experts import load_expert, read_manifest, write_manifest
+from exml_lightning.scenarios import MNIST, Digits
+from tests.conftest import refused
+from tests.scenarios.test_datasets import write_idx
+
+CONFIGURED = [verb for verb in VERBS if verb not in ("manifest", "catalog", "predict", "export", "report", "sweep")]
+
+
+def test_a_run_folder_holds_what_the_design_lists(small_run, tmp_path, capsys):
+    main(small_run())
+    run = tmp_path / "run"
+    names = sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
+    assert names == [
+        "accuracy_matrix.csv",
+        "accuracy_matrix.png",
+        "accuracy_over_time.png",
+        "buffer/experience=0.png",
+        "buffer/experience=1.png",
+        "checkpoints/experience=0.ckpt",
+        "checkpoints/experience=1.ckpt",
+        "checkpoints/last.ckpt",
+        "config.yaml",
+        "ex_model/expert_0.safetensors",
+        "ex_model/manifest.yaml",
+        "metrics.csv",
+        "samples/experience=0.png",
+        "samples/experience=1.png",
+        "summary.json",
+    ]
+    rows = list(csv.reader((run / "accuracy_matrix.csv").open()))
+    assert rows[0] == ["after_experience", "0", "1", "2", "3", "4", "stream"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert {
+        "stream_accuracy",
+        "average_accuracy",
+        "forgetting",
+        "accuracy_per_experience",
+        "seconds_generating",
+        "seconds_distilling",
+        "peak_memory_mb",
+    } <= summary.keys()
+    assert summary["command"] == shlex.join(["exml", *small_run()])
+    assert (summary["seed"], summary["experts"], summary["expert_training"]["epochs"]) == (1234, 2, 50)
+    assert summary["device"].startswith("cpu, ")
+    assert [float(x) for x in rows[2][1:-1]] == summary["accuracy_per_experience"]
+    assert float(rows[2][-1]) == summary["stream_accuracy"]
+    out = capsys.readouterr().out
+    assert "expert 1" in out
+    assert "expert 2" in out
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["data"]["n_iter"] == 6
+
+
+def test_figures_are_those_of_the_weights(small_run, tmp_path):
+    """Accuracy recomputed from `ex_model/` alone, written out."""
+    main(small_run(data__n_iter=40))
+    folder = tmp_path / "run" / "ex_model"
+    manifest = read_manifest(folder)
+    ex_model = load_expert(folder, manifest, 0)
+    assert sorted(manifest.experts[0].classes) == ["2", "4", "5", "8"]
+    test = Digits().load(Path(), train=False)
+    guesses = ex_model.classes[ex_model(manifest.input.normalize(test.images)).argmax(dim=1)]
+    right = guesses == test.labels
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["stream_accuracy"] == pytest.approx(right.float().mean().item())
+    parts = [(5, 4), (8, 2), (6, 9), (1, 7), (0, 3)]
+    expected = [right[torch.isin(test.labels, torch.tensor(part))].float().mean().item() for part in parts]
+    assert summary["accuracy_per_experience"] == pytest.approx(expected)
+    assert summary["stream_accuracy"] > 0.15
+
+
+def test_test_and_validate_give_the_figures_of_the_fit(small_run, tmp_path, capsys):
+    main(small_run())
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    config = (tmp_path / "run" / "config.yaml").read_bytes()
+    main([*small_run(verb="test"), "--ckpt_path", "last"])
+    test = json.loads((tmp_path / "run" / "test.json").read_text())
+    for key in ("stream_accuracy", "accuracy_per_experience"):
+        assert test[key] == summary[key]
+    capsys.readouterr()
+    main(
+        [
+            *small_run(verb="validate"),
+            "--ckpt_path",
+            str(tmp_path / "run" / "checkpoints" / "experience=1.ckpt"),
+        ]
+    )
+    assert f"{100 * summary['stream_accuracy']:.2f} %" in capsys.readouterr().out
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == config
+
+
+def test_checkpoints_load_without_unpickling(small_run, tmp_path):
+    main(small_run())
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        state = torch.load(path, weights_only=True)
+        assert not any("expert" in name for name in state["state_dict"])  # an expert is never saved
+
+
+def test_same_seed_same_weights_other_seed_other_weights(small_run, tmp_path):
+    def weights(folder, *more):
+        main([*small_run(folder), *more])
+        return (tmp_path / folder / "ex_model" / "expert_0.safetensors").read_bytes()
+
+    first = weights("a")
+    torch.manual_seed(99)  # the global state must not matter
+    assert weights("b") == first
+    assert weights("c", "--data.seed", "1234") == first  # the seed of run 0
+    assert weights("d", "--data.seed", "4321") != first
+
+
+def test_an_ex_model_is_an_expert_of_another_stream(small_run, tmp_path, repository):
+    main(small_run())
+    joint = [
+        "-c",
+        str(repository / "configs" / "split_digits.yaml"),
+        "--data.scenario.classes",
+        '[["5","4","8","2"]]',
+        "--data.scenario.classes_per_experience",
+        "null",
+        "--data.experts",
+        str(tmp_path / "run" / "ex_model"),
+        "--data.n_iter",
+        "3",
+        "--buffer.size",
+        "10",
+        "--buffer.generator.init_args.steps",
+        "2",
+        "--trainer.default_root_dir",
+        str(tmp_path / "second"),
+        "--trainer.enable_progress_bar",
+        "false",
+    ]
+    main(["fit", *joint])
+    assert read_manifest(tmp_path / "second" / "ex_model").experts[0].outputs == (2, 4, 5, 8)
+
+
+def test_fit_runs_with_the_original_training_data_absent(repository, tmp_path, monkeypatch):
+    """MNIST with only its test files on disk, and a training split that raises when it is asked for."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (40, 28, 28), dtype=torch.uint8, generator=generator)
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    write_idx(raw, "t10k", images, torch.arange(40) % 10)
+    original = MNIST.load
+
+    def only_test(self, root, train):
+        assert not train, "fit asked for the training split"
+        return original(self, root, train)
+
+    monkeypatch.setattr(MNIST, "load", only_test)
+    main([
+        "fit", "-c", str(repository / "configs" / "split_mnist.yaml"),
+        "-c", str(repository / "configs" / "trainer" / "smoke.yaml"), "--data.root", str(tmp_path / "data"),
+        "--data.experts", str(repository / "checkpoints" / "split_digits" / "run0"),
+        "--trainer.default_root_dir", str(tmp_path / "run"), "--buffer.generator.init_args.steps", "2",
+    ])  # fmt: skip
+    assert (tmp_path / "run" / "ex_model" / "manifest.yaml").is_file()
+    assert sorted(path.name for path in raw.iterdir()) == ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+
+
+def test_help_and_version(capsys):
+    for args in ([], ["--help"]):
+        main(args)
+        out = capsys.readouterr().out
+        assert all(verb in out for verb in VERBS)
+    main(["--version"])
+    assert "0.1.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", CONFIGURED)
+def test_help_of_a_verb_explains_every_option_of_ours(verb, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([verb, "--help"])
+    assert exit_.value.code == 0
+    out = capsys.readouterr().out
+    for option in (
+        "--data.run_id",
+        "--buffer.size",
+        "--model.lambda_ce",
+        "--experts.epochs",
+        "--checkpoint.every_n_steps",
+    ):
+        assert option in out
+    assert "Folder of the experts" in out
+
+
+@pytest.mark.parametrize("verb", ["manifest", "catalog", "predict", "export", "report"])
+def test_help_of_the_verbs_without_a_configuration_is_quick(verb):
+    """No torch, no Lightning."""
+    code = f"""
+import sys
+from exml_lightning.cli.main import main
+try:
+    main(["{verb}", "--help"])
+except SystemExit:
+    print("torch" in sys.modules or "lightning" in sys.modules)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "positional arguments" in out
+    assert out.endswith("False\n")
+
+
+def test_networks_in_the_working_directory_are_found(tmp_path):
+    """By the console script, too, whose folder is another."""
+    (tmp_path / "my_networks.py").write_text(
+        "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(16, 2))\n"
+    )
+    (tmp_path / "own").mkdir()
+    torch.save({"1.weight": torch.ones(2, 16), "1.bias": torch.ones(2)}, tmp_path / "own" / "a.pt")
+    code = "import sys; sys.path.remove(''); from exml_lightning.cli.main import main; main()"
+    options = ["--architecture", "my_networks.Net", "--classes", "a", "b", "--size", "4", "--channels", "1"]
+    subprocess.run([sys.executable, "-c", code, "manifest", "own", *options], cwd=tmp_path, check=True)
+    assert read_manifest(tmp_path / "own").experts[0].classifier == "1"
+
+
+def test_exml_is_a_command():
+    out = subprocess.run(
+        [sys.executable, "-m", "exml_lightning", "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    assert out.startswith("exml_lightning ")
+
+
+def test_a_misspelt_verb_gets_a_suggestion(capsys):
+    assert "did you mean `exml experts`?" in refused(["expert"], capsys, code=2)
+    assert "verbs:" in refused(["xyzzy"], capsys, code=2)
+
+
+@pytest.mark.parametrize("verb", CONFIGURED)
+def test_a_verb_alone_asks_for_what_it_needs(verb, capsys):
+    example = "--data.experts checkpoints" if verb == "generate" else "-c configs/split_digits.yaml"
+    assert f"exml {verb} {example}" in refused([verb], capsys, code=2)
+
+
+def test_without_experts_the_command_that_trains_them_is_given(repository, tmp_path, capsys):
+    config = repository / "configs" / "split_digits.yaml"
+    line = refused(
+        [
+            "fit",
+            "-c",
+            str(config),
+            "--data.run_id",
+            "3",
+            "--data.root",
+            "elsewhere",
+            "--trainer.default_root_dir",
+            str(tmp_path / "run"),
+        ],
+        capsys,
+    )
+    assert "`exml experts -c configs/split_digits.yaml --data.run_id 3 --data.root elsewhere`" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_data_are_named(repository, tmp_path, capsys):
+    config = str(repository / "configs" / "split_mnist.yaml")
+    line = refused(
+        ["experts", "-c", config, "--data.root", str(tmp_path), "--data.experts", str(tmp_path / "e")], capsys
+    )
+    assert "train-images-idx3-ubyte is missing" in line
+    assert "--data.download true" in line
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--buffer.size", "0"], "buffer.size is 0"),
+        (["--buffer.size", "1"], "buffer.size is 1, but the stream has 2 experts"),
+        (["--data.n_iter", "0"], "data.n_iter is 0"),
+        (["--data.batch_size", "-3"], "data.batch_size is -3"),
+        (["--data.run_id", "5"], "data.run_id is 5: give 0 to 4"),
+        (["--model.lambda_ce", "-1"], "model.lambda_ce is -1"),
+        (["--model.others", "-1"], "model.others is -1"),
+        (["--model.others", "0.2"], "only with normalize quantile"),
+        (["--model.raw_logits", "-1"], "model.raw_logits is -1"),
+        (["--model.raw_logits", "0.2"], "only with normalize quantile"),
+        (["--model.familiarity", "-1"], "model.familiarity is -1"),
+        (
+            ["--model.familiarity", "1", "--model.others", "0.1"],
+            "only with normalize quantile is there a meaning to model.others and model.familiarity: set each to 0",
+        ),
+        (
+            ["--model.normalize", "quantile", "--model.others", "0.1", "--model.loss", "kl"],
+            "model.others has a meaning only with merge unit and loss mse",
+        ),
+        (["--model.reference", "Strokes"], "model.reference has a meaning only with normalize quantile"),
+        (["--buffer.generator.init_args.temperature", "0"], "temperature is 0"),
+        (["--buffer.generator.init_args.batch_norm", "1"], "no batch-norm layer"),
+        (["--checkpoint.every_n_steps", "-1"], "checkpoint.every_n_steps is -1"),
+        (["--data.scenario.classes_per_experience", "3"], "classes_per_experience is 3"),
+        (["--data.scenario.classes_per_experience", "5"], "these experts belong to split_digits run 0"),
+        (["--data.run_id", "1"], "these experts belong to split_digits run 0"),
+        (["--model.architecture", '{"class_path": "exml_lightning.models.Nope"}'], "cannot be imported"),
+        (
+            ["--model.architecture", '{"class_path": "torch.nn.Linear", "init_args": {"x": 1}}'],
+            "refuses init_args",
+        ),
+        (
+            [
+                "--model.architecture.class_path",
+                "exml_lightning.models.LeNet5",
+                "--model.architecture.init_args",
+                '{"in_channels": 3}',
+            ],
+            "refuses images of shape",
+        ),
+        (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
+        (["--data.augmentation.rotation", "999"], "rotation is 999"),
+        (["--trainer.max_epochs", "0"], "trainer.max_epochs is 0"),
+        (["--trainer.max_steps", "3"], "trainer.max_steps would stop within an experience"),
+        (["--trainer.check_val_every_n_epoch", "2"], "check_val_every_n_epoch must be 1"),
+        (["--trainer.precision", "bf16-true"], "trainer.precision is bf16-true"),
+        (["--trainer.accelerator", "gpu", "--trainer.devices", "99"], "gpu"),
+        (["--model.optimizer", "torch.optim.SGD", "--model.optimizer.init_args.lr", "-1"], "model.optimizer"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(small_run, tmp_path, capsys, args, words):
+    line = refused([*small_run(), *args], capsys)
+    assert words in line
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--buffer.sise", "3"], "sise"),
+        (["--data.n_iter", "many"], "n_iter"),
+        (["--buffer.generator", "Nope"], "Nope"),
+        (["-c", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_a_key_that_does_not_exist_is_named(small_run, capsys, args, words):
+    assert words in refused([*small_run(), *args], capsys, code=2)
+
+
+def test_a_misspelt_key_in_a_file_is_named(small_run, tmp_path, capsys):
+    (tmp_path / "typo.yaml").write_text("data:\n  n_itre: 3\n")
+    assert "n_itre" in refused([*small_run(), "-c", str(tmp_path / "typo.yaml")], capsys, code=2)
+
+
+def copy_experts(digit_experts: Path, folder: Path) -> Path:
+    shutil.copytree(digit_experts, folder)
+    return folder
+
+
+def test_a_broken_expert_late_in_the_stream_stops_the_run_before_it_starts(small_run, digit_experts, tmp_path, capsys):
+    folder = copy_experts(digit_experts, tmp_path / "experts")
+    (folder / "expert_4.safetensors").write_bytes(b"broken")
+    line = refused(small_run(data__experts=str(folder), trainer__max_epochs=5), capsys)
+    assert "expert_4.safetensors has another hash" in line
+    assert not (tmp_path / "run" / "buffer").exists()
+
+
+def test_a_stream_that_is_not_trained_to_its_end_says_so(small_run, digit_experts, tmp_path, capsys):
+    folder = copy_experts(digit_experts, tmp_path / "experts")
+    manifest = read_manifest(folder)
+    write_manifest(replace(manifest, experts=manifest.experts[:3]), folder)
+    line = refused(small_run(data__experts=str(folder), trainer__max_epochs=-1), capsys)
+    assert "lists 3 of 5 experts" in line
+    assert "--trainer.max_epochs 3" in line
+
+
+def test_a_second_run_does_not_overwrite_the_first(small_run, tmp_path, capsys):
+    main(small_run())
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file() and p.name != "summary.json"}
+    refused([*small_run(), "--data.seed", "7"], capsys)
+    main(small_run())
+    assert "run holds a finished run: only experts that are new are learned" in capsys.readouterr().out
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_test_asks_for_a_checkpoint(small_run, capsys):
+    assert "--ckpt_path last" in refused(small_run(verb="test"), capsys)
+    assert "last.ckpt does not exist; `exml fit` writes" in refused(
+        [*small_run(verb="test"), "--ckpt_path", "last"], capsys
+    )
+
+
+@pytest.mark.parametrize("verb", ["fit", "test"])
+def test_a_damaged_checkpoint_is_refused(small_run, tmp_path, capsys, verb):
+    main(small_run())
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    for path in ("last", str(last)):
+        assert "damaged" in refused([*small_run(verb=verb), "--ckpt_path", path], capsys)
+    torch.save({"weights": torch.zeros(2)}, last)
+    assert "is not a checkpoint of `exml fit`" in refused([*small_run(verb=verb), "--ckpt_path", "last"], capsys)
+
+
+def test_a_checkpoint_of_another_run_is_not_continued_here(small_run, tmp_path, capsys):
+    main(small_run("one", trainer__max_epochs=1))
+    main(small_run("two"))
+    before = (tmp_path / "two" / "ex_model" / "expert_0.safetensors").read_bytes()
+    other = str(tmp_path / "one" / "checkpoints" / "experience=0.ckpt")
+    assert "already holds a run" in refused([*small_run("two"), "--ckpt_path", other], capsys)
+    assert (tmp_path / "two" / "ex_model" / "expert_0.safetensors").read_bytes() == before
+
+
+def test_another_logger_leaves_the_run_folder_complete_and_guarded(small_run, tmp_path, capsys):
+    logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.init_args.save_dir", str(tmp_path / "logs")]
+    main([*small_run(), *logger])
+    assert (tmp_path / "run" / "config.yaml").is_file()
+    assert list((tmp_path / "logs").rglob("metrics.csv"))
+    assert "under other settings" in refused([*small_run(), *logger, "--data.seed", "7"], capsys)
+
+
+def test_a_run_folder_that_is_a_file_is_named(small_run, tmp_path, capsys):
+    (tmp_path / "run").write_text("a file")
+    assert "is a file" in refused(small_run(), capsys)
+
+
+def test_missing_auxiliary_images_are_noticed_before_work_starts(small_run, tmp_path, capsys):
+    args = ["--buffer.generator", "Auxiliary", "--data.auxiliary", "FolderImages",
+            "--data.auxiliary.folder", str(tmp_path / "photos")]  # fmt: skip
+    assert "photos is not a folder" in refused([*small_run(), *args], capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_another_ex_model_is_refused(small_run, tmp_path, capsys):
+    main(small_run())
+    args = [
+        *small_run(verb="test"),
+        "--ckpt_path",
+        "last",
+        "--model.architecture",
+        '{"class_path": "tests.test_cli.Flat"}',
+    ]
+    assert "the checkpoint is of another ex-model" in refused(args, capsys)
+
+
+class Flat(torch.nn.Module):
+    """A network that takes any image."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(1024, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.linear(images.flatten(1))
+
+
+def test_the_ex_model_may_have_another_architecture(small_run, tmp_path, capsys):
+    flat = [*small_run(), "--model.architecture", '{"class_path": "tests.test_cli.Flat"}']
+    assert "set model.start to scratch" in refused(flat, capsys)
+    main([*flat, "--model.start", "scratch"])
+    manifest = read_manifest(tmp_path / "run" / "ex_model")
+    assert manifest.experts[0].architecture.class_path == "tests.test_cli.Flat"
+    assert load_expert(tmp_path / "run" / "ex_model", manifest, 0).model(torch.zeros(1, 1, 32, 32)).shape == (
+        1,
+        10,
+    )
+
+
+def test_a_diverging_run_stops_and_keeps_the_last_good_checkpoint(small_run, tmp_path, capsys):
+    optimizer = ["--model.optimizer", "torch.optim.SGD", "--model.lr_scheduler", "torch.optim.lr_scheduler.StepLR"]
+    explodes = ["--model.lr_scheduler.init_args.step_size", "4", "--model.lr_scheduler.init_args.gamma", "1e30"]
+    line = refused([*small_run(), *optimizer, *explodes], capsys)
+    assert "diverged while it learned expert 0" in line
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 4
+    assert all(tensor.isfinite().all() for tensor in state["state_dict"].values())
+    assert not (tmp_path / "run" / "checkpoints" / "experience=0.ckpt").exists()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_mixed_precision(small_run, tmp_path, precision):
+    main([*small_run(), "--trainer.precision", precision])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["experiences_learned"] == 2
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["ExpertStream"]["buffer"]["images"].dtype == torch.float32

@@ -1,0 +1,228 @@
+"""Labels and probabilities of image files, compared with PIL, torch and the weights' file alone."""
+
+import csv
+import logging
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+from sklearn.datasets import load_digits
+
+from exml_lightning.cli.main import main
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.images import ImageFormat
+from exml_lightning.ex_model.predict import Predictions, fit_image, predict, write_predictions
+from exml_lightning.experts import read_manifest, save_weights, write_manifest
+from exml_lightning.experts.architecture import Architecture
+from exml_lightning.models import LeNet5, SlimResNet18
+from tests.conftest import refused
+
+MEAN, STD = 0.3054, 0.3235  # the shipped manifest's
+
+
+@pytest.fixture
+def ex_model(tmp_path, digit_experts):
+    """The shipped expert of fives and fours, alone in a folder."""
+    folder = tmp_path / "ex_model"
+    folder.mkdir()
+    shutil.copy(digit_experts / "expert_0.safetensors", folder)
+    manifest = read_manifest(digit_experts)
+    write_manifest(replace(manifest, experts=manifest.experts[:1]), folder)
+    return folder
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """Forty fours and fives of scikit-learn as PNG files of 8x8 pixels, a folder a class; returns the folder."""
+    data = load_digits()
+    for label in (4, 5):
+        folder = tmp_path / "images" / str(label)
+        folder.mkdir(parents=True)
+        for i, image in enumerate(data.images[data.target == label][:20]):
+            Image.fromarray((image * 255 / 16).astype(np.uint8)).save(folder / f"{i}.png")
+    return tmp_path / "images"
+
+
+def by_hand(files, folder) -> torch.Tensor:
+    """Probabilities of 5 and 4: PIL resizes, the units 5 and 4 speak."""
+    network = LeNet5()
+    network.load_state_dict(load_file(folder / "expert_0.safetensors"))
+    network.eval()
+    images = [np.asarray(Image.open(file).resize((32, 32), Image.Resampling.BILINEAR)) / 255 for file in files]
+    pixels = torch.tensor(np.stack(images), dtype=torch.float32)[:, None]
+    with torch.no_grad():
+        return network((pixels - MEAN) / STD)[:, [5, 4]].softmax(dim=1)
+
+
+def test_probabilities_are_those_of_the_network_by_itself(ex_model, digits):
+    found = predict(ex_model, digits, batch_size=7)
+    files = sorted(digits.rglob("*.png"), key=str)
+    assert found.files == tuple(file.relative_to(digits).as_posix() for file in files)
+    assert found.classes == ("5", "4")
+    torch.testing.assert_close(found.probabilities, by_hand(files, ex_model), atol=0.02, rtol=0)
+    assert found.labels == [file.parent.name for file in files]
+    assert found.broken == 0
+    whole = predict(ex_model, digits, batch_size=1000)
+    torch.testing.assert_close(whole.probabilities, found.probabilities, atol=1e-5, rtol=1e-5)
+
+
+def test_images_of_the_right_size_are_taken_as_they_are(ex_model, digits, tmp_path):
+    for file in digits.rglob("*.png"):
+        Image.open(file).resize((32, 32), Image.Resampling.BILINEAR).save(file)
+    files = sorted(digits.rglob("*.png"), key=str)
+    torch.testing.assert_close(predict(ex_model, digits).probabilities, by_hand(files, ex_model), atol=1e-5, rtol=1e-5)
+    single = predict(ex_model, files[3])
+    assert single.files == (files[3].name,)
+    torch.testing.assert_close(single.probabilities, by_hand(files[3:4], ex_model), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "resized", "corner"),
+    [  # (width, height), both by hand: 16 high or 12 wide, then the middle 12x16 (width, height)
+        ((40, 20), (32, 16), (10, 0)),
+        ((20, 40), (12, 24), (0, 4)),
+        ((12, 16), (12, 16), (0, 0)),
+        ((5, 6), (13, 16), (0, 0)),
+    ],
+)
+def test_the_short_side_is_made_to_fit_and_the_middle_is_taken(size, resized, corner):
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    smooth = Image.fromarray(noise).resize((8, 8)).resize(size, Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.asarray(smooth).copy()).permute(2, 0, 1)
+    left, top = corner
+    expected = smooth.resize(resized, Image.Resampling.BILINEAR).crop((left, top, left + 12, top + 16))
+    difference = fit_image(pixels, (3, 16, 12)).permute(1, 2, 0).int() - torch.tensor(np.asarray(expected)).int()
+    assert difference.abs().max() <= 2
+    grey = fit_image(pixels, (1, 16, 12))
+    luma = torch.tensor(np.asarray(expected)).float() @ torch.tensor([0.299, 0.587, 0.114])
+    assert grey.shape == (1, 16, 12)
+    assert (grey[0] - luma).abs().max() <= 3
+    assert torch.equal(fit_image(grey, (3, 16, 12)), grey.expand(3, -1, -1))
+
+
+def test_an_expert_is_shown_images_as_it_expects_them(tmp_path):
+    """An expert whose input is not the stream's, by hand."""
+    torch.manual_seed(0)
+    network = SlimResNet18(3, width=4).eval()
+    digest = save_weights(network, tmp_path / "rgb.safetensors")
+    own = ImageFormat((3, 16, 16), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    manifest = {
+        "format": 1, "scenario": "zoo", "class_names": ["ant", "bee", "cow"],
+        "input": {"shape": [1, 32, 32], "mean": [0.5], "std": [0.5]},
+        "experts": [{
+            "file": "rgb.safetensors", "sha256": digest, "classes": ["cow", "ant", "bee"], "outputs": [0, 1, 2],
+            "architecture": {
+                "class_path": "exml_lightning.models.SlimResNet18", "init_args": {"num_classes": 3, "width": 4},
+            },
+            "input": {"shape": [3, 16, 16], "mean": list(own.mean), "std": list(own.std)},
+        }],
+    }  # fmt: skip
+    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+    pixels = np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    images = torch.tensor(pixels / 255, dtype=torch.float32).permute(2, 0, 1)[None]
+    normalised = (images - torch.tensor(own.mean)[:, None, None]) / torch.tensor(own.std)[:, None, None]
+    with torch.no_grad():
+        expected = network(normalised).softmax(dim=1)
+    found = predict(tmp_path, tmp_path / "x.png")
+    assert found.classes == ("cow", "ant", "bee")
+    torch.testing.assert_close(found.probabilities, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_command_writes_a_csv_and_says_so(ex_model, digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (digits / "deep" / "er").mkdir(parents=True)
+    shutil.copy(digits / "4" / "0.png", digits / "deep" / "er" / "Ünï ,x.PNG")
+    (digits / "5" / "broken.png").write_bytes(b"no image")
+    (tmp_path / "predictions.csv").write_text("old")
+    main(["predict", str(ex_model), str(digits), "--batch_size", "16", "--device", "cpu"])
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").open(encoding="utf-8", newline="")))
+    assert len(rows) == 41
+    assert list(rows[0]) == ["file", "label", "probability", "p(5)", "p(4)"]
+    by_file = {row["file"]: row for row in rows}
+    copy, original = by_file["deep/er/Ünï ,x.PNG"], by_file["4/0.png"]
+    assert {**copy, "file": ""} == {**original, "file": ""}
+    assert all(row["label"] == row["file"][0] for row in rows if row["file"][0] in "45")
+    for row in rows:
+        assert float(row["p(5)"]) + float(row["p(4)"]) == pytest.approx(1, abs=1e-5)
+        assert row["probability"] == row[f"p({row['label']})"]
+    out = capsys.readouterr().out
+    assert "predictions.csv: 41 images" in out
+    assert "left out, since they could not be read: 1" in out
+    mean = np.mean([float(row["probability"]) for row in rows if row["label"] == "4"])
+    assert ["4", "21", f"{mean:.3f}"] in [line.split() for line in out.splitlines()]
+
+
+def test_a_class_called_like_a_column_does_not_collide(tmp_path):
+    names = ("file", "label", "probability", "p(file)")
+    write_predictions(Predictions(names, ("x.png",), torch.tensor([[0.1, 0.2, 0.6, 0.1]]), 0), tmp_path / "p.csv")
+    (row,) = csv.DictReader((tmp_path / "p.csv").open())
+    assert len(row) == 7
+    assert (row["file"], row["label"], row["p(probability)"]) == ("x.png", "probability", "0.6")
+
+
+def test_broken_images_are_named_and_left_out(ex_model, digits, caplog):
+    (digits / "4" / "0.png").write_bytes((digits / "4" / "0.png").read_bytes()[:60])
+    (digits / "4" / "text.jpg").write_text("no image")
+    with caplog.at_level(logging.WARNING):
+        found = predict(ex_model, digits)
+    assert (len(found.files), found.broken) == (39, 2)
+    assert [f"{digits / '4' / name} cannot be read" in caplog.text for name in ("0.png", "text.jpg")] == [True, True]
+    for file in digits.rglob("*.png"):
+        file.write_bytes(b"")
+    with pytest.raises(ExmlError, match=r"none of 41 images can be read; the first: .*0\.png cannot be read"):
+        predict(ex_model, digits)
+
+
+def test_one_of_several_experts_is_chosen(digit_experts, digits):
+    with pytest.raises(
+        ExmlError,
+        match=r"has 5 experts; which of them\? give --expert K .*\(0: expert_0.*classes 5 4; 1",
+    ):
+        predict(digit_experts, digits)
+    with pytest.raises(ExmlError, match=r"there is no expert 5: give --expert K"):
+        predict(digit_experts, digits, expert=5)
+    assert predict(digit_experts, digits, expert=2).classes == ("6", "9")
+
+
+def test_the_expert_of_a_multi_task_ex_model_is_the_task(digit_experts, digits, tmp_path):
+    """Two entries with the same weights, a task each."""
+    shutil.copy(digit_experts / "expert_0.safetensors", tmp_path)
+    manifest = read_manifest(digit_experts)
+    first = manifest.experts[0]
+    second = replace(first, classes=("1", "2"), outputs=(1, 2), task=1)
+    write_manifest(replace(manifest, experts=(first, second)), tmp_path)
+    assert predict(tmp_path, digits, expert=0).classes == ("5", "4")
+    assert predict(tmp_path, digits, expert=1).classes == ("1", "2")
+
+
+def test_bad_input_is_one_line(ex_model, digits, tmp_path, capsys):
+    (tmp_path / "none").mkdir()
+    args = ["predict", str(ex_model)]
+    assert "none has no images" in refused([*args, str(tmp_path / "none")], capsys)
+    assert "nowhere is neither a folder nor a file" in refused([*args, str(tmp_path / "nowhere")], capsys)
+    assert "none is a folder" in refused([*args, str(digits), "--output", str(tmp_path / "none")], capsys)
+    assert "batch_size is 0" in refused([*args, str(digits), "--batch_size", "0"], capsys)
+    assert "manifest.yaml is missing" in refused(["predict", str(digits), str(digits)], capsys)
+    assert "--device: tpu is none of auto, cpu, cuda" in refused(
+        [*args, str(digits), "--device", "tpu"], capsys, code=2
+    )
+    if not torch.cuda.is_available():
+        assert "no CUDA device" in refused([*args, str(digits), "--device", "cuda"], capsys)
+    manifest = read_manifest(ex_model)
+    broken = replace(manifest.experts[0], architecture=Architecture("exml_lightning.models.LeNet5", {"num_classes": 3}))
+    write_manifest(replace(manifest, experts=(broken,)), ex_model)
+    assert "belongs to another network" in refused([*args, str(digits)], capsys)
+    assert not list(tmp_path.glob("*.csv"))
+
+
+def test_a_run_folder_points_to_its_ex_model(tmp_path):
+    (tmp_path / "run" / "ex_model").mkdir(parents=True)
+    (tmp_path / "run" / "ex_model" / "manifest.yaml").write_text("format: 1")
+    with pytest.raises(ExmlError, match=r"is a run folder: its ex-model is .*run/ex_model"):
+        predict(tmp_path / "run", tmp_path)

@@ -1,0 +1,111 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.images import ImageFormat
+from exml_lightning.generation.buffer_file import FORMAT, BufferFile, read_buffer, write_buffer
+
+FORMAT_OF_IMAGES = ImageFormat((1, 2, 3), (0.25,), (0.5,))
+
+
+def content(**changes):
+    columns = {
+        "images": torch.linspace(-0.5, 1.5, 24).view(4, 1, 2, 3),
+        "labels": torch.tensor([0, 1, 1, 0]),
+        "tasks": torch.tensor([0, 0, 2, 2]),
+        "experiences": torch.tensor([3, 3, 3, 3]),
+        **changes,
+    }
+    return BufferFile(Buffer(**columns), ("cat", "dog"), FORMAT_OF_IMAGES, {"generator": {"steps": 3}})
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "deep" / "samples.safetensors"
+    write_buffer(path, content())
+    back = read_buffer(path)
+    assert (back.class_names, back.image_format, back.about) == (
+        ("cat", "dog"),
+        FORMAT_OF_IMAGES,
+        {"generator": {"steps": 3}},
+    )
+    for ours, theirs in zip(content().samples.tensors(), back.samples.tensors(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert [p.name for p in path.parent.iterdir()] == ["samples.safetensors"]
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.99])
+def test_a_file_cut_off_at_any_place_is_refused(tmp_path, part):
+    path = tmp_path / "samples.safetensors"
+    write_buffer(path, content())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(ExmlError, match=r"samples\.safetensors cannot be read as a buffer file"):
+        read_buffer(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ExmlError, match=r"nowhere\.safetensors is missing"):
+        read_buffer(tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": torch.zeros(4, 1, 3, 3)}, r"shape \[1, 3, 3\], its metadata says \[1, 2, 3\]"),
+        ({"images": torch.zeros(4, 1, 2, 3, dtype=torch.half)}, "images must be torch.float32"),
+        ({"images": torch.zeros(4, 6)}, "images must be torch.float32 with 4 dimensions"),
+        ({"images": torch.full((4, 1, 2, 3), torch.nan)}, "NaN"),
+        ({"images": torch.full((4, 1, 2, 3), 200.0)}, "values from 200 to 200: they must be normalised"),
+        ({"images": torch.full((4, 1, 2, 3), -0.6)}, "they must be normalised"),
+        ({"labels": torch.tensor([0, 1, 2, 0])}, "labels must be 0 to 1"),
+        ({"labels": torch.tensor([0, 1, -1, 0])}, "labels must be 0 to 1"),
+        ({"tasks": torch.tensor([0])}, "the same length"),
+    ],
+)
+def test_contents_that_do_not_fit_together_are_refused(tmp_path, changes, message):
+    path = tmp_path / "samples.safetensors"
+    write_buffer(path, content(**changes))
+    with pytest.raises(ExmlError, match=message):
+        read_buffer(path)
+
+
+def test_an_empty_file_of_samples_is_refused(tmp_path):
+    path = tmp_path / "samples.safetensors"
+    none = torch.zeros(0, dtype=torch.long)
+    write_buffer(path, content(images=torch.zeros(0, 1, 2, 3), labels=none, tasks=none, experiences=none))
+    with pytest.raises(ExmlError, match="1 or more"):
+        read_buffer(path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (None, "must have format"),
+        ({"format": "something else"}, "must have format"),
+        ({"format": FORMAT}, "its metadata lacks 'input'"),
+        ({"format": FORMAT, "input": "{", "class_names": "[]"}, "not a buffer file"),
+        (
+            {
+                "format": FORMAT,
+                "input": json.dumps({"shape": [1, 2, 3], "mean": [0], "std": [0]}),
+                "class_names": '["cat", "dog"]',
+            },
+            "std",
+        ),
+    ],
+)
+def test_other_safetensors_files_are_refused(tmp_path, metadata, message):
+    path = tmp_path / "other.safetensors"
+    save_file(content().samples.state_dict(), path, metadata)
+    with pytest.raises(ExmlError, match=message) as error:
+        read_buffer(path)
+    assert str(path) in str(error.value)
+
+
+def test_weights_are_not_samples(tmp_path, digit_experts):
+    with pytest.raises(ExmlError, match="not a buffer file"):
+        read_buffer(digit_experts / "expert_0.safetensors")

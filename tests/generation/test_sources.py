@@ -1,0 +1,273 @@
+"""What generators that need data are given, seen in the buffer of small runs."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from exml_lightning.cli.main import main
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.generators import ModelInversion, Procedural
+from exml_lightning.core.procedural import Strokes
+from exml_lightning.core.rng import keyed_generator
+from exml_lightning.core.teachers import Teachers
+from exml_lightning.data import ExpertStream
+from exml_lightning.experts import read_manifest, write_manifest
+from exml_lightning.generation.sources import connect
+from exml_lightning.scenarios import Digits
+from tests.conftest import refused
+
+
+def last_buffer(run: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint["ExpertStream"]["buffer"]
+
+
+def test_replay_fills_the_buffer_with_original_images_and_their_labels(small_run, tmp_path, digit_experts):
+    main([*small_run(), "--buffer.generator", "Replay"])
+    buffer = last_buffer(tmp_path / "run")
+    manifest = read_manifest(digit_experts)
+    train = Digits().load(Path(), train=True)
+    for image, label, experience in zip(buffer["images"], buffer["labels"], buffer["experiences"], strict=True):
+        pixels = (image * 0.3235 + 0.3054).mul(255).round().to(torch.uint8)
+        same = (train.images == pixels).flatten(1).all(dim=1)
+        assert manifest.class_names[label] in {Digits.class_names[c] for c in train.labels[same].tolist()}
+        assert label.item() in manifest.classes_of(experience.item())
+    assert buffer["experiences"].bincount().tolist() == [6, 6]
+
+
+def test_replay_wants_the_original_data(small_run, tmp_path, monkeypatch):
+    """Only replay opens the training split, and it does so before any work."""
+    original = Digits.load
+
+    def no_training_data(self, root, train):
+        if train:
+            raise FileNotFoundError("no training data")
+        return original(self, root, train)
+
+    monkeypatch.setattr(Digits, "load", no_training_data)
+    main(small_run("inversion"))
+    with pytest.raises(FileNotFoundError):
+        main([*small_run("replay"), "--buffer.generator", "Replay"])
+    assert not (tmp_path / "replay" / "config.yaml").exists()
+
+
+WHOLE_SET = ["--buffer.generator", "Auxiliary", "--buffer.generator.whole_set", "true", "--model.lambda_ce", "0",
+             "--data.auxiliary", "TorchvisionImages", "--data.auxiliary.name", "FakeData", "--data.auxiliary.options",
+             "{size: 20, image_size: [3, 40, 40]}"]  # fmt: skip
+
+
+def test_the_whole_set_replaces_the_buffer_at_each_experience(small_run, tmp_path):
+    main([*small_run(), *WHOLE_SET])
+    buffer = last_buffer(tmp_path / "run")
+    assert buffer["images"].shape == (20, 1, 32, 32)  # whatever buffer.size says
+    assert buffer["experiences"].tolist() == [1] * 20
+    assert set(buffer["labels"].tolist()) <= {2, 8}
+
+
+def test_a_run_on_the_whole_set_resumes_to_the_same_weights(small_run, tmp_path):
+    main([*small_run("whole"), *WHOLE_SET])
+    main([*small_run("cut"), *WHOLE_SET, "--trainer.max_epochs", "1"])
+    main([*small_run("cut"), *WHOLE_SET, "--ckpt_path", "last"])
+    whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+
+
+@pytest.mark.parametrize("option", [["--model.lambda_ce", "1"], ["--model.merge", "sample"]])
+def test_labels_of_the_whole_set_are_not_learned(small_run, option, capsys):
+    assert "forget" in refused([*small_run(), *WHOLE_SET, *option], capsys)
+
+
+FRESH = ["--buffer.generator", "Procedural", "--buffer.generator.fresh", "true", "--model.lambda_ce", "0",
+         "--model.normalize", "quantile"]  # fmt: skip
+
+
+def test_fresh_images_are_not_those_of_the_buffer(small_run, tmp_path, monkeypatch):
+    drawn = []
+    original = Strokes.draw
+
+    def draw(self, num_images, *args):
+        drawn.append(num_images)
+        return original(self, num_images, *args)
+
+    monkeypatch.setattr(Strokes, "draw", draw)
+    main([*small_run(), *FRESH])
+    assert drawn == [12, *[8] * 6, 6, *[8] * 6]  # the buffer of the first expert, six steps, half a buffer, six steps
+    assert last_buffer(tmp_path / "run")["experiences"].bincount().tolist() == [6, 6]
+
+
+def test_a_run_on_fresh_images_resumes_within_an_experience_to_the_same_weights(small_run, tmp_path):
+    main([*small_run("whole"), *FRESH])
+    main([*small_run("cut"), *FRESH, "--trainer.max_epochs", "1"])
+    main([*small_run("cut"), *FRESH, "--trainer.max_time", "00:00:00:00"])
+    main([*small_run("cut"), *FRESH, "--ckpt_path", "last"])
+    whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+
+
+@pytest.mark.parametrize("option", [["--model.lambda_ce", "1"], ["--model.merge", "sample"]])
+def test_fresh_images_have_no_labels_to_learn(small_run, option, capsys):
+    assert "fresh images have no labels" in refused([*small_run(), *FRESH, *option], capsys)
+
+
+OTHERS = [*FRESH, "--model.others", "0.2"]
+
+
+@pytest.fixture
+def changed_experts(tmp_path, digit_experts):
+    """Writes a copy of the shipped experts, the second of which is another."""
+
+    def write(change):
+        manifest = read_manifest(digit_experts)
+        folder = shutil.copytree(digit_experts, tmp_path / "experts")
+        second = change(manifest.experts[1], folder)
+        write_manifest(replace(manifest, experts=(manifest.experts[0], second, *manifest.experts[2:])), folder)
+        return ["--data.experts", str(folder)]
+
+    return write
+
+
+def test_others_and_familiarity_resume_to_the_same_weights(small_run, tmp_path):
+    options = [*OTHERS, "--model.familiarity", "1"]
+    main([*small_run("whole"), *options])
+    main([*small_run("cut"), *options, "--trainer.max_epochs", "1"])
+    main([*small_run("cut"), *options])
+    whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+
+
+def test_familiarity_changes_what_is_learned(small_run, tmp_path):
+    for weight in ("0", "1"):
+        main([*small_run(weight), *FRESH, "--model.familiarity", weight])
+    without, with_it = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in "01")
+    assert without.read_bytes() != with_it.read_bytes()
+
+
+def test_familiarity_needs_layers_that_tell_before_work(small_run, tmp_path, monkeypatch, capsys):
+    def no_layer(expert):
+        raise ExmlError(f"{expert.name} has no such layer")
+
+    monkeypatch.setattr("exml_lightning.callbacks.synthetic_buffer.layers_that_tell", no_layer)
+    arguments = [*small_run(), *FRESH, "--model.familiarity"]
+    assert "has no such layer" in refused([*arguments, "1"], capsys)
+    assert not (tmp_path / "run").exists()
+    main([*arguments, "0"])
+
+
+def test_the_others_need_a_unit_for_each_class(small_run, tmp_path, changed_experts, capsys):
+    experts = changed_experts(lambda entry, _: replace(entry, outputs=tuple(reversed(entry.outputs))))
+    line = refused([*small_run(), *OTHERS, "--model.start", "scratch", *experts], capsys)
+    assert "has no unit for each class of the stream: learn it in a run with model.others 0" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_others_need_units_that_are_not_masked(small_run, tmp_path, changed_experts, capsys):
+    def mask(entry, folder):
+        weights = load_file(folder / entry.file)
+        weights["classifier.bias"][0] = -1e9
+        save_file(weights, folder / "masked.safetensors")
+        sha256 = hashlib.sha256((folder / "masked.safetensors").read_bytes()).hexdigest()
+        return replace(entry, file="masked.safetensors", sha256=sha256)
+
+    line = refused([*small_run(), *OTHERS, *changed_experts(mask)], capsys)
+    assert "masks the units of classes that it does not know" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_others_need_experts_that_share_no_classes(small_run, changed_experts, capsys):
+    experts = changed_experts(lambda entry, _: replace(entry, classes=("2", "5"), outputs=(2, 5)))
+    scenario = ["--data.scenario.classes", "[['4', '5'], ['2', '5']]", "--data.scenario.classes_per_experience", "null"]
+    assert "experts that share no classes" in refused([*small_run(), *OTHERS, *scenario, *experts], capsys)
+
+
+REFERENCE = ["--buffer.generator", "Noise", "--model.normalize", "quantile", "--model.reference"]
+
+
+def test_logits_of_all_experts_are_compared_with_the_same_drawings(
+    small_run, tmp_path, digit_experts, monkeypatch, capsys
+):
+    seen = []
+    original = Teachers.put_on_scale
+
+    def watched(self, images, raw_logits):
+        seen.append(images)
+        original(self, images, raw_logits)
+
+    monkeypatch.setattr(Teachers, "put_on_scale", watched)
+    main([*small_run(), *REFERENCE, "Strokes", "--trainer.accelerator", "cpu"])
+    drawn = Strokes().draw(12, (1, 32, 32), keyed_generator("reference", 1234), torch.device("cpu"))
+    expected = read_manifest(digit_experts).input.normalize(drawn)
+    assert len(seen) == 2
+    assert all(torch.equal(images, expected) for images in seen)
+    seen.clear()
+    main([*small_run("own"), *REFERENCE, "null", "--trainer.accelerator", "cpu"])
+    assert torch.equal(seen[1], last_buffer(tmp_path / "own")["images"])
+    words = (
+        "model.reference.class was exml_lightning.core.procedural.strokes.Strokes, now exml_lightning.core.procedural"
+    )
+    assert words in refused([*small_run(), *REFERENCE, "DeadLeaves", "--ckpt_path", "last"], capsys)
+
+
+def test_another_generator_ends_fresh_images(digit_experts):
+    stream = ExpertStream(experts=str(digit_experts))
+    connect(Procedural(fresh=True), stream, 10)
+    assert stream.fresh == Strokes()
+    connect(ModelInversion(), stream, 10)
+    assert stream.fresh is None
+
+
+def test_a_strategy_has_the_name_it_is_given(small_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*small_run(trainer__default_root_dir=None), *FRESH]
+    main([*arguments, "--buffer.name", "mine", "--trainer.max_epochs", "1"])
+    assert (tmp_path / "runs" / "split_digits" / "mine" / "run0" / "summary.json").is_file()
+    assert "give a short one" in refused([*arguments, "--buffer.name", "../up"], capsys)
+
+
+STRATEGIES = {
+    "data impression, average, kl": ["DataImpression", "--buffer.generator.steps", "3", "--model.start", "average",
+                                     "--model.loss", "kl"],
+    "auxiliary, expert, reset": ["Auxiliary", "--model.start", "expert", "--model.reset_each_experience", "true"],
+    "replay": ["Replay"],
+    "noise, sample": ["Noise", "--model.merge", "sample"],
+    "procedural, quantile": ["Procedural", "--model.normalize", "quantile"],
+    "noise, quantile by a reference": ["Noise", "--model.normalize", "quantile", "--model.reference", "Strokes"],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_goes_on_as_if_never_stopped(strategy, small_run, tmp_path):
+    options = ["--buffer.generator", *STRATEGIES[strategy]]
+    main([*small_run("whole"), *options])
+    main([*small_run("cut"), *options, "--trainer.max_epochs", "1"])
+    main([*small_run("cut"), *options, "--ckpt_path", "last"])
+    whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+
+
+def test_experts_that_share_classes(small_run, tmp_path, digit_experts, capsys):
+    """NIC: the second expert knows a class of the first; both teach it."""
+    manifest = read_manifest(digit_experts)
+    folder = shutil.copytree(digit_experts, tmp_path / "experts")
+    first, second = manifest.experts[:2]
+    both = replace(second, classes=("2", "5"), outputs=(2, 5))
+    write_manifest(replace(manifest, experts=(first, both)), folder)
+    scenario = ["--data.scenario.classes", "[['4', '5'], ['2', '5']]", "--data.scenario.classes_per_experience", "null",
+                "--data.experts", str(folder)]  # fmt: skip
+    main([*small_run(), *scenario])
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert len(summary["accuracy_per_experience"]) == 2  # of 4 and 5, and of 2
+    assert sorted(read_manifest(tmp_path / "run" / "ex_model").experts[0].classes) == ["2", "4", "5"]
+    oracle = [*small_run(verb="test"), *scenario, "--baseline", "Oracle"]
+    assert "the oracle is not defined here: class '5'" in refused(oracle, capsys)
+
+
+def test_auxiliary_without_images_is_refused(small_run, capsys):
+    args = [*small_run(), "--buffer.generator", "Auxiliary", "--data.auxiliary", "null"]
+    assert "set data.auxiliary" in refused(args, capsys)

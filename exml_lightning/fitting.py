@@ -31,8 +31,8 @@ from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.distillation import Loss
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.core.generators import Generator
-from exml_lightning.core.generators.generator import strategy_name
 from exml_lightning.core.procedural import ProceduralImages
+from exml_lightning.core.strategy_name import strategy_name
 from exml_lightning.core.targets import Merge, Normalize, Unknown
 from exml_lightning.data import ExpertStream
 from exml_lightning.ex_model.model import ExModel, load_ex_model

@@ -21,8 +21,8 @@ from exml_lightning.core.familiarity import layers_that_tell
 from exml_lightning.core.finite import check_answers
 from exml_lightning.core.generators import Auxiliary, Generator, ModelInversion, Precomputed, Procedural
 from exml_lightning.core.generators.auxiliary import label_by_expert
-from exml_lightning.core.generators.generator import STRATEGY_NAME
 from exml_lightning.core.rng import keyed_generator
+from exml_lightning.core.strategy_name import STRATEGY_NAME
 from exml_lightning.data import ExpertStream
 from exml_lightning.generation.samples import generate_samples
 from exml_lightning.generation.sources import connect

@@ -18,7 +18,7 @@ from exml_lightning.callbacks.test_stream import print_accuracies, write_test
 from exml_lightning.cli.parser import LinesKept, OneLineErrors
 from exml_lightning.cli.verb_help import HELP_OF
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.core.generators.generator import strategy_name
+from exml_lightning.core.strategy_name import strategy_name
 from exml_lightning.data import NO_SCENARIO, ExpertStream
 from exml_lightning.experts.privacy import PrivacySettings
 from exml_lightning.experts.recipe import ExpertRecipe

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exml_lightning.core.errors import ExmlError, one_line
-from exml_lightning.core.generators.generator import STRATEGY_NAME, strategy_name
+from exml_lightning.core.strategy_name import STRATEGY_NAME, strategy_name
 from exml_lightning.report.small_files import (
     REMEDY,
     broken,

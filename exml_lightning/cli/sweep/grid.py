@@ -11,7 +11,7 @@ import yaml
 
 from exml_lightning.cli.sweep.settings import find_config, flatten, option, read_settings, said
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.core.generators.generator import strategy_name
+from exml_lightning.core.strategy_name import strategy_name
 from exml_lightning.experts.selection import is_selection
 
 RUNS = range(5)

@@ -1,6 +1,5 @@
 """The interface of everything that fills the buffer (Section 4)."""
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, is_dataclass
@@ -13,15 +12,6 @@ from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.procedural import ProceduralImages
-
-STRATEGY_NAME = re.compile("[a-z][a-z0-9_]{0,63}")
-"""What a strategy may be called: it names folders."""
-
-
-def strategy_name(class_path: str) -> str:
-    """Name a strategy after its generator or baseline: ``exml_lightning.baselines.MinEntropy`` is ``min_entropy``."""
-    name = class_path.rpartition(".")[2]
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
 
 class Progress(Protocol):

@@ -1,17 +1,16 @@
 """`ExpertStream`: supplies experts one by one, the buffer's mini-batches and the test stream."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningDataModule
+from lightning import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from exml_lightning.callbacks.checkpoint_file import check_same_run
-from exml_lightning.callbacks.processes import first_process_first
 from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
@@ -174,7 +173,7 @@ class ExpertStream(LightningDataModule):
         self.check_manifest()
         assert self.trainer is not None
         if self._scenario is not None and not self.test_parts:
-            with first_process_first(self.trainer):  # it decodes image files, the others then find them decoded
+            with _first_process_first(self.trainer):  # it decodes image files, the others then find them decoded
                 self.test_parts = self._scenario.test_stream(self.root, self.experiences)
 
     def check_manifest(self) -> None:
@@ -289,10 +288,49 @@ class ExpertStream(LightningDataModule):
         Raises:
             ExmlError: If the checkpoint is of another run.
         """
-        check_same_run(state, self.manifest, self.list_file, self._scenario.name if self._scenario else None)
+        _check_same_run(state, self.manifest, self.list_file, self._scenario.name if self._scenario else None)
         if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
         self.experience = state["experience"]
         self.completed = state["completed"]
         self.skipped = list(state.get("skipped", []))  # checkpoints of before 0.1.0 lack it
         self.buffer = None if state["buffer"] is None else Buffer(**state["buffer"])
+
+
+def _check_same_run(state: dict[str, Any], manifest: Manifest, path: Path, scenario: str | None) -> None:
+    """Refuse the checkpoint of another run.
+
+    Args:
+        state: What it says of its stream.
+        manifest: The experts at hand.
+        path: Their manifest.
+        scenario: The scenario at hand; None for none, which any run may be continued or measured without.
+
+    Raises:
+        ExmlError: If it has learned other experts than the first ones at hand, on other images, or in another scenario.
+    """
+    was, learned = state.get("scenario"), state["learned"]
+    if was is not None and scenario is not None and was != scenario:
+        raise ExmlError(f"the checkpoint is of another run: its scenario is {was}, not {scenario}; give that one")
+    if [entry.sha256 for entry in manifest.experts[: len(learned)]] != learned:
+        raise ExmlError(
+            f"{path}: the experts that the checkpoint has learned are not the first {len(learned)} of this stream, so "
+            "it is of another run: give the experts that its run was started with (--data.experts)"
+        )
+    buffer = state["buffer"]
+    if buffer is not None and tuple(buffer["images"].shape[1:]) != manifest.input.shape:
+        raise ExmlError(
+            f"{path}: the experts take images of shape {list(manifest.input.shape)}, but the checkpoint has learned "
+            f"from {list(buffer['images'].shape[1:])}: it is of another run"
+        )
+
+
+@contextmanager
+def _first_process_first(trainer: Trainer) -> Iterator[None]:
+    """Let the first process of a machine do something before the others do it, too."""
+    first = trainer.local_rank == 0
+    if not first:
+        trainer.strategy.barrier("first process first")
+    yield
+    if first:
+        trainer.strategy.barrier("first process first")

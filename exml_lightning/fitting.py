@@ -19,12 +19,13 @@ from exml_lightning.callbacks import (
     AccuracyCallback,
     AgreementCallback,
     ExModelWriter,
+    SameSettings,
     StageProgressBar,
     StopOnSignal,
     StreamCheckpoint,
     SyntheticBufferCallback,
 )
-from exml_lightning.callbacks.checkpoints import find_checkpoint
+from exml_lightning.callbacks.resume import find_checkpoint
 from exml_lightning.callbacks.run_folder import RunFolderLock
 from exml_lightning.callbacks.run_logger import RunLogger
 from exml_lightning.core.augmentation import Augmentation
@@ -298,7 +299,7 @@ def _fit(experts: Path, run_folder: Path, task: int | None, progress: bool, give
             logger=RunLogger(str(run_folder)),
             enable_progress_bar=progress,
             log_every_n_steps=min(50, stream.n_iter),
-            callbacks=[stop, buffer, StreamCheckpoint(), *ours, RunFolderLock()],
+            callbacks=[stop, SameSettings(), buffer, StreamCheckpoint(), *ours, RunFolderLock()],
         )
         trainer.fit(module, datamodule=stream, ckpt_path=checkpoint)
     except MisconfigurationException as error:

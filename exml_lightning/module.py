@@ -11,7 +11,6 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.aggregation import MeanMetric
 
-from exml_lightning.callbacks.checkpoints import grow_checkpoint
 from exml_lightning.core.distillation import Distillation, Loss
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
@@ -22,6 +21,7 @@ from exml_lightning.core.rng import derive_seed, keyed_generator, seed_layers
 from exml_lightning.core.targets import Merge, Normalize, Unknown
 from exml_lightning.core.teachers import Teachers
 from exml_lightning.data import ExpertStream
+from exml_lightning.ex_model.growth import grow_checkpoint
 from exml_lightning.ex_model.networks import build_networks, check_compiled, compile_network
 from exml_lightning.ex_model.starts import Start, check_start, starting_weights
 from exml_lightning.experts.architecture import Architecture, ArchitectureConfig

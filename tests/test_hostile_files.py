@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks.reliability.hostile import CANARY, Hostile, meet_all
 from benchmarks.reliability.hostile_files import CATALOGUE, CKPT, checkpoint, png, run
-from exml_lightning.callbacks.checkpoint_file import check_checkpoint
+from exml_lightning.callbacks.resume import find_checkpoint
 from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.ex_model.predict import fit_image
@@ -97,7 +97,7 @@ def test_a_checkpoint_of_another_run_is_refused(verb, other, message, small_run,
 
 def test_a_whole_checkpoint_passes(tmp_path):
     torch.save(checkpoint(), tmp_path / "a.ckpt")
-    check_checkpoint(tmp_path / "a.ckpt")
+    assert find_checkpoint(tmp_path / "run", str(tmp_path / "a.ckpt"), "test") == str(tmp_path / "a.ckpt")
 
 
 def test_plain_yaml_is_read_with_anchors_merges_and_dates_as_text(tmp_path):

@@ -41,7 +41,7 @@ def test_16_mixed_on_a_cpu_is_bf16_and_says_so(small_run, tmp_path):
     with pytest.warns(UserWarning, match="Using `precision='bf16-mixed'` instead"):
         main([*small_run(trainer__max_epochs=1), "--trainer.precision", "16-mixed"])
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert state["callbacks"]["SyntheticBufferCallback"]["settings"]["trainer.precision"] == "bf16-mixed"
+    assert state["callbacks"]["SameSettings"]["settings"]["trainer.precision"] == "bf16-mixed"
 
 
 def test_images_are_made_in_bf16_if_that_is_asked_for(make_expert):

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 from benchmarks.reliability.fuzz import COLUMNS, METADATA
 from benchmarks.reliability.hostile import Hostile, Payload, command, meet_all
 from benchmarks.reliability.hostile_experts import EXPERT, MANIFESTS, ROOT, WEIGHTS, repacked, write_experts, zip_bomb
-from exml_lightning.callbacks.checkpoint_file import check_checkpoint
+from exml_lightning.callbacks.resume import FORMAT, find_checkpoint
 from exml_lightning.generation.buffer_file import read_buffer
 from exml_lightning.scenarios import CIFAR10, FolderImages
 from exml_lightning.scenarios.core50_frames import list_frames
@@ -42,6 +42,7 @@ def checkpoint(**stream: Any) -> dict[str, Any]:
     known = torch.zeros(10, dtype=torch.bool)
     labels = torch.zeros(4, dtype=torch.long)
     return {
+        "exml_lightning": FORMAT,
         "epoch": 0,
         "global_step": 1,
         "pytorch-lightning_version": "2.6.6",
@@ -101,19 +102,9 @@ def _written(name: str, make: Callable[[Path], bytes]) -> Callable[[Path], Path]
 def _checkpoints() -> list[Hostile]:
     changes: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
         ("whose stream is a list", lambda c: c.update(ExpertStream=[1])),
-        ("without a buffer", lambda c: c["ExpertStream"].pop("buffer")),
-        (
-            "whose buffer has halves",
-            lambda c: c["ExpertStream"]["buffer"].update(images=torch.zeros(4, 1, 32, 32).half()),
-        ),
-        ("whose labels are no classes", lambda c: c["ExpertStream"]["buffer"].update(labels=torch.full((4,), 10))),
-        ("whose columns differ in length", lambda c: c["ExpertStream"]["buffer"].update(tasks=torch.zeros(3).long())),
-        ("whose experience is text", lambda c: c["ExpertStream"].update(experience="1")),
-        ("whose weights are text", lambda c: c["state_dict"].update({"network.classifier.bias": "a"})),
         ("without loops", lambda c: c.pop("loops")),
-        ("whose step is true", lambda c: c.update(global_step=True)),
-        ("whose callbacks lack settings", lambda c: c["callbacks"]["SyntheticBufferCallback"].pop("settings")),
         ("whose optimiser is null", lambda c: c.update(optimizer_states=None)),
+        ("of before 0.2.0", lambda c: c.pop("exml_lightning")),
     ]
     return [
         Hostile(
@@ -141,7 +132,7 @@ def _foreign(folder: Path) -> Path:
 
 
 def _check(folder: Path) -> None:
-    check_checkpoint(folder / CKPT)
+    find_checkpoint(folder / "run", "last", "fit")
 
 
 def _image(make: Callable[[Path], bytes]) -> Callable[[Path], Path]:

@@ -4,6 +4,7 @@ from exml_lightning.callbacks.accuracy import AccuracyCallback
 from exml_lightning.callbacks.agreement import AgreementCallback
 from exml_lightning.callbacks.ex_model import ExModelWriter
 from exml_lightning.callbacks.progress import StageProgressBar
+from exml_lightning.callbacks.same_settings import SameSettings
 from exml_lightning.callbacks.stop_on_signal import StopOnSignal
 from exml_lightning.callbacks.stream_checkpoint import StreamCheckpoint
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
@@ -12,6 +13,7 @@ __all__ = [
     "AccuracyCallback",
     "AgreementCallback",
     "ExModelWriter",
+    "SameSettings",
     "StageProgressBar",
     "StopOnSignal",
     "StreamCheckpoint",

@@ -5,8 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from lightning import Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -16,21 +15,6 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 SECONDS = 0.5
 """Between two looks at the other processes."""
 _watched = threading.Event()
-
-
-@contextmanager
-def first_process_first(trainer: Trainer) -> Iterator[None]:
-    """Let the first process of a machine do something before the others do it, too.
-
-    Args:
-        trainer: Knows the processes.
-    """
-    first = trainer.local_rank == 0
-    if not first:
-        trainer.strategy.barrier("first process first")
-    yield
-    if first:
-        trainer.strategy.barrier("first process first")
 
 
 def end_together(trainer: Trainer) -> None:

@@ -10,6 +10,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from exml_lightning.callbacks.find import find_callback
+from exml_lightning.callbacks.resume import FORMAT
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import write_whole
@@ -64,6 +65,10 @@ class StreamCheckpoint(Checkpoint):
     def folder(trainer: Trainer) -> Path:
         """The folder of the checkpoints of a run."""
         return Path(trainer.default_root_dir) / "checkpoints"
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write the number of the format, which `find_checkpoint` looks at."""
+        checkpoint["exml_lightning"] = FORMAT
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -10,9 +10,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks.broken import check_experts, pass_over
-from exml_lightning.callbacks.checkpoint_file import SINCE, differences
-from exml_lightning.callbacks.checkpoints import go_back
 from exml_lightning.callbacks.loggers import log_picture, start_loggers
+from exml_lightning.callbacks.resume import go_back
 from exml_lightning.callbacks.stream_clock import StreamClock
 from exml_lightning.core.buffer import Buffer, update_buffer
 from exml_lightning.core.errors import BrokenExpertError, ExmlError
@@ -65,7 +64,6 @@ class SyntheticBufferCallback(Callback):
         self.cache = None if cache is None else Path(cache)
         self.clock = StreamClock((), 0)
         """How long the stream has taken, and will take."""
-        self._settings: dict[str, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check what can be checked before any work, and set the number of epochs: one for each expert.
@@ -101,37 +99,13 @@ class SyntheticBufferCallback(Callback):
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the rest: settings and experts. Lightning calls this after it has restored a checkpoint.
+        """Check the experts. Lightning calls this after it has restored a checkpoint.
 
         Raises:
-            ExmlError: If the checkpoint was written under other settings (names them), or an expert that is still to be
-                learned is missing or broken, or neither the ex-model nor the generator can work with it.
+            ExmlError: If an expert that is still to be learned is missing or broken, or neither the ex-model nor the
+                generator can work with it.
         """
         assert isinstance(pl_module, ExModelModule)
-        settings = {
-            **{f"data.{key}": value for key, value in _stream(trainer).settings().items()},
-            **{f"model.{key}": value for key, value in pl_module.settings().items()},
-            "buffer.size": self.size,
-            "buffer.generator": self.generator.settings(),
-            "trainer.precision": str(trainer.precision),
-            "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
-            "trainer.gradient_clip_val": trainer.gradient_clip_val,
-            "trainer.limit_train_batches": trainer.limit_train_batches,
-            "number of processes": trainer.world_size,
-        }
-        was = self._settings
-        changed = [
-            difference
-            for key, value in settings.items()
-            if key in was and value != was[key] and not (key == "buffer.size" and self.size > was[key])
-            for difference in differences(key, was[key], value)
-        ]
-        if changed:
-            raise ExmlError(
-                f"the checkpoint was written under other settings ({'; '.join(changed)}): "
-                "give the same ones, or start another run with --trainer.default_root_dir DIR"
-            )
-        self._settings = settings
         pl_module.check_start()
 
         all_units, manifest = pl_module.distillation.asks_all_units(pl_module.heads), _stream(trainer).manifest
@@ -275,13 +249,12 @@ class SyntheticBufferCallback(Callback):
         return new
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the seconds spent and the settings of the run."""
-        return {"seconds_generating": self.clock.seconds_generating, "settings": self._settings}
+        """Return the seconds spent."""
+        return {"seconds_generating": self.clock.seconds_generating}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on counting, and remember the settings the run was started with."""
+        """Go on counting."""
         self.clock.seconds_generating = state["seconds_generating"]
-        self._settings = {**SINCE, **state["settings"]}
 
 
 def _check_trainer(trainer: Trainer) -> None:

@@ -10,8 +10,8 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from exml_lightning.baselines import Baseline
-from exml_lightning.callbacks import StopOnSignal, StreamCheckpoint, SyntheticBufferCallback
-from exml_lightning.callbacks.checkpoints import find_checkpoint
+from exml_lightning.callbacks import SameSettings, StopOnSignal, StreamCheckpoint, SyntheticBufferCallback
+from exml_lightning.callbacks.resume import find_checkpoint
 from exml_lightning.callbacks.run_folder import RunFolder, write_config
 from exml_lightning.callbacks.run_logger import RunLogger
 from exml_lightning.callbacks.test_stream import print_accuracies, write_test
@@ -152,7 +152,7 @@ class StreamCLI(LightningCLI):
         )
         trainer = super().instantiate_trainer(**kwargs)
         self.stop = StopOnSignal()
-        trainer.callbacks.insert(0, self.stop)  # type: ignore[attr-defined]  # Lightning sets it from outside
+        trainer.callbacks[:0] = [self.stop, SameSettings()]  # type: ignore[attr-defined]  # Lightning sets it from outside
         return trainer
 
     def after_fit(self) -> None:

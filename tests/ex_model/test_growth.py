@@ -1,6 +1,6 @@
 import torch
 
-from exml_lightning.callbacks.checkpoints import grow_weights
+from exml_lightning.ex_model.growth import grow_weights
 
 OURS = {"body": torch.full((3, 2), 9.0), "head.weight": torch.full((4, 2), 9.0), "head.bias": torch.full((4,), 9.0)}
 THEIRS = {"body": torch.zeros(3, 2), "head.weight": torch.ones(2, 2), "head.bias": torch.ones(2)}

@@ -1,0 +1,78 @@
+"""`SameSettings`: a run goes on under the settings it was started with."""
+
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from exml_lightning.callbacks.find import find_callback
+from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.module import ExModelModule
+
+
+class SameSettings(Callback):
+    """Keeps the settings of a run in its checkpoints, and refuses to go on under others; the buffer may grow.
+
+    Place it before `SyntheticBufferCallback`, so that no expert is read before.
+    """
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
+        """What the numbers of the run depend on, by key of the command line."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare. Lightning calls this after it has restored a checkpoint.
+
+        Raises:
+            ExmlError: If the checkpoint was written under other settings; names them.
+        """
+        assert isinstance(pl_module, ExModelModule)
+        buffer = find_callback(trainer, SyntheticBufferCallback)
+        assert buffer is not None
+        now = {
+            **{f"data.{key}": value for key, value in pl_module.stream.settings().items()},
+            **{f"model.{key}": value for key, value in pl_module.settings().items()},
+            "buffer.size": buffer.size,
+            "buffer.generator": buffer.generator.settings(),
+            "trainer.precision": str(trainer.precision),
+            "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
+            "trainer.gradient_clip_val": trainer.gradient_clip_val,
+            "trainer.limit_train_batches": trainer.limit_train_batches,
+            "number of processes": trainer.world_size,
+        }
+        before = dict(self.settings)
+        if before.get("buffer.size", buffer.size) < buffer.size:
+            del before["buffer.size"]
+        changed = [text for key, was in before.items() for text in differences(key, was, now.get(key))]
+        if changed:
+            raise ExmlError(
+                f"the checkpoint was written under other settings ({'; '.join(changed)}): "
+                "give the same ones, or start another run with --trainer.default_root_dir DIR"
+            )
+        self.settings = now
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the settings of the run."""
+        return {"settings": self.settings}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember the settings that the run was started with."""
+        self.settings = dict(state["settings"])
+
+
+def differences(name: str, was: object, now: object) -> list[str]:
+    """Say how a setting has changed.
+
+    Args:
+        name: Of the setting.
+        was: In the checkpoint.
+        now: In this run.
+
+    Returns:
+        A phrase; of settings in groups, one for each that differs.
+    """
+    if isinstance(was, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*was, *now])
+        return [text for key in keys for text in differences(f"{name}.{key}", was.get(key), now.get(key))]
+    return [] if was == now else [f"{name} was {was}, now {now}"]

@@ -6,14 +6,12 @@ again, and ``note`` is a line about it.
 """
 
 import argparse
-import importlib
 import json
 import os
 import platform
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -22,6 +20,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.performance import generation, overhead, paper_scale, scaling, startup
 from benchmarks.performance.document import render
 from benchmarks.performance.figures import save_scaling
 from benchmarks.performance.workload import ROOT
@@ -31,28 +30,15 @@ RESULTS = ROOT / "docs" / "performance.json"
 Part = Callable[..., dict[str, Any]]
 
 
-def _part(module: str, function: str = "run", **options: Any) -> Part:
-    def run(device: torch.device, folder: Path, quick: bool, **more: Any) -> dict[str, Any]:
-        found = importlib.import_module(f"benchmarks.performance.{module}")
-        result: dict[str, Any] = getattr(found, function)(device, folder, quick, **options, **more)
-        return result
-
-    return run
-
-
 PARTS: dict[str, Part] = {
-    "overhead": _part("overhead"),
-    "generation": _part("generation"),
-    "straightforward": _part("race"),
-    "accuracy": _part("race", "run_accuracy"),
-    "scaling_buffer": _part("scaling", name="buffer size"),
-    "scaling_experts": _part("scaling", name="experts"),
-    "scaling_classes": _part("scaling", name="classes"),
-    "scaling_images": _part("scaling", name="image size"),
-    "startup": _part("startup"),
-    "levers": _part("levers"),
-    "profile": _part("profiling"),
-    "paper_scale": _part("paper_scale"),
+    "overhead": overhead.run,
+    "generation": generation.run,
+    "scaling_buffer": partial(scaling.run, name="buffer size"),
+    "scaling_experts": partial(scaling.run, name="experts"),
+    "scaling_classes": partial(scaling.run, name="classes"),
+    "scaling_images": partial(scaling.run, name="image size"),
+    "startup": startup.run,
+    "paper_scale": paper_scale.run,
 }
 ON_GPU = ("paper_scale",)
 
@@ -65,9 +51,6 @@ def main(words: list[str] | None = None) -> None:
     """
     parser = _parser()
     asked = parser.parse_args(words)
-    if asked.packages:
-        print("\n".join(packages()))
-        return
     if not asked.results.parent.is_dir():
         parser.error(f"--results {asked.results}: there is no folder {asked.results.parent}; make it first")
     unknown = [part for part in asked.parts if part not in PARTS and part != "scaling"]
@@ -131,7 +114,6 @@ def _parser() -> argparse.ArgumentParser:
         "--limit", type=float, metavar="SECONDS", help="begin no part later, and stop paper_scale then (540 by default)"
     )
     parser.add_argument("--quick", action="store_true", help="a handful of steps, to see whether it works")
-    parser.add_argument("--packages", action="store_true", help="print the Python packages that this needs")
     return parser
 
 
@@ -139,13 +121,6 @@ def _count(word: str) -> int:
     if not word.isdigit() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"{word} is no number of threads: give 1 or more")
     return int(word)
-
-
-def packages() -> list[str]:
-    """Return the requirements of the package, which are all that this needs."""
-    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    requirements: list[str] = content["project"]["dependencies"]
-    return requirements
 
 
 def verdict(result: dict[str, Any]) -> str:

@@ -1,13 +1,9 @@
 """Renders docs/performance.md from the results of the parts."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.performance.figures import SCALING, picture_name
-
-LEVERS = Path(__file__).with_name("levers.md")
-"""What was tried, what was kept and what was dropped; goes into the page as it is."""
 
 HEAD = """\
 # Performance
@@ -22,8 +18,7 @@ which keeps its results in `{stem}.json`. One part again, or only what was not m
     python -m benchmarks.performance --missing
 
 On a GPU (`--device cuda`) every part is meant to take less than 10 minutes and is saved when it is done, so that the
-same command with `--missing` goes on. Nothing is fetched from the network. `python -m benchmarks.performance
---packages` lists the Python packages that are needed.
+same command with `--missing` goes on. Nothing is fetched from the network.
 
     python -m benchmarks.performance --device cuda --missing --limit 540
 
@@ -31,6 +26,9 @@ Unless a section says otherwise a figure is a ratio, measured in one process: bo
 round, so that whatever else the machine does slows both of them down. It is the median over the rounds, with the
 smallest and the largest in brackets. Networks are untrained ones with settled batch norm, images are synthetic and the
 same each time: the values change nothing in the time.
+
+Finished experiments (a straightforward implementation, what each lever brings, where the time goes) are kept in
+[performance_trials.md](performance_trials.md).
 """
 
 
@@ -77,19 +75,6 @@ expert, with batches of the same size that are there already. The goal is held a
         ("generation",),
     ),
     Section(
-        "Against a straightforward implementation",
-        """\
-The same mathematics the way research code does it: a DataLoader with workers over the buffer, changes of one sample
-at a time, the whole buffer indexed anew for each mini-batch, the expert's weight gradients on, `.item()` in each
-step, all of the test stream every 1,000 steps (`benchmarks/performance/straightforward.py`;
-`tests/test_straightforward.py` checks that both have the same losses on the same images and mini-batches). Generating
-is timed in batches of 1,024 (the authors' size) there and of 256 (as shipped) here. The time to an accuracy compares
-ways of working: the straightforward run has the paper's 500 generating steps, starts from scratch and learns by Adam
-0.001; `exml fit` is as shipped: 100 generating steps, 1,000 steps an expert, `start: average`, Adam 0.0001 with cosine.
-""",
-        ("straightforward", "accuracy"),
-    ),
-    Section(
         "Scaling",
         """\
 Each point is `exml fit` of untrained experts in a process of its own (which has a peak memory of its own), so nothing
@@ -108,18 +93,6 @@ Each command runs in a fresh process, in turn, five times; the files are in the 
 not start-up, and is taken off the time to the first optimiser step.
 """,
         ("startup",),
-    ),
-    Section("Levers", "", ("levers",)),
-    Section(
-        "What remains",
-        """\
-torch's profiler over 20 steps of the fit in its second experience and of generating (5 steps for slim ResNet18 on a
-CPU), with the shipped settings. An operator counts with its own time, by the wall clock under the profiler; what is
-left is Python, Lightning and the profiler's own cost, which makes it look larger than it is. On a GPU the times of
-kernels count, and what is left is the time in which the device has nothing to do. Python's own time is that of
-cProfile.
-""",
-        ("profile",),
     ),
     Section(
         "The paper's scale",
@@ -144,9 +117,7 @@ def render(results: dict[str, Any], stem: str = "performance") -> str:
     if not results.keys() - {"cpu"}:
         blocks.append("No GPU was at hand: all figures are a CPU's.\n")
     for section in SECTIONS:
-        blocks += [f"## {section.title}\n", *([section.prose] if section.prose else [])]
-        if section.title == "Levers" and LEVERS.is_file():
-            blocks.append(LEVERS.read_text(encoding="utf-8"))
+        blocks += [f"## {section.title}\n", section.prose]
         for device, measured in results.items():
             blocks += _block(section, device, measured, stem)
         if not any(part in measured for measured in results.values() for part in section.parts):

@@ -9,12 +9,13 @@ from benchmarks.reliability.disks import NAMESPACE, fail, failing_writes, run
 from benchmarks.reliability.jobs import fit
 from benchmarks.reliability.survival import Tally, uninterrupted
 
+pytestmark = pytest.mark.slow
+
 
 def namespaces_allowed() -> bool:
     return shutil.which("unshare") is not None and subprocess.run([*NAMESPACE, "true"]).returncode == 0
 
 
-@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written(tmp_path):
     whole, tally = uninterrupted(fit(), tmp_path / "whole"), Tally()
     second = [fault for fault in failing_writes(whole) if fault.file == "run/checkpoints/last.ckpt"][1]
@@ -22,7 +23,6 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path):
     assert tally.failures == []
 
 
-@pytest.mark.slow
 def test_every_file_and_real_file_systems(tmp_path):
     result = run(tmp_path)
     assert result["failures"] == []

@@ -9,6 +9,8 @@ from benchmarks.reliability.jobs import fit
 from benchmarks.reliability.kills import chain, faults, kill_real_commands
 from benchmarks.reliability.survival import INT, KILL, TERM, TORN, Reference, Tally, survive, uninterrupted
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Reference:
@@ -38,7 +40,6 @@ def test_a_cache_entry_and_a_checkpoint_half_written_are_not_taken_for_whole(who
     assert tally.struck == {"cache entry": {"torn write": 1}, "checkpoint": {"torn write": 1}}
 
 
-@pytest.mark.slow
 def test_killed_before_the_ex_model_has_its_name(whole, tmp_path):
     tally = struck(whole, tmp_path / "job", Fault(event(whole, "os.rename", "ex_model/expert_0.safetensors"), KILL))
     assert tally.failures == []
@@ -51,14 +52,12 @@ def test_sigterm_while_a_summary_is_written(whole, tmp_path):
     assert tally.statuses == {"SIGTERM": {"143": 1}}
 
 
-@pytest.mark.slow
 def test_ctrl_c_while_a_picture_is_written(whole, tmp_path):
     tally = struck(whole, tmp_path / "job", Fault(event(whole, "os.rename", "accuracy_matrix.png"), INT))
     assert tally.failures == []
     assert tally.statuses == {"Ctrl-C": {"130": 1}}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_killed_at_every_third_file_event(whole, tmp_path, part):
     tally = Tally()
@@ -68,7 +67,6 @@ def test_killed_at_every_third_file_event(whole, tmp_path, part):
     assert tally.kills >= 20
 
 
-@pytest.mark.slow
 def test_resumes_are_killed_too(whole, tmp_path):
     tally = Tally()
     for seed in range(6):
@@ -77,7 +75,6 @@ def test_resumes_are_killed_too(whole, tmp_path):
     assert tally.kills >= 10
 
 
-@pytest.mark.slow
 def test_the_real_command_killed_at_random_moments(tmp_path):
     tally = Tally()
     kill_real_commands(tmp_path, tally, chains=2)

@@ -11,7 +11,7 @@ from benchmarks.results import land, render
 from exml_lightning.cli.main import main
 from tests.report.fake_runs import write_run
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""What makes a data-free ex-model better, one change at a time, and what bounds it (docs/procedural.md)."""
+"""What makes a data-free ex-model better, one change at a time, and what bounds it (docs/notebook_of_trials.md)."""

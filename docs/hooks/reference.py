@@ -113,7 +113,7 @@ def write() -> str:
 
 def _shipped(module: ModuleType, base: type) -> Iterator[type]:
     """Yield the classes of a module that a configuration may name, in alphabetical order."""
-    for name in sorted(vars(module)):
+    for name in sorted(name for name in vars(module) if not name.startswith("_")):
         kind = getattr(module, name)
         if inspect.isclass(kind) and issubclass(kind, base) and not inspect.isabstract(kind):
             yield kind

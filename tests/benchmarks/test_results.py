@@ -81,6 +81,6 @@ def test_only_what_stands_between_the_marks_is_replaced(tmp_path):
 
 
 def test_the_tables_of_procedural_images_are_those_that_were_measured():
-    page = (DOCS / "procedural.md").read_text()
+    page = (DOCS / "notebook_of_trials.md").read_text()
     assert render(page, DOCS) == page
     assert page.count("<!-- end -->") == 2

@@ -16,7 +16,7 @@ class Procedural(Generator):
     """Procedural images, drawn anew for each expert and labelled by it.
 
     Args:
-        images: Which images: `Strokes` for digits and letters, `DeadLeaves` for photographs (docs/procedural.md).
+        images: Which images: `Strokes` for digits and letters, `DeadLeaves` for photographs (docs/which_images.md).
         fresh: Distil on images that are drawn anew for each step and never kept; those of the buffer are then there to
             look at, and to compare logits with. Fresh images have no label.
 

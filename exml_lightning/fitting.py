@@ -39,7 +39,7 @@ from exml_lightning.data import ExpertStream
 from exml_lightning.ex_model.model import ExModel, load_ex_model
 from exml_lightning.ex_model.starts import Start
 from exml_lightning.experts.architecture import ArchitectureConfig
-from exml_lightning.experts.consistency import tasks_of
+from exml_lightning.experts.manifest import tasks_of
 from exml_lightning.module import ExModelModule
 from exml_lightning.scenarios import AuxiliaryImages
 from exml_lightning.terminal import Terminated, is_quiet, quiet_lightning, set_quiet

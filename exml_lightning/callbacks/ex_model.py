@@ -12,7 +12,6 @@ from exml_lightning.callbacks.find import find_callback
 from exml_lightning.core import metrics
 from exml_lightning.ex_model.model import WEIGHTS
 from exml_lightning.experts import ExpertEntry, Manifest, save_weights, write_manifest
-from exml_lightning.experts.licences import licences_of
 from exml_lightning.module import ExModelModule
 from exml_lightning.terminal import say
 
@@ -50,7 +49,6 @@ class ExModelWriter(Callback):
                 "strategy": self.strategy,
                 "scenario": stream.settings()["scenario"] or stream.manifest.scenario,
                 "experts": trainer.max_epochs,
-                **licences_of(learned),
                 "learned": [_noted(entry) for entry in learned],
             },
         )

@@ -17,7 +17,6 @@ HELP = """\
 List the experts and ex-models in folders and anywhere below them: every folder with a manifest.yaml.
 
   exml catalog checkpoints runs
-  exml catalog zoo --classes cat dog
 
 Choose among them, in the order in which they are to be learned:
 
@@ -39,15 +38,12 @@ def run_catalog(args: list[str]) -> None:
     """
     given = catalog_parser().parse_args(args)
     from exml_lightning.core.errors import ExmlError, printable
-    from exml_lightning.experts.catalog_find import find_experts, picked, with_classes
-    from exml_lightning.experts.catalog_rows import finite, print_catalog, record
+    from exml_lightning.experts.catalog import find_experts, picked, print_catalog, record
     from exml_lightning.experts.selection import write_selection
 
     output = None if given.output is None else Path(given.output)
     if output is not None:
         _check_output(output)
-    if given.min_accuracy is not None and not 0 <= given.min_accuracy <= 1:
-        raise ExmlError(f"--min_accuracy is {given.min_accuracy}: give a fraction, 0 to 1")
     places = [Path(place) for place in given.folders]
     catalog = find_experts(places)
     for line in catalog.left_out:
@@ -56,17 +52,10 @@ def run_catalog(args: list[str]) -> None:
     where = printable(" ".join(given.folders), 300)
     if not everything:
         raise ExmlError(f"{where}: no folder of experts there, or below (a manifest.yaml: `exml manifest` writes one)")
-    listed = with_classes(everything, given.classes) if given.classes else everything
-    if given.architecture is not None:
-        word = given.architecture.casefold()
-        listed = [expert for expert in listed if word in expert.entry.architecture.class_path.casefold()]
-    if given.min_accuracy is not None:
-        listed = [e for e in listed if e.entry.accuracy is not None and e.entry.accuracy >= given.min_accuracy]
-    if given.pick:
-        listed = picked(listed, given.pick)
+    listed = picked(everything, given.pick) if given.pick else everything
     problem = None if output is None else _problem(output, listed, strict=bool(given.pick))
     if given.json:
-        print(json.dumps([finite(record(expert)) for expert in listed], indent=2, allow_nan=False))
+        print(json.dumps([record(expert) for expert in listed], indent=2, allow_nan=False))
     else:
         of = "" if len(listed) == len(everything) else f" of {len(everything)}"
         print_catalog(f"{where}: {len(listed)}{of} expert{'' if len(listed) == 1 and not of else 's'}", listed)
@@ -100,8 +89,6 @@ def _problem(output: Path, listed: "Sequence[Choice]", strict: bool) -> str | No
     from exml_lightning.core.errors import ExmlError
     from exml_lightning.experts.selection import unite
 
-    if not listed:
-        raise ExmlError(f"no expert is listed, so there is nothing to write into {output}: leave filters out")
     try:
         unite(output.stem, listed)
     except ExmlError as error:
@@ -116,9 +103,6 @@ def catalog_parser() -> Parser:
     parser = verb_parser("catalog", "DIR... [options]", HELP)
     add = parser.add_argument
     add("folders", metavar="DIR", nargs="+", help="Folder to search, at any depth; links are followed.")
-    add("--classes", metavar="NAME", nargs="+", help="List experts that know one or more of these classes.")
-    add("--architecture", metavar="WORD", help="List experts with this word in the class path of their architecture.")
-    add("--min_accuracy", metavar="FRACTION", type=float, help="List experts whose manifest says so much or more.")
     add(
         "--pick",
         metavar="DIR:K",

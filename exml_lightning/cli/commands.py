@@ -107,7 +107,7 @@ def _count(things: Sequence[object], name: str) -> str:
 
 
 def _experts_table(manifest: "Manifest") -> list[list[str]]:
-    from exml_lightning.experts.catalog_rows import architecture_words
+    from exml_lightning.experts.catalog import architecture_words
 
     rows = []
     for i, entry in enumerate(manifest.experts):

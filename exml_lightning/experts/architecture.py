@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, get_type_hints
 
 from exml_lightning.core.errors import ExmlError, one_line
+from exml_lightning.experts.schema import Arguments, DottedPath
 
 if TYPE_CHECKING:  # torch takes seconds to import, and manifests are listed without it
     from torch import nn
@@ -37,8 +38,8 @@ class Architecture:
         init_args: Its keyword arguments; ``num_classes`` is filled in from the stream where it is left out.
     """
 
-    class_path: str
-    init_args: dict[str, Any] = field(default_factory=dict)
+    class_path: DottedPath
+    init_args: Arguments = field(default_factory=dict)
 
     @classmethod
     def from_config(cls, config: ArchitectureConfig) -> "Architecture":

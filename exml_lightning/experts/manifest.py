@@ -1,22 +1,36 @@
 """`manifest.yaml`: what a folder of experts says about each of them (docs/manifest.md)."""
 
-import math
-from dataclasses import asdict, dataclass, field, fields
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import yaml
+from pydantic import AllowInfNan, ConfigDict, Field, TypeAdapter
 
-from exml_lightning.core.errors import ExmlError, shown
-from exml_lightning.core.images import ImageFormat
-from exml_lightning.experts import fields as check
+from exml_lightning.core.errors import SHOWN, ExmlError, shown
 from exml_lightning.experts.architecture import Architecture
-from exml_lightning.experts.consistency import check_experts
 from exml_lightning.experts.origin import check_origin
-from exml_lightning.files import folder_name, read_yaml, text, write_text
+from exml_lightning.experts.schema import (
+    FORMAT,
+    STRICT,
+    Digest,
+    FileName,
+    Fraction,
+    Free,
+    Images,
+    Names,
+    StreamName,
+    Text,
+    Units,
+    Whole,
+    parse_document,
+)
+from exml_lightning.files import read_yaml, write_text
 
 FILE_NAME = "manifest.yaml"
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -28,8 +42,8 @@ class PrivacySpent:
         delta: 0 to 1.
     """
 
-    epsilon: float
-    delta: float
+    epsilon: Annotated[float, AllowInfNan(True), Field(ge=0)]
+    delta: Fraction
 
 
 @dataclass(frozen=True)
@@ -51,18 +65,18 @@ class ExpertEntry:
         license: What may be done with it: an SPDX identifier, or a few words; None if it is not stated.
     """
 
-    file: str
-    sha256: str
+    file: FileName
+    sha256: Digest
     architecture: Architecture
-    classes: tuple[str, ...]
-    outputs: tuple[int, ...]
-    task: int = 0
-    input: ImageFormat | None = None
-    classifier: str | None = None
-    accuracy: float | None = None
-    training: dict[str, Any] = field(default_factory=dict)
+    classes: Names
+    outputs: Units
+    task: Whole = 0
+    input: Images | None = None
+    classifier: Text | None = None
+    accuracy: Fraction | None = None
+    training: Free = field(default_factory=dict)
     privacy: PrivacySpent | None = None
-    license: str | None = None
+    license: Text | None = None
 
     @property
     def where(self) -> str:
@@ -96,10 +110,12 @@ class Manifest:
         ('split_digits', 0, [5, 4])
     """
 
-    scenario: str
-    run: int | None
-    class_names: tuple[str, ...]
-    input: ImageFormat
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    scenario: StreamName
+    run: Annotated[Whole | None, Field(default=None)]
+    class_names: Names
+    input: Images
     experts: tuple[ExpertEntry, ...] = ()
 
     def classes_of(self, index: int) -> list[int]:
@@ -108,24 +124,7 @@ class Manifest:
         return [places[name] for name in self.experts[index].classes]
 
 
-def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Write ``manifest.yaml`` into a folder, replacing the one there in one step."""
-    text = yaml.safe_dump(
-        {"format": FORMAT, **_plain(asdict(manifest))}, sort_keys=False, width=110, default_flow_style=None
-    )
-    write_text(folder / FILE_NAME, text)
-
-
-def check_manifest(manifest: Manifest) -> None:
-    """Refuse what `read_manifest` would refuse to read back.
-
-    Args:
-        manifest: What is to be written.
-
-    Raises:
-        ExmlError: Names the key.
-    """
-    _parse({"format": FORMAT, **_plain(asdict(manifest))})
+ADAPTER = TypeAdapter(Manifest)
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -160,27 +159,38 @@ def read_manifest(folder: str | Path) -> Manifest:
     return manifest
 
 
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write ``manifest.yaml`` into a folder, replacing the one there in one step."""
+    text = yaml.safe_dump(_document(manifest), sort_keys=False, width=110, default_flow_style=None)
+    write_text(folder / FILE_NAME, text)
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Refuse what `read_manifest` would refuse to read back.
+
+    Args:
+        manifest: What is to be written.
+
+    Raises:
+        ExmlError: Names the key.
+    """
+    _parse(_document(manifest))
+
+
+def _document(manifest: Manifest) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **asdict(manifest)}))  # lists in place of tuples
+    return plain
+
+
 def _parse(raw: object) -> Manifest:
-    values = check.mapping(raw, "the file")
-    if values.pop("format", None) != FORMAT:
-        raise ExmlError(f"format must be {FORMAT}")
-    check.only(values, [f.name for f in fields(Manifest)], "the file")
-    manifest = Manifest(
-        scenario=folder_name(check.need(values, "scenario"), "scenario"),
-        run=None if values.get("run") is None else check.whole(values["run"], "run"),
-        class_names=check.names(check.need(values, "class_names"), "class_names"),
-        input=check.image_format(check.need(values, "input"), "input"),
-        experts=tuple(
-            _parse_expert(entry, f"experts[{i}]")
-            for i, entry in enumerate(check.items(check.need(values, "experts"), "experts"))
-        ),
-    )
+    manifest = parse_document(ADAPTER, raw)
     if not manifest.experts:
         raise ExmlError("experts is empty")
     known = set(manifest.class_names)
     for i, expert in enumerate(manifest.experts):
-        unknown = [name for name in expert.classes if name not in known]
-        if unknown:
+        if len(expert.outputs) != len(expert.classes):
+            raise ExmlError(f"experts[{i}].outputs must name one output unit for each of its classes")
+        if unknown := [name for name in expert.classes if name not in known]:
             raise ExmlError(
                 f"experts[{i}].classes: [{shown(unknown)}] is not in class_names [{shown(manifest.class_names)}]"
             )
@@ -188,61 +198,67 @@ def _parse(raw: object) -> Manifest:
     return manifest
 
 
-def _parse_expert(raw: object, where: str) -> ExpertEntry:
-    values = check.mapping(raw, where)
-    check.only(values, [f.name for f in fields(ExpertEntry)], where)
-    classes = check.names(check.need(values, "classes", where), f"{where}.classes")
-    units = check.items(check.need(values, "outputs", where), f"{where}.outputs")
-    outputs = tuple(check.whole(unit, f"{where}.outputs") for unit in units)
-    if not classes:
-        raise ExmlError(f"{where}.classes is empty: an expert must know a class")
-    if len(outputs) != len(classes) or len(set(outputs)) != len(outputs):
-        raise ExmlError(f"{where}.outputs must name one output unit of its own for each of its {len(classes)} classes")
-    classifier, accuracy, licence = (values.get(key) for key in ("classifier", "accuracy", "license"))
-    return ExpertEntry(
-        file=check.file_name(check.need(values, "file", where), f"{where}.file"),
-        sha256=check.digest(check.need(values, "sha256", where), f"{where}.sha256"),
-        architecture=_architecture(check.need(values, "architecture", where), f"{where}.architecture"),
-        classes=classes,
-        outputs=outputs,
-        task=check.whole(values.get("task", 0), f"{where}.task", -check.MAX_WHOLE),
-        input=None if values.get("input") is None else check.image_format(values["input"], f"{where}.input"),
-        classifier=None if classifier is None else text(classifier, f"{where}.classifier"),
-        accuracy=None if accuracy is None else check.number(accuracy, f"{where}.accuracy", 0, 1),
-        training=_arguments(values.get("training"), f"{where}.training"),
-        privacy=None if values.get("privacy") is None else _privacy(values["privacy"], f"{where}.privacy"),
-        license=None if licence is None else text(licence, f"{where}.license"),
-    )
+def check_experts(experts: Sequence[ExpertEntry]) -> None:
+    """Refuse experts that give one class two names or two tasks, or that say two things of the same weights.
+
+    Names that differ only in case, spaces, ``-`` or ``_`` are one class, unless an expert knows both of them.
+
+    Args:
+        experts: The experts of a stream.
+
+    Raises:
+        ExmlError: Names the classes, the files and the remedy.
+    """
+    tasks_of(experts)
+    known: dict[str, str] = {}
+    for name in dict.fromkeys(name for expert in experts for name in expert.classes):
+        other = known.setdefault(_bare(name), name)
+        if other != name and not any({name, other} <= set(expert.classes) for expert in experts):
+            raise ExmlError(
+                f"one class has two names: {other!r} in {_files(experts, other)}, {name!r} in {_files(experts, name)}; "
+                "give it one name (or, if they are two classes, names that differ in more than case, spaces, - and _)"
+            )
+    heads: dict[tuple[str, int], ExpertEntry] = {}
+    for expert in experts:
+        first = heads.setdefault((expert.sha256, expert.task), expert)
+        one, other_one = ({*zip(e.outputs, e.classes, strict=True)} for e in (first, expert))
+        if one != other_one:
+            raise ExmlError(
+                f"{first.where} and {expert.where} hold the same weights (sha256) but are said to know "
+                f"[{shown(first.classes)}] and [{shown(expert.classes)}]: correct one of them, or give "
+                "them different tasks if each is a head of a multi-task model"
+            )
 
 
-def _privacy(raw: object, where: str) -> PrivacySpent:
-    values = check.mapping(raw, where)
-    check.only(values, [f.name for f in fields(PrivacySpent)], where)
-    return PrivacySpent(
-        check.number(check.need(values, "epsilon", where), f"{where}.epsilon", 0, math.inf),
-        check.number(check.need(values, "delta", where), f"{where}.delta", 0, 1),
-    )
+def tasks_of(experts: Sequence[ExpertEntry]) -> dict[str, int]:
+    """Return the task of each class.
+
+    Args:
+        experts: The experts of a stream.
+
+    Returns:
+        Tasks by class name.
+
+    Raises:
+        ExmlError: If a class belongs to two tasks.
+    """
+    tasks: dict[str, ExpertEntry] = {}
+    for expert in experts:
+        for name in expert.classes:
+            first = tasks.setdefault(name, expert)
+            if first.task != expert.task:
+                raise ExmlError(
+                    f"class {name!r} is of task {first.task} in {first.where}, but of task {expert.task} in "
+                    f"{expert.where}: give one of them another name, or both the same task"
+                )
+    return {name: expert.task for name, expert in tasks.items()}
 
 
-def _architecture(raw: object, where: str) -> Architecture:
-    values = check.mapping(raw, where)
-    check.only(values, ["class_path", "init_args"], where)
-    class_path = text(check.need(values, "class_path", where), f"{where}.class_path")
-    if not all(part.isidentifier() for part in class_path.split(".")):
-        raise ExmlError(f"{where}.class_path is {class_path!r}: give the dotted path of an nn.Module class")
-    init_args = _arguments(values.get("init_args"), f"{where}.init_args")
-    if "trust_remote_code" in repr(init_args):
-        raise ExmlError(f"{where}.init_args: trust_remote_code would run code that comes with weights: leave it out")
-    return Architecture(class_path, init_args)
+def _bare(name: str) -> str:
+    """What is left of a class name without case and separators; between digits, and before a number, they count."""
+    name = re.sub(r"(?<=[^\W\d_])[\s_-]+|(?<![\s_-])[\s_-]+(?=[^\W\d_])", "", name.strip().casefold())
+    return re.sub(r"(?<=\d)[\s_-]+(?=\d)", " ", name)
 
 
-def _arguments(raw: object, where: str) -> dict[str, Any]:
-    return {} if raw is None else check.mapping(check.plain(raw, where), where)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+def _files(experts: Sequence[ExpertEntry], name: str) -> str:
+    return ", ".join(list(dict.fromkeys(expert.where for expert in experts if name in expert.classes))[:SHOWN])

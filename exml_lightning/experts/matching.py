@@ -9,7 +9,7 @@ from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts import Manifest
-from exml_lightning.experts.consistency import tasks_of
+from exml_lightning.experts.manifest import tasks_of
 from exml_lightning.experts.selection import is_selection
 from exml_lightning.scenarios import Experience, Scenario
 

@@ -3,21 +3,20 @@
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import yaml
+from pydantic import AfterValidator, ConfigDict, TypeAdapter
 
 from exml_lightning.core.errors import SHOWN, UNPRINTABLE, ExmlError, printable
-from exml_lightning.experts import fields as check
-from exml_lightning.experts.consistency import check_experts
-from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, read_manifest
+from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, check_experts, read_manifest
 from exml_lightning.experts.origin import check_origin
+from exml_lightning.experts.schema import FORMAT, STRICT, Digest, FileName, Whole, parse_document
 from exml_lightning.files import folder_name, read_yaml, write_text
 
-FORMAT = 1
 SUFFIXES = (".yaml", ".yml")
-KEYS = ("folder", "expert", "file", "sha256")
 LONGEST_PATH = 4096
 HEAD = """\
 # The order of this list is the order of the stream: move lines, or delete them. Folders are relative to this file.
@@ -25,6 +24,48 @@ HEAD = """\
 format: {version}
 experts:
 """
+
+
+def _path(value: str) -> str:
+    if not 0 < len(value) <= LONGEST_PATH or UNPRINTABLE.search(value):
+        raise ExmlError(
+            f"{printable(value)!r} must be a path of at most {LONGEST_PATH} characters, none of them a control "
+            "character"
+        )
+    return value
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a selection: an expert by its number in a folder, or by its file.
+
+    Args:
+        folder: The folder, relative to the selection.
+        expert: Its place there, from 0.
+        file: Its weights, in place of `expert`.
+        sha256: Of the weights when they were chosen; None takes whatever the folder lists.
+    """
+
+    folder: Annotated[str, AfterValidator(_path)]
+    expert: Whole | None = None
+    file: FileName | None = None
+    sha256: Digest | None = None
+
+    def __post_init__(self) -> None:
+        if (self.expert is None) == (self.file is None):
+            raise ExmlError("give `expert`, its number in the folder, or `file`, and not both")
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """What the file says."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    experts: tuple[Line, ...]
+
+
+ADAPTER = TypeAdapter(_Selection)
 
 
 @dataclass(frozen=True)
@@ -109,13 +150,9 @@ def read_selection(path: Path) -> Manifest:
         raise ExmlError(f"{path} is missing: write a selection with `exml catalog DIR... --output {path}`")
     raw = read_yaml(path)
     try:
-        values = check.mapping(raw, "the file")
-        if "class_names" in values:
+        if isinstance(raw, dict) and "class_names" in raw:
             raise ExmlError(f"this is the manifest of a folder of experts: give the folder, {path.parent}")
-        if values.pop("format", None) != FORMAT:
-            raise ExmlError(f"format must be {FORMAT}")
-        check.only(values, ["experts"], "the file")
-        lines = check.items(check.need(values, "experts"), "experts")
+        lines = parse_document(ADAPTER, raw).experts
         manifests: dict[Path, Manifest] = {}
         chosen = [_choose(line, f"experts[{i}]", path.parent, manifests) for i, line in enumerate(lines)]
         return unite(folder_name(path.stem, "the name of the file"), chosen)
@@ -144,14 +181,12 @@ def unite(name: str, chosen: Sequence[Choice]) -> Manifest:
     stream = chosen[0].entry.input or chosen[0].manifest.input
     for i, choice in enumerate(chosen):
         entry, own = choice.entry, choice.entry.input or choice.manifest.input
-        copied = {f.name: getattr(entry, f.name) for f in fields(ExpertEntry)}
-        selected = SelectedExpert(**copied, folder=choice.folder)
-        selected = replace(selected, input=None if own == stream else own)
+        said = {f.name: getattr(entry, f.name) for f in fields(ExpertEntry)}
+        entries.append(SelectedExpert(**{**said, "input": None if own == stream else own}, folder=choice.folder))
         here = f"experts[{i}] ({choice.folder}, expert {choice.index})"
         first = places.setdefault((entry.sha256, entry.task), here)
         if first != here:
             raise ExmlError(f"{first} and {here} are the same expert (sha256): leave one of them out")
-        entries.append(selected)
     for class_path in {entry.architecture.class_path for entry in entries}:
         for folder in {choice.folder for choice in chosen}:
             check_origin(class_path, folder)
@@ -175,12 +210,8 @@ def write_selection(path: Path, chosen: Sequence[Choice]) -> None:
         line = {"folder": _relative(choice.folder, path), "expert": choice.index, "sha256": choice.entry.sha256}
         words = yaml.safe_dump(line, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True)
         known = " ".join(choice.entry.classes[:SHOWN]) + (" ..." if len(choice.entry.classes) > SHOWN else "")
-        lines.append(f"- {words.strip()}  # {_printable(known[:60])}\n")
-    write_text(path, HEAD.format(name=_printable(shlex.quote(path.name)), version=FORMAT) + "".join(lines))
-
-
-def _printable(words: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in words)
+        lines.append(f"- {words.strip()}  # {printable(known, 60)}\n")
+    write_text(path, HEAD.format(name=printable(shlex.quote(path.name)), version=FORMAT) + "".join(lines))
 
 
 def _relative(folder: Path, path: Path) -> str:
@@ -189,21 +220,11 @@ def _relative(folder: Path, path: Path) -> str:
         found = os.path.relpath(folder.resolve(), path.parent.resolve())
     except ValueError:  # another drive (Windows)
         found = str(folder.resolve())
-    return _path(Path(found).as_posix(), f"the path of {printable(str(folder))}")
+    return _path(Path(found).as_posix())
 
 
-def _path(value: object, where: str) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_PATH or UNPRINTABLE.search(value):
-        raise ExmlError(
-            f"{where} must be a path of at most {LONGEST_PATH} characters, none of them a control character"
-        )
-    return value
-
-
-def _choose(raw: object, where: str, base: Path, manifests: dict[Path, Manifest]) -> Choice:
-    line = check.mapping(raw, where)
-    check.only(line, KEYS, where)
-    folder = base / _path(check.need(line, "folder", where), f"{where}.folder")
+def _choose(line: Line, where: str, base: Path, manifests: dict[Path, Manifest]) -> Choice:
+    folder = base / line.folder
     if not folder.is_dir():
         raise ExmlError(
             f"{where}.folder: {folder} is not there (paths are relative to the selection): correct it, or delete the "
@@ -213,16 +234,11 @@ def _choose(raw: object, where: str, base: Path, manifests: dict[Path, Manifest]
         manifest = manifests[folder] if folder in manifests else manifests.setdefault(folder, read_manifest(folder))
     except ExmlError as error:
         raise ExmlError(f"{where}: {error}") from error
-    if ("expert" in line) == ("file" in line):
-        raise ExmlError(f"{where} must have `expert`, its number in the folder, or `file`, and not both")
-    index = (
-        _by_file(line["file"], where, manifest) if "file" in line else check.whole(line["expert"], f"{where}.expert")
-    )
+    index = _by_file(line.file, where, manifest) if line.expert is None else line.expert
     last = len(manifest.experts) - 1
     if index > last:
         raise ExmlError(f"{where}.expert is {index}, but {folder / FILE_NAME} has experts 0 to {last}")
-    entry = manifest.experts[index]
-    if line.get("sha256") is not None and check.digest(line["sha256"], f"{where}.sha256") != entry.sha256:
+    if line.sha256 not in (None, manifest.experts[index].sha256):
         raise ExmlError(
             f"{where}: expert {index} of {folder} has other weights (sha256) than when it was selected: bring them "
             "back, or delete the line and select the expert anew (`exml catalog`)"
@@ -230,8 +246,7 @@ def _choose(raw: object, where: str, base: Path, manifests: dict[Path, Manifest]
     return Choice(folder, manifest, index)
 
 
-def _by_file(value: object, where: str, manifest: Manifest) -> int:
-    name = check.file_name(value, f"{where}.file")
+def _by_file(name: str | None, where: str, manifest: Manifest) -> int:
     found = [i for i, entry in enumerate(manifest.experts) if entry.file == name]
     if len(found) != 1:
         what = "several experts have it, one a task" if found else "no expert of the folder has it"

@@ -1,11 +1,12 @@
 """A file of samples: what `exml generate` writes, the cache keeps and the precomputed strategy reads."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from pydantic import ConfigDict, Json, TypeAdapter
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError, one_line, printable, shown
 from exml_lightning.core.images import ImageFormat
-from exml_lightning.experts import fields as check
+from exml_lightning.experts.schema import MAX_WHOLE, STRICT, Free, Images, Names, parse
 from exml_lightning.files import check_regular, write_whole
 
 FORMAT = "exml buffer 1"
@@ -35,6 +36,20 @@ class BufferFile:
     class_names: tuple[str, ...]
     image_format: ImageFormat
     about: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Metadata:
+    """What the header says of the tensors, beside the format."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    class_names: Json[Names]
+    input: Json[Images]
+    about: Json[Free] = field(default_factory=dict)
+
+
+METADATA = TypeAdapter(_Metadata)
 
 
 def write_buffer(path: Path, content: BufferFile) -> None:
@@ -79,27 +94,12 @@ def read_buffer(path: Path) -> BufferFile:
     try:
         if metadata.get("format") != FORMAT:
             raise ExmlError(f"its metadata must have format {FORMAT!r}")
-        images = check.image_format(_json(metadata, "input"), "input")
-        content = BufferFile(
-            _samples(tensors),
-            check.names(_json(metadata, "class_names"), "class_names"),
-            images,
-            check.mapping(check.plain(_json({"about": "{}", **metadata}, "about"), "about"), "about"),
-        )
+        known = parse(METADATA, {f.name: metadata[f.name] for f in fields(_Metadata) if f.name in metadata})
+        content = BufferFile(_samples(tensors), known.class_names, known.input, known.about)
         _check(content)
     except ExmlError as error:
         raise ExmlError(f"{path} is not a buffer file as docs/buffer_file.md describes it: {error}") from error
     return content
-
-
-def _json(metadata: dict[str, str], key: str) -> object:
-    if key not in metadata:
-        raise ExmlError(f"its metadata lacks {key!r}")
-    try:
-        value: object = json.loads(metadata[key])
-    except (ValueError, RecursionError) as error:
-        raise ExmlError(f"{key} in its metadata is not JSON: {one_line(error)[:100]}") from error
-    return value
 
 
 def _samples(tensors: dict[str, Tensor]) -> Buffer:
@@ -132,5 +132,5 @@ def _check(content: BufferFile) -> None:
     if int(samples.labels.min()) < 0 or int(samples.labels.max()) >= len(content.class_names):
         raise ExmlError(f"its labels must be 0 to {len(content.class_names) - 1}, places in its class_names")
     for name, column in {"tasks": samples.tasks, "experiences": samples.experiences}.items():
-        if int(column.min()) < 0 or int(column.max()) > check.MAX_WHOLE:
-            raise ExmlError(f"its {name} must be 0 to {check.MAX_WHOLE}")
+        if int(column.min()) < 0 or int(column.max()) > MAX_WHOLE:
+            raise ExmlError(f"its {name} must be 0 to {MAX_WHOLE}")

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -10,8 +9,6 @@ import yaml
 from exml_lightning.ex_model.export.compare import Comparison
 from exml_lightning.ex_model.export.results import Results
 from exml_lightning.ex_model.model import ExModel
-from exml_lightning.experts import ExpertEntry
-from exml_lightning.experts.licences import KEY, licences
 from exml_lightning.report.text import escape, markdown, printable
 
 TAGS = ("image-classification", "continual-learning", "knowledge-distillation", "data-free", "onnx", "pytorch")
@@ -92,7 +89,7 @@ def model_card(ex_model: ExModel, results: Results | None, comparison: Compariso
         f"On {comparison.images} images ({comparison.source}): labels equal on {comparison.equal:.2%}, largest "
         f"difference of logits {comparison.largest:.2g}, of logits up to {comparison.scale:.2g}.\n",
         _limits(learned, results),
-        _licence(entry, license),
+        _licence(license),
     ]
     matter = yaml.safe_dump(_front_matter(ex_model, results, license), sort_keys=False, allow_unicode=True, width=110)
     return "\n".join([f"---\n{matter}---\n", *(part for part in parts if part)])
@@ -122,12 +119,8 @@ def _front_matter(ex_model: ExModel, results: Results | None, license: str | Non
     return values
 
 
-def _licence(entry: ExpertEntry, license: str | None) -> str:
-    experts = ""
-    if KEY in entry.training:
-        noted = [printable(each or "not stated") for each in licences(replace(entry, license=None))]
-        experts = f" Of its experts: {escape(', '.join(noted))}."
-    return f"## Licence\n\n{'Not stated' if license is None else escape(printable(license))}.{experts}\n"
+def _licence(license: str | None) -> str:
+    return f"## Licence\n\n{'Not stated' if license is None else escape(printable(license))}.\n"
 
 
 def _name(ex_model: ExModel) -> str:

@@ -1,0 +1,228 @@
+"""The catalogue: finding experts and ex-models in folders, what it says of each, picking some; no torch."""
+
+import difflib
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from safetensors import safe_open
+
+from exml_lightning.core.errors import ExmlError, printable, shown
+from exml_lightning.experts.architecture import Architecture
+from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, read_manifest
+from exml_lightning.experts.selection import Choice
+from exml_lightning.files import check_regular, natural_order
+
+NOT_SEARCHED = ("__pycache__", "node_modules", "site-packages")
+"""Folders that hold no experts but may hold much else; hidden ones and virtual environments are left out, too."""
+LONGEST = 300
+"""Characters of what is said of a folder."""
+MOST_CLASSES, LONGEST_NAME = 6, 20
+"""Classes of an expert in the table, and letters of each."""
+NUMBERS = ("accuracy", "MB", "parameters")
+COUNTED_BY_NETWORKS = ("running_mean", "running_var", "num_batches_tracked")
+"""What batch norm keeps beside its parameters."""
+WIDE = 1000
+"""Letters of a line that no terminal shows."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What was found.
+
+    Args:
+        experts: The experts, folder by folder.
+        left_out: A line for each folder or manifest that cannot be read.
+    """
+
+    experts: list[Choice] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def find_experts(places: Sequence[Path]) -> Catalog:
+    """Read the manifests in folders and anywhere below them, links followed.
+
+    Args:
+        places: The folders.
+
+    Returns:
+        The experts, each folder once.
+
+    Raises:
+        ExmlError: If a place is no folder.
+    """
+    found = Catalog()
+    seen: set[str] = set()
+    for place in places:
+        if not place.is_dir():
+            what = "is a file: name its folder" if place.exists() else "does not exist: name folders with experts"
+            raise ExmlError(f"{printable(str(place), LONGEST)} {what}")
+        for folder in _folders(place, seen, found.left_out):
+            try:
+                manifest = read_manifest(folder)
+            except ExmlError as error:
+                found.left_out.append(printable(str(error), LONGEST))
+                continue
+            found.experts.extend(Choice(folder, manifest, index) for index in range(len(manifest.experts)))
+    return found
+
+
+def _folders(place: Path, seen: set[str], left_out: list[str]) -> Iterator[Path]:
+    """Find folders with a manifest, each once, however many links lead to it."""
+
+    def cannot_be_read(error: OSError) -> None:
+        where = printable(str(error.filename), LONGEST)
+        left_out.append(f"{where} cannot be read ({error.strerror}): allow it, or leave it out")
+
+    for parent, folders, names in os.walk(place, followlinks=True, onerror=cannot_be_read):
+        real = os.path.realpath(parent)
+        if real in seen or "pyvenv.cfg" in names:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(
+            (name for name in folders if name[0] != "." and name not in NOT_SEARCHED and not _leads_up(parent, name)),
+            key=natural_order,
+        )
+        if FILE_NAME in names:
+            yield Path(parent)
+
+
+def _leads_up(parent: str, name: str) -> bool:
+    """Whether a link leads to a folder that it is in: to follow it would list what is around."""
+    path = Path(parent, name)
+    return path.is_symlink() and Path(os.path.realpath(parent)).is_relative_to(os.path.realpath(path))
+
+
+def name_of(expert: Choice) -> str:
+    """Return the folder and the number of an expert, as ``--pick`` takes them."""
+    return f"{expert.folder}:{expert.index}"
+
+
+def picked(experts: Sequence[Choice], wanted: Sequence[str]) -> list[Choice]:
+    """Return experts that were named, in that order.
+
+    Args:
+        experts: Those to choose from.
+        wanted: Of each, ``FOLDER:NUMBER``.
+
+    Raises:
+        ExmlError: If one is not among them, or is named twice.
+    """
+    places = {(os.path.realpath(expert.folder), expert.index): expert for expert in experts}
+    chosen: dict[tuple[str, int], Choice] = {}
+    for words in wanted:
+        folder, _, number = words.rpartition(":")
+        if not folder or not (number.isascii() and number.isdecimal()):
+            raise ExmlError(f"--pick {printable(words)}: give FOLDER:NUMBER, as they are listed, for instance zoo/a:0")
+        place = os.path.realpath(folder), int(number)
+        if place not in places:
+            names = [name_of(expert) for expert in experts]
+            close = difflib.get_close_matches(words, names, n=3, cutoff=0.5) or names
+            raise ExmlError(f"--pick {printable(words)} is not among the experts listed; there is {shown(close)}")
+        if place in chosen:
+            raise ExmlError(f"--pick names {printable(words)} twice: an expert is learned once")
+        chosen[place] = places[place]
+    return list(chosen.values())
+
+
+def record(expert: Choice) -> dict[str, Any]:
+    """Return all that is known of an expert, in values that JSON has; numbers without an end, an epsilon say, as text.
+
+    The strategy is that which an ex-model was learned by, the parameters are counted in files of safetensors; None for
+    others.
+    """
+    entry, path = expert.entry, expert.entry.path(expert.folder)
+    known: dict[str, Any] = _finite(
+        {"folder": str(expert.folder), "expert": expert.index}
+        | asdict(entry)
+        | {"input": asdict(entry.input or expert.manifest.input), "strategy": _strategy(entry)}
+        | {"bytes": _size(path), "parameters": _parameters(path)}
+    )
+    return known
+
+
+def print_catalog(title: str, experts: Sequence[Choice]) -> None:
+    """Print a table with a row for each expert; no column that no expert has anything in.
+
+    Args:
+        title: What stands above it.
+        experts: The experts.
+    """
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    console.print(f"{title}\n", soft_wrap=True, highlight=False, markup=False)
+    rows = [_row(expert) for expert in experts]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    columns = [name for name in (rows[0] if rows else {}) if any(row[name] for row in rows)]
+    for name in columns:
+        table.add_column(name, overflow="fold", justify="right" if name in NUMBERS else "left")
+    for row in rows:
+        table.add_row(*(Text(printable(row[name], WIDE)) for name in columns))
+    console.print(table)
+
+
+def architecture_words(architecture: Architecture) -> str:
+    """Name a network by its class and its arguments but ``num_classes``."""
+    words = [f"{key}={value}" for key, value in architecture.init_args.items() if key != "num_classes"]
+    return architecture.class_path.rpartition(".")[2] + (f"({', '.join(words)})" if words else "")
+
+
+def _row(expert: Choice) -> dict[str, str]:
+    entry, images = expert.entry, expert.entry.input or expert.manifest.input
+    path = entry.path(expert.folder)
+    size, parameters = _size(path), _parameters(path)
+    shown_names = [n if len(n) <= LONGEST_NAME else f"{n[: LONGEST_NAME - 2]}.." for n in entry.classes[:MOST_CLASSES]]
+    more = f" ... ({len(entry.classes)})" if len(entry.classes) > MOST_CLASSES else ""
+    return {
+        "expert": name_of(expert),
+        "classes": " ".join(shown_names) + more,
+        "architecture": architecture_words(entry.architecture),
+        "input": "x".join(map(str, images.shape)),
+        "accuracy": "" if entry.accuracy is None else f"{100 * entry.accuracy:.1f} %",
+        "epsilon, delta": "" if entry.privacy is None else f"{entry.privacy.epsilon:.3g}, {entry.privacy.delta:.2g}",
+        "MB": "missing" if size is None else f"{size / 1e6:.2f}",
+        "parameters": "" if parameters is None else f"{parameters:,}",
+        "ex-model": _strategy(entry) or "",
+        "task": str(entry.task or ""),
+    }
+
+
+def _strategy(entry: ExpertEntry) -> str | None:
+    strategy = entry.training.get("strategy")
+    return strategy if isinstance(strategy, str) else None
+
+
+def _size(path: Path) -> int | None:
+    try:
+        check_regular(path)
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _parameters(path: Path) -> int | None:
+    """Count the parameters of a network from the header of a safetensors file; None for any other, or a broken one."""
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        check_regular(path)
+        with safe_open(path, framework="numpy") as file:
+            names = [name for name in file.keys() if not name.endswith(COUNTED_BY_NETWORKS)]  # noqa: SIM118 - no mapping
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    except Exception:  # of a stranger's file; what is wrong with it, `exml fit` says
+        return None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,165 @@
+"""What a document of a stranger may say: the types of its fields, and one line for whatever is not as it should be."""
+
+import json
+import math
+import re
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from exml_lightning.core.errors import UNPRINTABLE, ExmlError, printable
+from exml_lightning.core.images import ImageFormat
+from exml_lightning.files import folder_name, text
+
+FORMAT = 1
+"""Of manifests and selections."""
+MAX_NAMES = 100_000
+"""Classes of a stream."""
+MAX_WHOLE = 2**31 - 1
+MAX_VALUES = 100_000_000
+"""Values of one image."""
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""For the ``__pydantic_config__`` of a document; the dataclasses within it follow."""
+SHOWN = 3
+"""Errors that a message names."""
+WORDS = {
+    "missing": "this key is missing",
+    "unexpected_keyword_argument": "there is no such key",
+    "string_type": "Input should be text: put it in quotes",
+    "tuple_type": "Input should be a list",
+    "dict_type": "Input should be a mapping",
+    "dataclass_type": "Input should be a mapping",
+}
+"""By pydantic's types of errors: what it says in words of Python and JSON, for people who write YAML."""
+
+T = TypeVar("T")
+
+
+def _digest(value: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", value):
+        raise ExmlError("give 64 hexadecimal digits, in quotes, as `sha256sum FILE` prints them")
+    return value.lower()
+
+
+def _file_name(value: str) -> str:
+    if value in (".", "..") or "/" in value or "\\" in value or len(value.encode()) > 255:
+        raise ExmlError(f"{value!r} must be a file of the same folder, without a path")
+    return value
+
+
+def _class_name(value: object) -> object:
+    """Whole numbers are taken for the names they are written as."""
+    number = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_WHOLE
+    return str(value) if number else value
+
+
+def _different(values: tuple[T, ...]) -> tuple[T, ...]:
+    if len(set(values)) != len(values):
+        raise ExmlError("one of them is there twice")
+    return values
+
+
+def _bounded(images: ImageFormat) -> ImageFormat:
+    if math.prod(images.shape) > MAX_VALUES:
+        raise ExmlError(f"shape {list(images.shape)} is too large: an image may have {MAX_VALUES} values")
+    if max(map(abs, (*images.mean, *images.std))) > 1e6 or min(images.std) < 1e-6:
+        raise ExmlError("mean may have numbers from -1e6 to 1e6, std from 1e-6 to 1e6")
+    return images
+
+
+def _dotted(value: str) -> str:
+    if not all(part.isidentifier() for part in value.split(".")):
+        raise ExmlError(f"{value!r}: give the dotted path of an nn.Module class")
+    return value
+
+
+def _own_code(init_args: dict[str, Any]) -> dict[str, Any]:
+    if "trust_remote_code" in repr(init_args):
+        raise ExmlError("trust_remote_code would run code that comes with weights: leave it out")
+    return init_args
+
+
+def plain(value: T, where: str = "") -> T:
+    """Return a document as it is, if its keys are names and its text and numbers are such as any program can hold.
+
+    Args:
+        value: Mappings, lists, text, numbers, true, false and null.
+        where: What to call it in an error.
+
+    Raises:
+        ExmlError: For a key that is no text, control characters, or a number of more than 64 bits.
+    """
+    here = printable(where, 200) or "the file"
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ExmlError(f"{here}: the key {str(key)[:40]} must be text: put it in quotes")
+            plain(item, f"{where}.{text(key, f'a key of {here}')}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            plain(item, f"{where}[{i}]")
+    elif isinstance(value, str):
+        if UNPRINTABLE.search(value.replace("\n", "").replace("\t", "")):
+            raise ExmlError(f"{here} has control characters in it")
+    elif isinstance(value, int) and abs(value) >= 2**64:
+        raise ExmlError(f"{here} is a number of more than 64 bits")
+    return value
+
+
+Text = Annotated[str, AfterValidator(lambda value: text(value, "it"))]
+Whole = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Digest = Annotated[str, AfterValidator(_digest)]
+FileName = Annotated[Text, AfterValidator(_file_name)]
+StreamName = Annotated[str, AfterValidator(lambda value: folder_name(value, "the name"))]
+Names = Annotated[
+    tuple[Annotated[Text, BeforeValidator(_class_name)], ...],
+    Field(min_length=1, max_length=MAX_NAMES),
+    AfterValidator(_different),
+]
+Units = Annotated[tuple[Whole, ...], AfterValidator(_different)]
+Images = Annotated[ImageFormat, AfterValidator(_bounded)]
+Free = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value), AfterValidator(plain)]
+"""Anything that YAML and JSON hold; null for nothing."""
+DottedPath = Annotated[Text, AfterValidator(_dotted)]
+Arguments = Annotated[Free, AfterValidator(_own_code)]
+
+
+def parse(adapter: TypeAdapter[T], raw: object) -> T:
+    """Make a dataclass of what a document says.
+
+    Args:
+        adapter: Of the dataclass: its fields have the types above, its ``__pydantic_config__`` is `STRICT`.
+        raw: The document.
+
+    Returns:
+        The dataclass, and those within it.
+
+    Raises:
+        ExmlError: Names the keys that are wrong, and what is wrong with each.
+    """
+    document = json.dumps(plain(raw))  # in JSON a strict tuple is a list, and a strict dataclass a mapping
+    try:
+        return adapter.validate_json(document)
+    except ValidationError as error:
+        raise ExmlError(_said(error)) from error
+
+
+def parse_document(adapter: TypeAdapter[T], raw: object) -> T:
+    """Make a dataclass of a manifest or a selection, which say ``format: 1`` beside what it holds; see `parse`."""
+    if not isinstance(raw, dict):
+        raise ExmlError("the file must be a mapping")
+    if raw.get("format") != FORMAT:
+        raise ExmlError(f"format must be {FORMAT}")
+    return parse(adapter, {key: value for key, value in raw.items() if key != "format"})
+
+
+def _said(error: ValidationError) -> str:
+    lines = []
+    for one in error.errors(include_url=False):
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in one["loc"]).lstrip(".")
+        own = one.get("ctx", {}).get("error")
+        words = str(own) if isinstance(own, Exception) else WORDS.get(one["type"], one["msg"])
+        lines.append(f"{printable(where, 200) or 'the file'}: {printable(words, 500)}")
+    more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return "; ".join(lines[:SHOWN]) + more

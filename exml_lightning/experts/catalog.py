@@ -215,7 +215,8 @@ def _parameters(path: Path) -> int | None:
         check_regular(path)
         with safe_open(path, framework="numpy") as file:
             names = [name for name in file.keys() if not name.endswith(COUNTED_BY_NETWORKS)]  # noqa: SIM118 - no mapping
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+            counts: list[int] = [math.prod(file.get_slice(name).get_shape()) for name in names]
+            return sum(counts)
     except Exception:  # of a stranger's file; what is wrong with it, `exml fit` says
         return None
 

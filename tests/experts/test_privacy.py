@@ -127,12 +127,12 @@ def test_the_manifest_says_what_was_spent(tmp_path):
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"epsilon": 8}, r"experts\[0\]\.privacy\.delta is missing"),
-        ({"epsilon": -1, "delta": 0}, r"experts\[0\]\.privacy\.epsilon must be a number from 0"),
-        ({"epsilon": 1, "delta": 2}, r"experts\[0\]\.privacy\.delta must be a number from 0 to 1"),
-        ({"epsilon": "8", "delta": 0}, r"experts\[0\]\.privacy\.epsilon must be a number"),
-        ({"epsilon": 8, "delta": 0, "sigma": 1}, r"experts\[0\]\.privacy has unknown keys"),
-        (8, r"experts\[0\]\.privacy must be a mapping"),
+        ({"epsilon": 8}, r"experts\[0\]\.privacy\.delta: this key is missing"),
+        ({"epsilon": -1, "delta": 0}, r"experts\[0\]\.privacy\.epsilon: .*greater than or equal to 0"),
+        ({"epsilon": 1, "delta": 2}, r"experts\[0\]\.privacy\.delta: .*less than or equal to 1"),
+        ({"epsilon": "8", "delta": 0}, r"experts\[0\]\.privacy\.epsilon: Input should be a valid number"),
+        ({"epsilon": 8, "delta": 0, "sigma": 1}, r"experts\[0\]\.privacy\.sigma: there is no such key"),
+        (8, r"experts\[0\]\.privacy: Input should be a mapping"),
     ],
 )
 def test_a_manifest_that_says_it_wrongly_is_refused(tmp_path, said, message):

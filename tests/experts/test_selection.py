@@ -90,21 +90,18 @@ ANT, FOX = {"folder": "two", "expert": 1}, {"folder": "one", "expert": 1}
             [ANT, {"folder": "one", "expert": 3}],
             r"experts\[1\]\.expert is 3, but .*one.manifest.yaml has experts 0 to 2",
         ),
-        ([{"folder": "one", "expert": -1}], r"experts\[0\]\.expert must be a whole number from 0"),
-        ([{"folder": "one", "expert": "1"}], r"experts\[0\]\.expert must be a whole number"),
+        ([{"folder": "one", "expert": "1"}], r"experts\[0\]\.expert: Input should be a valid integer"),
         ([{**FOX, "sha256": "a" * 64}], r"experts\[0\]: expert 1 of .*one has other weights \(sha256\) than when"),
-        ([{**FOX, "sha256": "xyz"}], r"experts\[0\]\.sha256 must be 64 hexadecimal digits"),
         ([ANT, FOX, ANT], r"experts\[0\] .*two, expert 1.* and experts\[2\] .* are the same expert"),
         ([{"folder": "one", "file": "z.pt"}], r"experts\[0\]\.file 'z\.pt': no expert of the folder has it"),
         ([{"folder": "one", "file": "../two/d.pt"}], "must be a file of the same folder, without a path"),
-        ([{"folder": "one"}], r"experts\[0\] must have `expert`"),
+        ([{"folder": "one"}], r"experts\[0\]: give `expert`, its number in the folder, or `file`, and not both"),
         ([{"folder": "one", "file": "a.pt", "expert": 0}], "and not both"),
-        ([{"expert": 0}], r"experts\[0\]\.folder is missing"),
-        ([{"folder": "a\x1b[2Jb", "expert": 0}], r"experts\[0\]\.folder must be a path"),
-        ([{"folder": "x" * 5000, "expert": 0}], r"experts\[0\]\.folder must be a path"),
-        ([{"folder": ["one"], "expert": 0}], r"experts\[0\]\.folder must be a path"),
-        ([{**FOX, "weights": "a.pt"}], "unknown keys"),
-        (["one"], r"experts\[0\] must be a mapping"),
+        ([{"expert": 0}], r"experts\[0\]\.folder: this key is missing"),
+        ([{"folder": "a\x1b[2Jb", "expert": 0}], r"experts\[0\]\.folder has control characters"),
+        ([{"folder": "x" * 5000, "expert": 0}], r"experts\[0\]\.folder: .* must be a path of at most 4096"),
+        ([{**FOX, "weights": "a.pt"}], r"experts\[0\]\.weights: there is no such key"),
+        (["one"], r"experts\[0\]: Input should be a mapping"),
     ],
 )
 def test_errors_name_the_file_and_the_line(zoo, lines, message):
@@ -123,7 +120,7 @@ def test_other_files_are_no_selections(zoo):
         read_experts(zoo / "one" / "manifest.yaml")
     with pytest.raises(ExmlError, match="format must be 1"):
         read_experts(select(zoo, ANT, format=2))
-    with pytest.raises(ExmlError, match="unknown keys"):
+    with pytest.raises(ExmlError, match="scenario: there is no such key"):
         read_experts(select(zoo, ANT, scenario="../../etc"))
     assert [is_selection(zoo / name) for name in ("pets.yaml", "new.yml", "one", "none")] == [True, True, False, False]
 
@@ -145,7 +142,7 @@ def test_a_manifest_still_names_files_of_its_own_folder(zoo):
         raw["experts"][0].update(change)
         (zoo / "bad").mkdir(exist_ok=True)
         (zoo / "bad" / "manifest.yaml").write_text(yaml.safe_dump(raw))
-        with pytest.raises(ExmlError, match=r"experts\[0\]: .*bad.manifest\.yaml: .*(without a path|unknown keys)"):
+        with pytest.raises(ExmlError, match=r"experts\[0\]: .*bad.manifest\.yaml: .*(without a path|no such key)"):
             read_selection(select(zoo, {"folder": "bad", "expert": 0}))
 
 

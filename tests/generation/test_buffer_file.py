@@ -86,8 +86,8 @@ def test_an_empty_file_of_samples_is_refused(tmp_path):
     [
         (None, "must have format"),
         ({"format": "something else"}, "must have format"),
-        ({"format": FORMAT}, "its metadata lacks 'input'"),
-        ({"format": FORMAT, "input": "{", "class_names": "[]"}, "not a buffer file"),
+        ({"format": FORMAT}, "class_names: this key is missing; input: this key is missing"),
+        ({"format": FORMAT, "input": "{", "class_names": "[]"}, "not a buffer file .*input: Invalid JSON"),
         (
             {
                 "format": FORMAT,

@@ -1,4 +1,4 @@
-"""`StreamCheckpoint`: one checkpoint an experience, and `last.ckpt`."""
+"""`StreamCheckpoint`: one checkpoint an experience, and `last.ckpt`; `EpochCheckpoint` of one expert's training."""
 
 import shutil
 from pathlib import Path
@@ -95,3 +95,18 @@ class StreamCheckpoint(Checkpoint):
         save_checkpoint(trainer, path)
         if trainer.is_global_zero:
             write_whole(path.with_name("last.ckpt"), lambda part: shutil.copyfile(path, part))
+
+
+class EpochCheckpoint(Checkpoint):
+    """Keeps the newest epoch of an expert's training in one file, so that it can go on.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file."""
+        save_checkpoint(trainer, self.path)

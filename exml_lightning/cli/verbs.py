@@ -1,13 +1,14 @@
 """The verbs of the command line that need Lightning: `exml fit`, `validate`, `test`, `experts` and `generate`."""
 
-from typing import Any
+from pathlib import Path
 
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, ProgressBar
 
+from exml_lightning.callbacks.progress import ExpertProgressBar
+from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
 from exml_lightning.cli.lightning_cli import StreamCLI
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.experts.training import train_experts
+from exml_lightning.experts.training import ExpertTraining, train_experts
 from exml_lightning.generation.samples import generate_files
 
 
@@ -33,12 +34,13 @@ def run_experts(args: list[str]) -> None:
         ExmlError: For whatever the user can put right.
     """
     cli = StreamCLI(args, verb="experts")
-    trainer_config = vars(cli.config_init.trainer)
+    config, stream = cli.config_init, cli.datamodule
+    trainer_config = vars(config.trainer)
 
-    def make_trainer(callbacks: list[Callback], **overrides: Any) -> Trainer:
-        if trainer_config["enable_progress_bar"] is False:
-            callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
-        return Trainer(**{**trainer_config, **overrides, "callbacks": callbacks})
+    def make_trainer(title: str, checkpoint: Path, epochs: int) -> Trainer:
+        bars = [] if trainer_config["enable_progress_bar"] is False else [ExpertProgressBar(title)]
+        own = {"default_root_dir": str(checkpoint.parent), "max_epochs": epochs, "logger": False}
+        return Trainer(**{**trainer_config, **own, "callbacks": [EpochCheckpoint(checkpoint), *bars]})
 
     whole_epochs = {
         "fast_dev_run": False,
@@ -57,7 +59,10 @@ def run_experts(args: list[str]) -> None:
     if limit == 0:
         raise ExmlError("trainer.max_epochs is 0: give the number of experts to train, or -1 for all")
     first = None if limit in (None, -1) else limit
-    train_experts(cli.datamodule, cli.config_init.experts, make_trainer, first, cli.config_init.privacy)
+    job = ExpertTraining(
+        stream.scenario, stream.experts, stream.seed, stream.run_id, stream.root, config.experts, config.privacy
+    )
+    train_experts(job, make_trainer, first, stream.download)
 
 
 def run_generate(args: list[str]) -> None:

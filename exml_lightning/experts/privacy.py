@@ -46,23 +46,16 @@ class NoisePlan:
     """How the steps of one expert are made private.
 
     Args:
-        images: Training images.
-        batch_size: Images a step, in expectation; at most `images`.
+        sample_rate: Probability that an image takes part in a step, whatever the others do (Poisson sampling); no less.
         noise_multiplier: Standard deviation of the noise on the sum of clipped gradients, divided by `max_grad_norm`.
         max_grad_norm: Norm to which the gradient of each image is clipped.
         delta: The delta that `spent` is for.
     """
 
-    images: int
-    batch_size: int
+    sample_rate: float
     noise_multiplier: float
     max_grad_norm: float
     delta: float
-
-    @property
-    def sample_rate(self) -> float:
-        """Probability that an image takes part in a step, whatever the others do (Poisson sampling)."""
-        return self.batch_size / self.images
 
     def spent(self, steps: int) -> PrivacySpent:
         """Ask the accountant what so many steps have spent."""
@@ -111,19 +104,20 @@ def plan_noise(settings: PrivacySettings, recipe: ExpertRecipe, images: int, nam
             f"privacy.delta is {delta}, but {name} has {images} training images: give less than 1/{images}, "
             "or publishing one of them outright would be allowed"
         )
-    batch_size = min(recipe.batch_size, images)
+    steps = math.ceil(images / recipe.batch_size)  # an epoch; Opacus may round to one less, which spends less
+    rate = min(1.0, 1 / steps + 2**-23)  # Opacus draws by numbers of 24 bits, so 1 / steps may be exceeded by that much
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             noise = get_noise_multiplier(
                 target_epsilon=settings.epsilon,
                 target_delta=delta,
-                sample_rate=batch_size / images,
-                steps=recipe.epochs * math.ceil(images / batch_size),
+                sample_rate=rate,
+                steps=recipe.epochs * steps,
                 accountant=MECHANISM,
             )
     except ValueError as error:
         raise ExmlError(
             f"privacy.epsilon {settings.epsilon} is too low for any noise on {name} ({error}): give more"
         ) from error
-    return NoisePlan(images, batch_size, float(noise), settings.max_grad_norm, delta)
+    return NoisePlan(rate, float(noise), settings.max_grad_norm, delta)

@@ -1,235 +1,248 @@
 """Training the stream of experts of a scenario on its original data (Section 5)."""
 
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from lightning import Trainer
 from torch import nn
 
-from exml_lightning.callbacks.progress import ExpertProgressBar
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.core.layout import fast_layout
 from exml_lightning.experts.architecture import Architecture, last_linear, probe
+from exml_lightning.experts.expert_module import ADVICE, ExpertModule
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, read_manifest, write_manifest
+from exml_lightning.experts.matching import experts_command
 from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, check_installed, plan_noise
-from exml_lightning.experts.private_training import PoissonLoader, PrivateExpertModule, check_network, check_trainer
-from exml_lightning.experts.recipe import ADVICE, EpochCheckpoint, EpochLoader, ExpertModule, ExpertRecipe
+from exml_lightning.experts.private_training import PrivateExpertModule, check_network, check_trainer
+from exml_lightning.experts.recipe import ExpertRecipe
 from exml_lightning.experts.selection import is_selection
 from exml_lightning.experts.weights import load_weights, save_weights, sha256
+from exml_lightning.scenarios import Scenario
 from exml_lightning.terminal import say
 
-if TYPE_CHECKING:
-    from exml_lightning.data import ExpertStream
-
-MakeTrainer = Callable[..., Trainer]
 INITIAL = "initial.safetensors"
 
 
+MakeTrainer = Callable[[str, Path, int], Trainer]
+"""Makes the trainer of one expert from the title of its bar, its checkpoint and the number of epochs."""
+
+
+@dataclass(frozen=True)
+class ExpertTraining:
+    """Which experts to train, how, and where.
+
+    Args:
+        scenario: Its data set and experiences.
+        folder: Where the experts are, or are to be.
+        seed: Seed of all draws.
+        run_id: The run, 0 to 4.
+        root: Folder of all data sets.
+        recipe: How to train.
+        privacy: Train by DP-SGD, if it has an epsilon.
+    """
+
+    scenario: Scenario
+    folder: Path
+    seed: int
+    run_id: int = 0
+    root: Path = Path("data")
+    recipe: ExpertRecipe = field(default_factory=ExpertRecipe)
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """That of all experts, with a unit for each class of the data set."""
+        return Architecture.from_config(self.recipe.architecture).with_classes(len(self.scenario.dataset.class_names))
+
+    def checkpoint(self, k: int) -> Path:
+        """Return where the newest epoch of an expert is kept while it is trained."""
+        return self.folder / "training" / f"expert_{k}.ckpt"
+
+
 def train_experts(
-    stream: "ExpertStream",
-    recipe: ExpertRecipe,
-    make_trainer: MakeTrainer,
-    limit: int | None = None,
-    privacy: PrivacySettings | None = None,
+    job: ExpertTraining, make_trainer: MakeTrainer, limit: int | None = None, download: bool = False
 ) -> Manifest:
-    """Train the experts of a scenario that are not there yet, from one saved initial model.
+    """Train the experts that are not there yet, from one saved initial model.
 
     Writes ``initial.safetensors``, ``expert_<k>.safetensors`` and, after each expert, ``manifest.yaml``. A run that was
     stopped goes on with the epoch it was in.
 
     Args:
-        stream: Names the scenario, the run and the folder.
-        recipe: How to train.
-        make_trainer: Makes a Lightning trainer from keyword arguments.
-        limit: Train the first experts of the stream only, so many; None for all.
-        privacy: Train by DP-SGD, if it has an epsilon.
+        job: Which experts.
+        make_trainer: Makes the trainer of one of them.
+        limit: Train the first of the stream only, so many; None for all.
+        download: Fetch the data set first, if it is missing.
 
     Returns:
-        The manifest of all experts that are there.
+        The manifest that is in the folder now.
 
     Raises:
         ExmlError: If data are missing, the folder holds experts of another scenario or recipe, the network does not
             suit the scenario or cannot be trained so, or the scenario learns the experts of another.
     """
-    if stream.scenario.experts_of is not None:
-        raise ExmlError(
-            f"{stream.scenario.name} learns the experts of {stream.scenario.experts_of}: "
-            f"train those, with `{stream.experts_command()}`"
-        )
-    if is_selection(stream.experts):
-        raise ExmlError(f"data.experts {stream.experts} is a selection: experts are trained into a folder, name that")
-    dataset, folder = stream.scenario.dataset, stream.experts
-    empty = Manifest(stream.scenario.name, stream.run_id, dataset.class_names, dataset.image_format)
-    names = dataset.class_names
-    architecture = Architecture.from_config(recipe.architecture).with_classes(len(names))
-    blank = architecture.skeleton().build()
-    _check_network(blank, architecture, stream)
-    if privacy is not None and privacy.epsilon is None:
-        privacy = None
-    if privacy is not None:
-        check_installed()
-        check_trainer(make_trainer(callbacks=[], logger=False))
-        check_network(architecture.skeleton().build(), dataset.image_format.shape, _network_name(architecture))
-    wanted = [
-        _entry(k, recipe, privacy, architecture, last_linear(blank), stream, experience.classes, experience.task)
-        for k, experience in enumerate(stream.experiences)
-    ]
-    listed = dict(enumerate(read_manifest(folder).experts)) if (folder / FILE_NAME).is_file() else {}
-    done = _finished(folder, empty, wanted)
-    asked = range(len(wanted))[:limit]
-    pending = [k for k in asked if k not in done]
-    for k in asked:
+    _check(job, make_trainer)
+    wanted = _wanted(job)
+    listed = _listed(job.folder, wanted)
+    done = _done(job.folder, listed)
+    pending = [k for k in range(len(wanted.experts))[:limit] if k not in done]
+    for k, entry in enumerate(wanted.experts[:limit]):
         if k in done:
-            say(f"expert {k + 1}/{len(wanted)} is done: {folder / wanted[k].file}")
-        elif k in listed and privacy is not None:
-            say(f"{folder / wanted[k].file} is lost; if it was given away, its epsilon counts beside the new one's")
+            say(f"{_which(k, wanted)} is done: {job.folder / entry.file}")
+        elif k < len(listed) and listed[k].privacy is not None:
+            say(f"{job.folder / entry.file} is lost; if it was given away, its epsilon counts beside the new one's")
     if not pending:
-        return replace(empty, experts=tuple(done[k] for k in sorted(done)))
+        return replace(wanted, experts=tuple(listed))
 
-    initial = folder / INITIAL
-    if not done or not initial.is_file():
-        network = architecture.build(stream.seed, "expert")  # before data are read: pretrained weights may be missing
-        if initial.is_file():
-            load_weights(blank, initial)
-            if not all(torch.equal(a, b) for a, b in zip(blank.parameters(), network.parameters(), strict=True)):
-                raise ExmlError(f"{initial} is the initial model of another run: {ADVICE}")
-    stream.prepare_data()
-    originals = stream.scenario.train_images(stream.root, stream.experiences)
-    plans: dict[int, NoisePlan] = {}
+    missing = _missing_initial(job, started=bool(done))  # before data are read: pretrained weights may be missing
+    if download:
+        job.scenario.dataset.download(job.root)
+    originals = job.scenario.train_images(job.root, job.scenario.experiences(job.run_id, job.root))
+    plans = {k: _plan(job, len(originals[k]), k) for k in pending}
+    test = job.scenario.dataset.load(job.root, train=False)
+    if missing is not None:
+        save_weights(missing, job.folder / INITIAL)
     for k in pending:
-        images = originals[k]  # raises for an expert without images
-        if privacy is not None:
-            plans[k] = plan_noise(privacy, recipe, len(images), f"expert {k}")
-    test = dataset.load(stream.root, train=False)
-    if not initial.is_file():
-        save_weights(network, initial)
-    for k in pending:
-        network = architecture.skeleton().build()
-        load_weights(network, initial)
-        if privacy is None:  # Opacus' gradients of single samples are wrong in another memory format
-            fast_layout(network, dataset.image_format.shape)
-        checkpoint = folder / "training" / f"expert_{k}.ckpt"
-        title = f"expert {k + 1}/{len(wanted)} training ({_short(wanted[k].classes)})"
-        trainer = make_trainer(
-            default_root_dir=str(checkpoint.parent),
-            max_epochs=recipe.epochs,
-            callbacks=[EpochCheckpoint(checkpoint), ExpertProgressBar(title)],
-            logger=False,
+        listed[k : k + 1] = [_train(job, k, wanted, originals[k], plans[k], test, make_trainer)]
+        write_manifest(replace(wanted, experts=tuple(listed)), job.folder)
+        job.checkpoint(k).unlink(missing_ok=True)
+    shutil.rmtree(job.folder / "training", ignore_errors=True)
+    return replace(wanted, experts=tuple(listed))
+
+
+def _check(job: ExpertTraining, make_trainer: MakeTrainer) -> None:
+    """Refuse what can be known to fail before anything is read."""
+    scenario, skeleton = job.scenario, job.architecture.skeleton()
+    name = f"experts.architecture {skeleton.class_path}"
+    if scenario.experts_of is not None:
+        command = experts_command(scenario, job.run_id, job.root, job.folder)
+        raise ExmlError(f"{scenario.name} learns the experts of {scenario.experts_of}: train those, with `{command}`")
+    if is_selection(job.folder):
+        raise ExmlError(f"data.experts {job.folder} is a selection: experts are trained into a folder, name that")
+    shape, classes = scenario.dataset.image_format.shape, len(scenario.dataset.class_names)
+    units = probe(skeleton.build(), shape, name)
+    if units != classes:
+        raise ExmlError(f"{name} has {units} output units: {scenario.name} needs {classes}, one a class")
+    if job.privacy.epsilon is not None:
+        check_installed()
+        check_trainer(make_trainer("", job.checkpoint(0), job.recipe.epochs))
+        check_network(skeleton.build(), shape, name)
+
+
+def _wanted(job: ExpertTraining) -> Manifest:
+    """Describe all experts as they will be, but for hashes and accuracies."""
+    dataset, skeleton = job.scenario.dataset, job.architecture.skeleton()
+    training: dict[str, Any] = {key: value for key, value in asdict(job.recipe).items() if key != "architecture"}
+    given = job.architecture.init_args
+    training |= {key: value for key, value in given.items() if skeleton.init_args[key] != value}  # pretrained weights
+    if job.privacy.epsilon is not None:
+        training |= {"privacy": asdict(job.privacy), "noise": "secret, so not reproducible"}
+    classifier = last_linear(skeleton.build())
+    entries = [
+        ExpertEntry(
+            file=f"expert_{k}.safetensors",
+            sha256="",
+            architecture=skeleton,
+            classes=tuple(dataset.class_names[c] for c in experience.classes),
+            outputs=tuple(experience.classes),
+            task=experience.task,
+            classifier=classifier,
+            training={**training, "seed": job.seed, "initial": INITIAL},
         )
-        key, description = (stream.seed, "expert", k), str(wanted[k])
-        module, loader = _training(network, recipe, key, description, originals[k], dataset.image_format, plans.get(k))
-        trainer.fit(module, train_dataloaders=loader, ckpt_path=str(checkpoint) if checkpoint.is_file() else None)
-        accuracy = _accuracy(network.to(trainer.strategy.root_device), test, wanted[k], dataset.image_format)
-        known = "has no test images of its classes: accuracy null"
-        if accuracy is not None:
-            known = f"knows its own classes with {100 * accuracy:.2f} % accuracy"
-        spent = plans[k].spent(trainer.global_step) if k in plans else None
-        cost = f"; epsilon {spent.epsilon:.2f}, delta {spent.delta:.1e}" if spent else ""
-        say(f"expert {k + 1}/{len(wanted)} {known}{cost}")
-        digest = save_weights(network, folder / wanted[k].file)
-        done[k] = replace(wanted[k], sha256=digest, accuracy=accuracy, privacy=spent)
-        listed = {**listed, **done}
-        together = [listed[j] for j in range(len(listed)) if all(i in listed for i in range(j + 1))]
-        write_manifest(replace(empty, experts=tuple(together)), folder)
-        checkpoint.unlink(missing_ok=True)
-    shutil.rmtree(folder / "training", ignore_errors=True)
-    return replace(empty, experts=tuple(done[k] for k in sorted(done)))
+        for k, experience in enumerate(job.scenario.experiences(job.run_id, job.root))
+    ]
+    return Manifest(job.scenario.name, job.run_id, dataset.class_names, dataset.image_format, tuple(entries))
 
 
-def _short(classes: tuple[str, ...]) -> str:
-    return " ".join(classes[:3]) + (" ..." if len(classes) > 3 else "")
-
-
-def _training(
-    network: nn.Module,
-    recipe: ExpertRecipe,
-    key: tuple[int | str, ...],
-    description: str,
-    images: LabelledImages,
-    image_format: ImageFormat,
-    plan: NoisePlan | None,
-) -> tuple[ExpertModule, EpochLoader]:
-    """Make what a trainer fits: by DP-SGD if there is a plan."""
-    if plan is None:
-        module = ExpertModule(network, recipe, key, description)
-        return module, EpochLoader(module, images, image_format)
-    private = PrivateExpertModule(network, recipe, key, description, plan)
-    return private, PoissonLoader(private, images, image_format)
-
-
-def _network_name(architecture: Architecture) -> str:
-    return f"experts.architecture {architecture.class_path}"
-
-
-def _check_network(network: nn.Module, architecture: Architecture, stream: "ExpertStream") -> None:
-    """Refuse a network that does not take the images of the scenario, or has not one unit for each class."""
-    dataset, name = stream.scenario.dataset, _network_name(architecture)
-    units = probe(network, dataset.image_format.shape, name)
-    if units != len(dataset.class_names):
-        raise ExmlError(
-            f"{name} has {units} output units: {stream.scenario.name} needs {len(dataset.class_names)}, one a class"
-        )
-
-
-def _entry(
-    k: int,
-    recipe: ExpertRecipe,
-    privacy: PrivacySettings | None,
-    architecture: Architecture,
-    classifier: str | None,
-    stream: "ExpertStream",
-    classes: tuple[int, ...],
-    task: int,
-) -> ExpertEntry:
-    names = stream.scenario.dataset.class_names
-    settings = {key: value for key, value in asdict(recipe).items() if key != "architecture"}
-    secret = {} if privacy is None else {"privacy": asdict(privacy), "noise": "secret, so not reproducible"}
-    skeleton = architecture.skeleton()
-    pretrained = {key: value for key, value in architecture.init_args.items() if skeleton.init_args[key] != value}
-    return ExpertEntry(
-        file=f"expert_{k}.safetensors",
-        sha256="",
-        architecture=skeleton,
-        classes=tuple(names[c] for c in classes),
-        outputs=tuple(classes),
-        task=task,
-        classifier=classifier,
-        training={**settings, **pretrained, **secret, "seed": stream.seed, "initial": INITIAL},
-    )
-
-
-def _finished(folder: Path, empty: Manifest, wanted: list[ExpertEntry]) -> dict[int, ExpertEntry]:
-    """Return the experts that are there as wanted; refuse a folder that holds others."""
-    if not (folder / FILE_NAME).is_file():
-        return {}
+def _listed(folder: Path, wanted: Manifest) -> list[ExpertEntry]:
+    """Return what the manifest of a folder lists, if there is one; refuse others than those wanted."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return []
     manifest = read_manifest(folder)
-    for name in ("scenario", "run", "class_names", "input"):
-        if getattr(manifest, name) != getattr(empty, name):
-            raise ExmlError(
-                f"{folder / FILE_NAME}: {name} is {getattr(manifest, name)}, "
-                f"but {getattr(empty, name)} is asked for: {ADVICE}"
-            )
-    done = {}
-    for k, (entry, want) in enumerate(zip(manifest.experts, wanted, strict=False)):
-        for name in ("file", "architecture", "classes", "outputs", "task", "training"):
-            theirs = entry.architecture.skeleton() if name == "architecture" else getattr(entry, name)
-            if theirs != getattr(want, name):
-                raise ExmlError(
-                    f"{folder / FILE_NAME}: expert {k} has {name} {getattr(entry, name)}, "
-                    f"but {getattr(want, name)} is asked for: {ADVICE}"
-                )
-        path = folder / entry.file
-        if path.is_file() and sha256(path) != entry.sha256:
+    _compare(manifest, wanted, ("scenario", "run", "class_names", "input"), f"{path}:")
+    for k, (entry, want) in enumerate(zip(manifest.experts, wanted.experts, strict=False)):
+        bare = replace(entry, architecture=entry.architecture.skeleton())
+        _compare(bare, want, ("file", "architecture", "classes", "outputs", "task", "training"), f"{path}: expert {k}:")
+    return [*manifest.experts]
+
+
+def _compare(theirs: object, ours: object, names: Sequence[str], where: str) -> None:
+    for name in names:
+        had, asked = getattr(theirs, name), getattr(ours, name)
+        if had != asked:
+            raise ExmlError(f"{where} {name} is {had}, but {asked} is asked for: {ADVICE}")
+
+
+def _done(folder: Path, listed: list[ExpertEntry]) -> set[int]:
+    """Return which experts are there; refuse damaged ones."""
+    done = {k for k, entry in enumerate(listed) if entry.path(folder).is_file()}
+    for k in done:
+        path = listed[k].path(folder)
+        if sha256(path) != listed[k].sha256:
             raise ExmlError(f"{path} has another hash (sha256) than the manifest says: delete it to train it again")
-        if path.is_file():
-            done[k] = entry
     return done
+
+
+def _missing_initial(job: ExpertTraining, started: bool) -> nn.Module | None:
+    """Make the initial model, if it is not there; refuse one that is there, but of another run."""
+    path = job.folder / INITIAL
+    if path.is_file() and started:
+        return None
+    network = job.architecture.build(job.seed, "expert")
+    if not path.is_file():
+        return network
+    saved = job.architecture.skeleton().build()
+    load_weights(saved, path)
+    if not all(torch.equal(a, b) for a, b in zip(saved.parameters(), network.parameters(), strict=True)):
+        raise ExmlError(f"{path} is the initial model of another run: {ADVICE}")
+    return None
+
+
+def _plan(job: ExpertTraining, images: int, k: int) -> NoisePlan | None:
+    return None if job.privacy.epsilon is None else plan_noise(job.privacy, job.recipe, images, f"expert {k}")
+
+
+def _train(
+    job: ExpertTraining,
+    k: int,
+    wanted: Manifest,
+    images: LabelledImages,
+    plan: NoisePlan | None,
+    test: LabelledImages,
+    make_trainer: MakeTrainer,
+) -> ExpertEntry:
+    """Train one expert, from the epoch it was in, and write its weights."""
+    entry, which, checkpoint = wanted.experts[k], _which(k, wanted), job.checkpoint(k)
+    network = entry.architecture.build()
+    load_weights(network, job.folder / INITIAL)
+    same = network, job.recipe, images, wanted.input, (job.seed, "expert", k), str(entry)
+    if plan is None:
+        fast_layout(network, wanted.input.shape)  # Opacus' gradients of single samples are wrong in another layout
+    module = ExpertModule(*same) if plan is None else PrivateExpertModule(*same, plan=plan)
+    classes = " ".join(entry.classes[:3]) + (" ..." if len(entry.classes) > 3 else "")
+    trainer = make_trainer(f"{which} training ({classes})", checkpoint, job.recipe.epochs)
+    trainer.fit(module, ckpt_path=str(checkpoint) if checkpoint.is_file() else None, weights_only=True)
+
+    accuracy = _accuracy(network.to(trainer.strategy.root_device), test, entry, wanted.input)
+    known = "has no test images of its classes: accuracy null"
+    if accuracy is not None:
+        known = f"knows its own classes with {100 * accuracy:.2f} % accuracy"
+    spent = None if plan is None else plan.spent(trainer.global_step)
+    cost = f"; epsilon {spent.epsilon:.2f}, delta {spent.delta:.1e}" if spent else ""
+    say(f"{which} {known}{cost}")
+    digest = save_weights(network, entry.path(job.folder))
+    return replace(entry, sha256=digest, accuracy=accuracy, privacy=spent)
+
+
+def _which(k: int, wanted: Manifest) -> str:
+    return f"expert {k + 1}/{len(wanted.experts)}"
 
 
 def _accuracy(network: nn.Module, test: LabelledImages, entry: ExpertEntry, image_format: ImageFormat) -> float | None:

@@ -21,7 +21,7 @@ def normal_cdf(x: float) -> float:
 
 def test_epsilon_of_steps_on_all_images_is_that_of_one_gaussian():
     noise, steps, delta = 20.0, 100, 1e-3
-    epsilon = NoisePlan(50, 50, noise, 1.0, delta).spent(steps).epsilon
+    epsilon = NoisePlan(1.0, noise, 1.0, delta).spent(steps).epsilon
     # so many Gaussian mechanisms are one with mean sqrt(steps) / noise (Balle and Wang 2018, Theorem 8, is exact)
     mean = math.sqrt(steps) / noise
 
@@ -38,8 +38,8 @@ def test_epsilon_of_steps_on_all_images_is_that_of_one_gaussian():
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 3.0])
 def test_epsilon_of_sampled_steps_is_the_closed_form_of_whole_orders(epsilon):
     plan = plan_noise(PrivacySettings(epsilon), RECIPE, 290, "expert 0")
-    assert (plan.batch_size, plan.sample_rate, plan.delta) == (32, 32 / 290, 1 / 2900)
-    steps, q, s = 50 * 10, 32 / 290, plan.noise_multiplier  # ten steps of 32 for 290 images
+    assert (plan.sample_rate, plan.delta) == (1 / 10 + 2**-23, 1 / 2900)  # ten steps of up to 32 for 290 images
+    steps, q, s = 50 * 10, plan.sample_rate, plan.noise_multiplier
 
     def closed_form(a: int) -> float:  # Mironov, Talwar and Zhang 2019, Section 3.3
         terms = [
@@ -72,7 +72,7 @@ def test_another_accountant_finds_no_more_spent():
 
 def test_a_batch_larger_than_the_set_is_the_whole_set():
     plan = plan_noise(PrivacySettings(8.0), RECIPE, 20, "expert 0")
-    assert (plan.batch_size, plan.sample_rate) == (20, 1)
+    assert plan.sample_rate == 1
     assert 7.98 < plan.spent(50).epsilon <= 8  # one step an epoch
 
 

@@ -1,5 +1,9 @@
 import itertools
 import math
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,17 +15,12 @@ from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
-from exml_lightning.experts import load_expert, privacy, read_manifest, training
-from exml_lightning.experts.privacy import NoisePlan
-from exml_lightning.experts.private_training import (
-    PoissonLoader,
-    PrivateExpertModule,
-    check_network,
-    check_trainer,
-    secret_seed,
-)
+from exml_lightning.experts import load_expert, privacy, private_training, read_manifest, training
+from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, plan_noise
+from exml_lightning.experts.private_training import PrivateExpertModule, check_network, check_trainer, secret_seed
 from exml_lightning.experts.recipe import ExpertRecipe
 from exml_lightning.models import LeNet5, SlimResNet18
+from tests.experts.test_training import train as train_digits
 
 FORMAT = ImageFormat((1, 8, 8), (0.3,), (0.5,))
 
@@ -34,10 +33,11 @@ def small_network() -> nn.Module:
         )
 
 
-def small_set(n: int) -> LabelledImages:
+def small_set(n: int, labels: torch.Tensor | None = None) -> LabelledImages:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(256, (n, 1, 8, 8), dtype=torch.uint8, generator=generator)
-    return LabelledImages(images, torch.randint(3, (n,), generator=generator), torch.zeros(n, dtype=torch.long))
+    labels = torch.randint(3, (n,), generator=generator) if labels is None else labels
+    return LabelledImages(images, labels, torch.zeros(n, dtype=torch.long))
 
 
 class Recorder(PrivateExpertModule):
@@ -48,23 +48,32 @@ class Recorder(PrivateExpertModule):
         return super().training_step(batch, batch_idx)
 
 
-def train(tmp_path, plan: NoisePlan, recipe: ExpertRecipe, draw_seed=None, **trainer_args) -> Recorder:
-    """Fit the small network, with seeds 0, 1, 2, ... unless others are given."""
-    seeds = itertools.count()
-    module = Recorder(small_network(), recipe, ("test",), "test", plan, draw_seed or seeds.__next__)
-    options = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
-    trainer = Trainer(default_root_dir=tmp_path, max_epochs=recipe.epochs, **options, **trainer_args)
-    trainer.fit(module, train_dataloaders=PoissonLoader(module, small_set(plan.images), FORMAT))
-    assert trainer.global_step == recipe.epochs * math.ceil(plan.images / recipe.batch_size)
-    return module
+def make_module(plan: NoisePlan, recipe: ExpertRecipe, images: LabelledImages) -> Recorder:
+    return Recorder(small_network(), recipe, images, FORMAT, ("test",), "test", plan=plan)
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch) -> Callable[..., Recorder]:
+    """Fits the small network to nine images in samples of two, with seeds 0, 1, 2, ... unless others are given."""
+
+    def fit(plan: NoisePlan, recipe: ExpertRecipe, draw_seed=None, **trainer_args: object) -> Recorder:
+        monkeypatch.setattr(private_training, "secret_seed", draw_seed or itertools.count().__next__)
+        module = make_module(plan, recipe, small_set(9))
+        options = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+        trainer = Trainer(default_root_dir=tmp_path, max_epochs=recipe.epochs, **options, **trainer_args)
+        trainer.fit(module)
+        assert trainer.global_step == recipe.epochs * 5
+        return module
+
+    return fit
 
 
 @pytest.mark.parametrize("max_grad_norm", [1e9, 0.3])
-def test_without_noise_it_is_sgd_on_clipped_gradients_written_out(tmp_path, max_grad_norm):
-    recipe = ExpertRecipe(epochs=3, batch_size=2, lr=0.1, momentum=0.9, weight_decay=0.01)
-    module = train(tmp_path, NoisePlan(9, 2, 0.0, max_grad_norm, 0.01), recipe)
+def test_without_noise_it_is_sgd_on_clipped_gradients_written_out(train, max_grad_norm):
+    recipe = ExpertRecipe(epochs=6, batch_size=2, lr=0.1, momentum=0.9, weight_decay=0.01)
+    module = train(NoisePlan(1 / 5, 0.0, max_grad_norm, 0.01), recipe)
     sizes = [len(labels) for _, labels in module.batches]
-    assert len(sizes) == 3 * 5
+    assert len(sizes) == 6 * 5
     assert 0 in sizes  # an empty sample is a step, too
     network, clipped = small_network(), 0
     velocity = [torch.zeros_like(p) for p in network.parameters()]
@@ -79,35 +88,35 @@ def test_without_noise_it_is_sgd_on_clipped_gradients_written_out(tmp_path, max_
                 t += g * min(1.0, max_grad_norm / norm)
         with torch.no_grad():
             for p, v, t in zip(network.parameters(), velocity, total, strict=True):
-                v.mul_(0.9).add_(t / 2 + 0.01 * p)
+                v.mul_(0.9).add_(t / (9 // 5) + 0.01 * p)  # five samples of nine images
                 p.sub_(0.1 * v)
-    assert clipped == (0 if max_grad_norm > 1 else sum(sizes))
+    assert (clipped > 0) == (max_grad_norm < 1)
     for (name, ours), theirs in zip(network.named_parameters(), module.network.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_the_network_is_left_as_it_was(tmp_path):
-    module = train(tmp_path, NoisePlan(9, 2, 1.0, 1.0, 0.01), ExpertRecipe(epochs=1, batch_size=2))
-    assert [*module.network.state_dict()] == [*small_network().state_dict()]
-    assert not any(hasattr(p, "grad_sample") for p in module.network.parameters())
-    assert not any(layer._forward_hooks or layer._backward_hooks for layer in module.network.modules())
+def test_the_network_is_left_as_it_was(train):
+    network = train(NoisePlan(1 / 5, 1.0, 1.0, 0.01), ExpertRecipe(epochs=1, batch_size=2)).network
+    assert [*network.state_dict()] == [*small_network().state_dict()]
+    assert not any(hasattr(p, "grad_sample") for p in network.parameters())
+    assert not any(layer._forward_hooks or layer._backward_hooks for layer in network.modules())
 
 
 def test_the_noise_has_the_scale_of_the_plan_and_is_new_in_each_step():
-    plan = NoisePlan(100, 10, 2.5, 0.4, 0.01)
-    module = PrivateExpertModule(LeNet5(), ExpertRecipe(lr=1, momentum=0, weight_decay=0), (), "test", plan)
+    plan, recipe = NoisePlan(0.1, 2.5, 0.4, 0.01), ExpertRecipe(batch_size=10, lr=1, momentum=0, weight_decay=0)
+    network, images = LeNet5(), small_set(100)
+    module = PrivateExpertModule(network, recipe, images, FORMAT, ("test",), "test", plan=plan)
     module.log = lambda *args, **more: None
-    module.setup("fit")
     optimizer = module.configure_optimizers()
     moves = []
     for step in range(3):
-        before = nn.utils.parameters_to_vector(module.network.parameters()).detach()
+        before = nn.utils.parameters_to_vector(network.parameters()).detach()
         batch = torch.zeros(0, 1, 32, 32), torch.zeros(0, dtype=torch.long)  # no image: noise alone
         module.on_train_batch_start(batch, step)
         optimizer.zero_grad()
         module.training_step(batch, step).backward()
         optimizer.step()
-        moves.append(nn.utils.parameters_to_vector(module.network.parameters()).detach() - before)
+        moves.append(nn.utils.parameters_to_vector(network.parameters()).detach() - before)
     noise = torch.stack(moves)  # (3, 61706)
     assert noise.mean(dim=1).abs().max() < 5 * 0.1 / math.sqrt(61706)
     torch.testing.assert_close(noise.std(dim=1), torch.full((3,), 2.5 * 0.4 / 10), rtol=0.02, atol=0)
@@ -115,40 +124,53 @@ def test_the_noise_has_the_scale_of_the_plan_and_is_new_in_each_step():
 
 
 def test_each_image_is_drawn_independently_with_the_rate_of_the_plan():
-    plan = NoisePlan(200, 20, 1.0, 1.0, 0.001)
-    module = PrivateExpertModule(small_network(), ExpertRecipe(batch_size=20), (), "test", plan)
-    images = small_set(200)
-    images = LabelledImages(images.split, torch.arange(200), images.groups)  # the label tells which image it is
-    loader = PoissonLoader(module, images, FORMAT)
-    samples = [labels for _ in range(50) for _, labels in loader]
-    assert len(samples) == 500
-    drawn = torch.stack([torch.bincount(rows, minlength=200) for rows in samples]).double()
+    images = small_set(200, labels=torch.arange(200))  # the label tells which image it is
+    module = make_module(NoisePlan(0.1, 1.0, 1.0, 0.001), ExpertRecipe(batch_size=20), images)
+    module.configure_optimizers()
+    batches = [module.on_after_batch_transfer(rows, 0) for _ in range(50) for rows in module.train_dataloader()]
+    assert len(batches) == 500
+    drawn = torch.stack([torch.bincount(labels, minlength=200) for _, labels in batches]).double()
     assert drawn.max() == 1
     sizes = drawn.sum(dim=1)  # binomial(200, 0.1)
     assert sizes.mean().item() == pytest.approx(20, abs=5 * math.sqrt(18 / 500))
     assert sizes.var().item() == pytest.approx(18, rel=0.35)
     assert (drawn.mean(dim=0) - 0.1).abs().max() < 5 * math.sqrt(0.09 / 500)
-    normalised, labels = next(iter(loader))
+    normalised, labels = batches[0]
     torch.testing.assert_close(normalised, (images.split[labels] / 255 - 0.3) / 0.5)
 
 
-def test_draws_are_secret(tmp_path):
+def test_draws_are_secret(train):
     seeds = {secret_seed() for _ in range(100)}
     assert len(seeds) == 100
     assert max(seeds) > 2**60
-    plan, recipe = NoisePlan(9, 2, 1.0, 1.0, 0.01), ExpertRecipe(epochs=1, batch_size=2)
-    first, second, third = (
-        train(tmp_path, plan, recipe, draw).network[-1].weight for draw in (None, None, secret_seed)
-    )
+    plan, recipe = NoisePlan(1 / 5, 1.0, 1.0, 0.01), ExpertRecipe(epochs=1, batch_size=2)
+    first, second, third = (train(plan, recipe, draw).network[-1].weight for draw in (None, None, secret_seed))
     assert torch.equal(first, second)
     assert not torch.isclose(first, third, atol=1e-4).any(dim=1).all()
 
 
-def test_bfloat16_is_float32_within_rounding(tmp_path):
-    plan, recipe = NoisePlan(9, 2, 0.5, 1.0, 0.01), ExpertRecipe(epochs=1, batch_size=2, lr=0.1)
-    exact, rough = (train(tmp_path, plan, recipe, precision=p).network for p in ("32-true", "bf16-mixed"))
-    start = small_network()
-    for a, b, c in zip(exact.parameters(), rough.parameters(), start.parameters(), strict=True):
+def test_every_sample_and_every_step_has_a_seed_of_its_own(train):
+    seeds = []
+
+    def draw() -> int:
+        seeds.append(len(seeds))
+        return seeds[-1]
+
+    module = train(NoisePlan(1 / 5, 1.0, 1.0, 0.01), ExpertRecipe(epochs=2, batch_size=2), draw)
+    assert len(seeds) == 1 + 2 * 10  # the first sample's; then of each step, and of the sample after it
+    samples = [0, *range(2, 20, 2)]
+    for (images, _), seed in zip(module.batches, samples, strict=True):
+        generator = torch.Generator().manual_seed(seed)
+        if seed in (0, samples[5]):  # where a loader starts an epoch, it draws a seed for workers it does not have
+            torch.empty((), dtype=torch.int64).random_(generator=generator)
+        rows = (torch.rand(9, generator=generator) < 1 / 5).nonzero().flatten()
+        torch.testing.assert_close(images, FORMAT.normalize(small_set(9).split[rows]))
+
+
+def test_bfloat16_is_float32_within_rounding(train):
+    plan, recipe = NoisePlan(1 / 5, 0.5, 1.0, 0.01), ExpertRecipe(epochs=1, batch_size=2, lr=0.1)
+    exact, rough = (train(plan, recipe, precision=p).network for p in ("32-true", "bf16-mixed"))
+    for a, b, c in zip(exact.parameters(), rough.parameters(), small_network().parameters(), strict=True):
         assert b.dtype == torch.float32
         assert (a - b).norm() < 0.1 * (a - c).norm()
 
@@ -175,29 +197,36 @@ class Idle(nn.Module):
         return self.used(images.flatten(1))
 
 
+class Rows(nn.Module):
+    """Asks its layer about each row of an image as if it were an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 3)
+
+    def forward(self, images):
+        return self.layer(images.reshape(-1, 8)).reshape(-1, 8, 3).mean(dim=1)
+
+
+def after_a_convolution(norm: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 4, 5), norm, nn.Flatten(), nn.Linear(64, 3))
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (lambda: SlimResNet18(in_channels=1), r"^net: layer stem\.1 \(BatchNorm2d\) cannot be trained with"),
-        (
-            lambda: nn.Sequential(nn.Conv2d(1, 4, 8), nn.BatchNorm2d(4, affine=False), nn.Flatten()),
-            r"layer 1 \(BatchNorm2d\)",  # it has no weights
-        ),
-        (
-            lambda: nn.Sequential(nn.Conv2d(1, 4, 8), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten()),
-            r"layer 1 \(BatchNorm2d\)",  # it keeps no statistics
-        ),
-        (
-            lambda: nn.Sequential(nn.Conv2d(1, 4, 8), nn.InstanceNorm2d(4, track_running_stats=True), nn.Flatten()),
-            r"layer 1 \(InstanceNorm2d\)",
-        ),
-        (Centred, "net mixes the images of a step"),
-        (Idle, r"the gradients of single images fail \(unused\.weight gets none\)"),
+        (SlimResNet18(in_channels=1), r"^net: layer stem\.1 \(BatchNorm2d\) cannot be trained with"),
+        (after_a_convolution(nn.BatchNorm2d(4, affine=False)), r"layer 1 \(BatchNorm2d\)"),  # no weights
+        (after_a_convolution(nn.BatchNorm2d(4, track_running_stats=False)), r"layer 1 \(BatchNorm2d\)"),
+        (after_a_convolution(nn.InstanceNorm2d(4, track_running_stats=True)), r"layer 1 \(InstanceNorm2d\)"),
+        (Centred(), "net mixes the images of a step"),
+        (Idle(), r"the gradients of single images fail \(unused\.weight gets none\)"),
+        (Rows(), r"the gradients of single images fail \(layer\.weight gets none\)"),
     ],
 )
 def test_networks_whose_gradients_are_not_those_of_single_images_are_refused(network, message):
     with pytest.raises(ExmlError, match=message) as refused:
-        check_network(network(), FORMAT.shape, "net")
+        check_network(network, FORMAT.shape, "net")
     assert "LeNet5" in str(refused.value)
 
 
@@ -222,60 +251,58 @@ def test_trainers_that_would_void_the_accounting_are_refused(options, message):
         check_trainer(Trainer(accelerator="cpu", logger=False, **options))
 
 
-@pytest.fixture
-def arguments(repository, tmp_path):
-    """Arguments that train two private experts for two epochs of five steps each."""
-
-    def make(*more: str) -> list[str]:
-        overlay = {
-            "data": {"experts": str(tmp_path / "experts")},
-            "experts": {"epochs": 2, "batch_size": 64},
-            "privacy": {"epsilon": 1},
-            "trainer": {"enable_progress_bar": False, "max_epochs": 2},
-        }
-        path = tmp_path / "experts.yaml"
-        path.write_text(yaml.safe_dump(overlay))
-        return ["experts", "-c", str(repository / "configs" / "split_digits.yaml"), "-c", str(path), *more]
-
-    return make
+PRIVATE = {"epochs": 2, "limit": 1, "privacy": PrivacySettings(1.0)}
 
 
-def test_private_experts_are_trained_once_and_learned(arguments, tmp_path, small_run, capsys, monkeypatch):
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """A private expert, trained for two epochs of five steps each."""
+
     def refuse(network, shape):
         raise AssertionError("Opacus' gradients of single samples are wrong in channels_last")
 
-    monkeypatch.setattr(training, "fast_layout", refuse)
-    main(arguments())
-    assert capsys.readouterr().out.count("accuracy; epsilon ") == 2
-    folder = tmp_path / "experts"
-    manifest = read_manifest(folder)
-    for k, entry in enumerate(manifest.experts):
-        assert 0.98 < entry.privacy.epsilon <= 1
-        assert entry.training["privacy"] == {"epsilon": 1.0, "delta": None, "max_grad_norm": 1.0}
-        assert "not reproducible" in entry.training["noise"]
-        assert [*load_expert(folder, manifest, k).model.state_dict()] == [*LeNet5().state_dict()]
+    folder = tmp_path_factory.mktemp("private") / "experts"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "fast_layout", refuse)
+        train_digits(folder, **PRIVATE)
+    return folder
+
+
+def test_the_manifest_says_what_was_spent(trained):
+    manifest = read_manifest(trained)
+    entry = manifest.experts[0]
+    plan = plan_noise(PrivacySettings(1.0), ExpertRecipe(epochs=2, batch_size=64), 269, "expert 0")
+    assert entry.privacy == plan.spent(10)
+    assert 0.98 < entry.privacy.epsilon <= 1
+    assert entry.privacy.delta == 1 / 2690
+    assert entry.training["privacy"] == {"epsilon": 1.0, "delta": None, "max_grad_norm": 1.0}
+    assert "not reproducible" in entry.training["noise"]
+    assert [*load_expert(trained, manifest, 0).model.state_dict()] == [*LeNet5().state_dict()]
+
+
+def test_private_experts_are_trained_once_and_those_of_other_settings_refused(trained, tmp_path, capsys):
+    folder = shutil.copytree(trained, tmp_path / "experts")
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    main(arguments())
-    assert capsys.readouterr().out.count("is done") == 2
-    for other in (["--privacy.epsilon", "3"], ["--privacy.epsilon", "null"], ["--privacy.max_grad_norm", "0.5"]):
-        with pytest.raises(SystemExit) as exit_:
-            main(arguments(*other))
-        assert exit_.value.code == 1
-        assert "expert 0 has training" in capsys.readouterr().err
+    train_digits(folder, **PRIVATE)
+    assert capsys.readouterr().out.count("is done") == 1
+    for other in (PrivacySettings(3.0), PrivacySettings(), PrivacySettings(1.0, max_grad_norm=0.5)):
+        with pytest.raises(ExmlError, match="expert 0: training is"):
+            train_digits(folder, **{**PRIVATE, "privacy": other})
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
-
-    main(small_run(data__experts=str(folder), data__n_iter=2, trainer__max_epochs=2))
-    learned = read_manifest(tmp_path / "run" / "ex_model").experts[0]
-    assert set(learned.classes) == {name for entry in manifest.experts for name in entry.classes}
-    assert learned.privacy is None
-
     (folder / "expert_0.safetensors").unlink()
-    main(arguments())
+    train_digits(folder, **PRIVATE)
     assert "is lost; if it was given away, its epsilon counts beside the new one's" in capsys.readouterr().out
     assert (folder / "expert_0.safetensors").read_bytes() != before[folder / "expert_0.safetensors"]
 
 
-def test_steps_are_counted_once_when_a_stopped_expert_goes_on(arguments, tmp_path, monkeypatch):
+def test_private_experts_are_learned_and_the_ex_model_claims_nothing(trained, tmp_path, small_run):
+    main(small_run(data__experts=str(trained), data__n_iter=2, trainer__max_epochs=1))
+    learned = read_manifest(tmp_path / "run" / "ex_model").experts[0]
+    assert set(learned.classes) == {"5", "4"}
+    assert learned.privacy is None
+
+
+def test_steps_are_counted_once_when_a_stopped_expert_goes_on(trained, tmp_path, monkeypatch):
     original, done = PrivateExpertModule.training_step, []
 
     def stopping(self, batch, batch_idx):
@@ -286,36 +313,31 @@ def test_steps_are_counted_once_when_a_stopped_expert_goes_on(arguments, tmp_pat
         return original(self, batch, batch_idx)
 
     monkeypatch.setattr(PrivateExpertModule, "training_step", stopping)
-    args = arguments("--trainer.max_epochs", "1")
     with pytest.raises(RuntimeError, match="stopped"):
-        main(args)
-    assert (tmp_path / "experts" / "training" / "expert_0.ckpt").is_file()
-    main(args)
+        train_digits(tmp_path, **PRIVATE)
+    assert (tmp_path / "training" / "expert_0.ckpt").is_file()
+    train_digits(tmp_path, **PRIVATE)
     assert done == [*range(8), None, *range(5, 10)]  # the second epoch from its beginning
-    spent = read_manifest(tmp_path / "experts").experts[0].privacy
-    noise = privacy.plan_noise(privacy.PrivacySettings(1.0), ExpertRecipe(epochs=2, batch_size=64), 269, "it")
-    assert spent == noise.spent(10)
+    assert read_manifest(tmp_path).experts[0].privacy == read_manifest(trained).experts[0].privacy
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--privacy.delta", "0.5"], "privacy.delta is 0.5, but expert 0 has 269 training images"),
-        (["--trainer.precision", "64-true"], "trainer.precision is 64-true"),
-        (["--privacy.epsilon", "-1"], "privacy.epsilon is -1.0: give a number greater than 0"),
-    ],
-)
-def test_what_cannot_be_private_is_refused_before_work(arguments, tmp_path, capsys, more, message):
-    with pytest.raises(SystemExit):
-        main(arguments(*more))
-    assert message in capsys.readouterr().err
+def test_a_delta_that_protects_no_one_is_refused_before_work(tmp_path):
+    with pytest.raises(ExmlError, match=r"privacy\.delta is 0\.5, but expert 0 has 269 training images"):
+        train_digits(tmp_path / "experts", privacy=PrivacySettings(1.0, delta=0.5))
     assert not (tmp_path / "experts").exists()
 
 
-def test_without_opacus_it_is_said_how_to_install_it(arguments, tmp_path, capsys, monkeypatch):
+def test_without_opacus_it_is_said_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr(privacy, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments())
-    assert exit_.value.code == 1
-    assert "pip install 'exml-lightning[privacy]'" in capsys.readouterr().err
+    with pytest.raises(ExmlError, match=re.escape("pip install 'exml-lightning[privacy]'")):
+        train_digits(tmp_path / "experts", **PRIVATE)
+    assert not (tmp_path / "experts").exists()
+
+
+def test_the_command_refuses_a_trainer_that_does_not_suit(repository, tmp_path, capsys):
+    overlay = {"data": {"experts": str(tmp_path / "experts")}, "privacy": {"epsilon": 1}}
+    (tmp_path / "private.yaml").write_text(yaml.safe_dump({**overlay, "trainer": {"precision": "64-true"}}))
+    with pytest.raises(SystemExit):
+        main(["experts", "-c", str(repository / "configs/split_digits.yaml"), "-c", str(tmp_path / "private.yaml")])
+    assert "trainer.precision is 64-true" in capsys.readouterr().err
     assert not (tmp_path / "experts").exists()

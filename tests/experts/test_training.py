@@ -1,78 +1,100 @@
 import multiprocessing
 import os
 import re
+import shutil
 import signal
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from lightning import Trainer
 
+from exml_lightning.callbacks.progress import ExpertProgressBar
+from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
+from exml_lightning.cli import verbs
 from exml_lightning.cli.main import main
+from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.rng import keyed_generator
-from exml_lightning.experts import load_expert, read_manifest
+from exml_lightning.experts import Manifest, load_expert, load_weights, read_manifest
+from exml_lightning.experts.expert_module import ExpertModule
 from exml_lightning.experts.recipe import ExpertRecipe
+from exml_lightning.experts.training import ExpertTraining, train_experts
 from exml_lightning.models import LeNet5
-from exml_lightning.scenarios import Digits
+from exml_lightning.scenarios import Digits, Scenario
 
+DIGITS = Scenario("split_digits", Digits(), classes_per_experience=2)
+RECIPE = ExpertRecipe(epochs=1, batch_size=64)
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["exml_lightning.cli.lightning_cli"])
+forks.set_forkserver_preload([__name__])
+
+
+def make_trainer(title: str, checkpoint: Path, epochs: int) -> Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    options = {"default_root_dir": checkpoint.parent, "callbacks": [EpochCheckpoint(checkpoint)], "accelerator": "cpu"}
+    return Trainer(max_epochs=epochs, **options, **quiet)
+
+
+def train(folder: Path, limit: int | None = None, **changes: object) -> Manifest:
+    """Train experts of the digits, seed 1234, for one epoch; `changes` are of the job, or of its recipe."""
+    recipe = {key: changes.pop(key) for key in [*changes] if hasattr(RECIPE, key)}
+    job = ExpertTraining(DIGITS, folder, 1234, recipe=replace(RECIPE, **recipe))
+    return train_experts(replace(job, **changes), make_trainer, limit)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """All five experts."""
+    folder = tmp_path_factory.mktemp("trained") / "experts"
+    train(folder)
+    return folder
 
 
 @pytest.fixture
-def arguments(repository, tmp_path):
-    """Arguments that train experts for one epoch into a folder of their own."""
-
-    def make(*more: str, folder: str = "experts") -> list[str]:
-        overlay = {"data": {"experts": str(tmp_path / folder)}, "experts": {"epochs": 1, "batch_size": 64}}
-        path = tmp_path / "experts.yaml"
-        path.write_text(yaml.safe_dump({**overlay, "trainer": {"enable_progress_bar": False}}))
-        return ["experts", "-c", str(repository / "configs" / "split_digits.yaml"), "-c", str(path), *more]
-
-    return make
+def folder(trained, tmp_path) -> Path:
+    """A copy of them."""
+    return shutil.copytree(trained, tmp_path / "experts")
 
 
-def weights(folder: Path) -> list[bytes]:
-    return [path.read_bytes() for path in sorted(folder.glob("*.safetensors"))]
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def test_all_experts_are_trained_from_one_initial_model(arguments, tmp_path, capsys):
-    main(arguments())
-    folder = tmp_path / "experts"
-    manifest = read_manifest(folder)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        *(f"expert_{k}.safetensors" for k in range(5)),
-        "initial.safetensors",
-        "manifest.yaml",
-    ]
-    assert [entry.classes for entry in manifest.experts] == [
-        ("5", "4"),
-        ("8", "2"),
-        ("6", "9"),
-        ("1", "7"),
-        ("0", "3"),
-    ]
-    assert all(load_expert(folder, manifest, k).experience == k for k in range(5))
+@pytest.fixture
+def said(capsys) -> Callable[[], tuple[int, int]]:
+    """Counts the experts that were there, and those that were trained, since it was last asked."""
+
+    def count() -> tuple[int, int]:
+        out = capsys.readouterr().out
+        return out.count("is done"), out.count("knows its own classes")
+
+    return count
+
+
+def test_all_experts_are_trained_from_one_initial_model(trained):
+    manifest = read_manifest(trained)
+    weights = {f"expert_{k}.safetensors" for k in range(5)}
+    assert {path.name for path in trained.iterdir()} == weights | {"initial.safetensors", "manifest.yaml"}
+    dealt = [("5", "4"), ("8", "2"), ("6", "9"), ("1", "7"), ("0", "3")]
+    assert [entry.classes for entry in manifest.experts] == dealt
+    assert all(load_expert(trained, manifest, k).experience == k for k in range(5))
     assert manifest.experts[0].training["epochs"] == 1
     # the accuracy in the manifest is that of the file, on its own test images, among its own classes
     test = Digits().load(Path(), train=False)
-    expert = load_expert(folder, manifest, 2)
+    expert = load_expert(trained, manifest, 2)
     own = torch.isin(test.labels, expert.classes)
     guesses = expert.classes[expert(manifest.input.normalize(test.images[own])).argmax(dim=1)]
     assert manifest.experts[2].accuracy == pytest.approx((guesses == test.labels[own]).float().mean().item())
-    assert capsys.readouterr().out.count("knows its own classes") == 5
 
 
-def test_an_epoch_is_sgd_written_out(arguments, tmp_path):
-    main(arguments("--data.scenario.classes_per_experience", "[2, 8]"))
-    folder = tmp_path / "experts"
-    from exml_lightning.experts import load_weights
-
+def test_an_epoch_is_sgd_written_out(trained):
     network = LeNet5()
-    load_weights(network, folder / "initial.safetensors")
-    train = Digits().load(Path(), train=True)
-    own = torch.isin(train.labels, torch.tensor([5, 4])).nonzero().flatten()
-    images, labels = Digits().image_format.normalize(train.images[own]), train.labels[own]
+    load_weights(network, trained / "initial.safetensors")
+    split = Digits().load(Path(), train=True)
+    own = torch.isin(split.labels, torch.tensor([5, 4])).nonzero().flatten()
+    images, labels = Digits().image_format.normalize(split.images[own]), split.labels[own]
     velocity = [torch.zeros_like(p) for p in network.parameters()]
     order = torch.randperm(len(labels), generator=keyed_generator("order", 1234, "expert", 0, 0))
     for rows in order.split(64):
@@ -83,155 +105,131 @@ def test_an_epoch_is_sgd_written_out(arguments, tmp_path):
             for p, v in zip(network.parameters(), velocity, strict=True):
                 v.mul_(0.9).add_(p.grad + 5e-4 * p)
                 p.sub_(0.01 * v)
-    expected = load_expert(folder, read_manifest(folder), 0).model
+    expected = load_expert(trained, read_manifest(trained), 0).model
     for (name, ours), theirs in zip(network.named_parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_a_second_run_trains_nothing(arguments, tmp_path, capsys):
-    main(arguments())
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "experts").iterdir()}
-    capsys.readouterr()
-    main(arguments())
-    assert capsys.readouterr().out.count("is done") == 5
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "experts").iterdir()} == before
+def test_experts_that_are_there_are_left_and_a_lost_one_is_trained_again_and_the_same(folder, said):
+    before = content(folder)
+    stamps = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert train(folder) == read_manifest(folder)
+    assert said() == (5, 0)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
+    (folder / "expert_3.safetensors").unlink()
+    train(folder)
+    assert said() == (4, 1)
+    assert content(folder) == before
 
 
-def test_a_lost_expert_is_trained_again_and_the_same(arguments, tmp_path, capsys):
-    main(arguments())
-    before = weights(tmp_path / "experts")
-    (tmp_path / "experts" / "expert_3.safetensors").unlink()
-    capsys.readouterr()
-    main(arguments())
-    out = capsys.readouterr().out
-    assert (out.count("is done"), out.count("knows its own classes")) == (4, 1)
-    assert weights(tmp_path / "experts") == before
+def test_only_the_first_experts_are_trained(tmp_path, folder, trained, said):
+    first = tmp_path / "first"
+    assert len(train(first, limit=2).experts) == len(read_manifest(first).experts) == 2
+    train(first)
+    assert said() == (2, 5)
+    assert content(first) == content(trained)
+    for name in ("expert_0.safetensors", "expert_4.safetensors"):
+        (folder / name).unlink()
+    train(folder, limit=2)
+    assert said() == (1, 1)
+    assert len(read_manifest(folder).experts) == 5  # those beyond the limit stay listed
+    assert not (folder / "expert_4.safetensors").exists()
 
 
-def test_a_damaged_expert_is_not_overwritten(arguments, tmp_path, capsys):
-    main(arguments())
-    (tmp_path / "experts" / "expert_3.safetensors").write_bytes(b"precious")
-    with pytest.raises(SystemExit):
-        main(arguments())
-    assert "expert_3.safetensors has another hash" in capsys.readouterr().err
-    assert (tmp_path / "experts" / "expert_3.safetensors").read_bytes() == b"precious"
+def test_a_damaged_expert_is_not_overwritten(folder):
+    (folder / "expert_3.safetensors").write_bytes(b"precious")
+    with pytest.raises(ExmlError, match=r"expert_3\.safetensors has another hash"):
+        train(folder)
+    assert (folder / "expert_3.safetensors").read_bytes() == b"precious"
 
 
-def train_and_die(args: list[str], step: int, expert: int) -> None:
-    """Run in this process and kill it at a step."""
-    from exml_lightning.experts import recipe
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 2}, r"expert 0: training is"),
+        ({"run_id": 1}, "run is 0, but 1 is asked for"),
+        ({"scenario": replace(DIGITS, name="other")}, "scenario is split_digits, but other"),
+        ({"scenario": replace(DIGITS, classes_per_experience=5)}, r"expert 0: classes is \('5', '4'\)"),
+    ],
+)
+def test_a_folder_of_other_experts_is_left_alone(folder, changes, message):
+    before = content(folder)
+    with pytest.raises(ExmlError, match=rf"manifest\.yaml: {message}.*--data\.experts DIR"):
+        train(folder, **changes)
+    assert content(folder) == before
 
-    original = recipe.ExpertModule.training_step
 
-    def patched(self, batch, batch_idx):
-        if self.key[-1] == expert and self.global_step == step:
+@pytest.fixture
+def stop(monkeypatch) -> Callable[[int, int], None]:
+    """Lets the training of an expert fail at a step, once."""
+
+    def arrange(expert: int, step: int) -> None:
+        original = ExpertModule.training_step
+
+        def stopping(self, batch, batch_idx):
+            if self.key[-1] == expert and self.global_step == step:
+                monkeypatch.setattr(ExpertModule, "training_step", original)
+                raise RuntimeError("stopped")
+            return original(self, batch, batch_idx)
+
+        monkeypatch.setattr(ExpertModule, "training_step", stopping)
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": 0.5}, "an expert is half trained as"),
+        ({"scenario": replace(DIGITS, classes_per_experience=5)}, "an expert is half trained as"),
+        ({"seed": 5}, "is the initial model of another run"),
+    ],
+)
+def test_a_half_trained_expert_of_another_recipe_is_left_alone(tmp_path, stop, changes, message):
+    stop(expert=0, step=7)
+    with pytest.raises(RuntimeError, match="stopped"):
+        train(tmp_path, epochs=3)
+    before = (tmp_path / "training" / "expert_0.ckpt").read_bytes()
+    with pytest.raises(ExmlError, match=message):
+        train(tmp_path, epochs=3, **changes)
+    assert (tmp_path / "training" / "expert_0.ckpt").read_bytes() == before
+    assert not (tmp_path / "manifest.yaml").exists()
+
+
+def test_stopped_and_started_again_is_as_never_stopped(tmp_path, stop):
+    train(tmp_path / "whole", epochs=3, limit=2)
+    stop(expert=1, step=7)  # in its second epoch
+    with pytest.raises(RuntimeError, match="stopped"):
+        train(tmp_path / "cut", epochs=3, limit=2)
+    assert len(read_manifest(tmp_path / "cut").experts) == 1
+    train(tmp_path / "cut", epochs=3, limit=2)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+    assert not (tmp_path / "cut" / "training").exists()
+
+
+def train_and_die(folder: Path) -> None:
+    original = ExpertModule.training_step
+
+    def dying(self, batch, batch_idx):
+        if self.key[-1] == 2 and self.global_step == 7:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, batch, batch_idx)
 
-    recipe.ExpertModule.training_step = patched
-    main(args)
+    ExpertModule.training_step = dying
+    train(folder, epochs=3)
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_is_as_never_killed(arguments, tmp_path, capsys):
-    more = ["--experts.epochs", "3"]
-    main(arguments(*more, folder="whole"))
-    args = arguments(*more, folder="cut")
-    child = forks.Process(target=train_and_die, args=(args, 7, 2))  # in the second epoch of the third expert
+def test_killed_and_started_again_is_as_never_killed(tmp_path):
+    child = forks.Process(target=train_and_die, args=(tmp_path / "cut",))
     child.start()
     child.join(120)
     assert child.exitcode == -signal.SIGKILL
     assert len(read_manifest(tmp_path / "cut").experts) == 2
     assert (tmp_path / "cut" / "training" / "expert_2.ckpt").is_file()
-    capsys.readouterr()
-    main(args)
-    assert capsys.readouterr().out.count("is done") == 2
-    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        ("--experts.epochs", "2", "training"),
-        ("--data.run_id", "1", "run is 0"),
-        ("--data.scenario.name", "other", "scenario is split_digits"),
-        ("--data.scenario.classes_per_experience", "5", "classes"),
-    ],
-)
-def test_a_folder_of_other_experts_is_left_alone(arguments, tmp_path, capsys, option, value, message):
-    main(arguments())
-    before = weights(tmp_path / "experts")
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments(option, value))
-    assert exit_.value.code == 1
-    error = capsys.readouterr().err
-    assert "manifest.yaml" in error
-    assert message in error
-    assert "--data.experts DIR" in error
-    assert weights(tmp_path / "experts") == before
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        ("--experts.lr", "0.5", "an expert is half trained as"),
-        ("--data.scenario.classes_per_experience", "5", "an expert is half trained as"),
-        ("--data.run_id", "1", "is the initial model of another run"),
-    ],
-)
-def test_a_half_trained_expert_of_another_recipe_is_left_alone(arguments, tmp_path, capsys, option, value, message):
-    args = arguments("--experts.epochs", "3")
-    child = forks.Process(target=train_and_die, args=(args, 7, 0))
-    child.start()
-    child.join(120)
-    before = (tmp_path / "experts" / "training" / "expert_0.ckpt").read_bytes()
-    with pytest.raises(SystemExit) as exit_:
-        main([*args, option, value])
-    assert exit_.value.code == 1
-    assert message in capsys.readouterr().err
-    assert (tmp_path / "experts" / "training" / "expert_0.ckpt").read_bytes() == before
-    assert not (tmp_path / "experts" / "manifest.yaml").exists()
-
-
-@pytest.mark.parametrize("option", [["--trainer.fast_dev_run", "true"], ["--trainer.limit_train_batches", "2"]])
-def test_half_epochs_are_refused(arguments, tmp_path, capsys, option):
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments(*option))
-    assert exit_.value.code == 1
-    assert "whole epochs" in capsys.readouterr().err
-    assert not (tmp_path / "experts").exists()
-
-
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"lr": -1}])
-def test_impossible_recipes_are_refused(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        ExpertRecipe(**wrong)
-
-
-def test_only_the_first_experts_are_trained(arguments, tmp_path, capsys):
-    main(arguments("--trainer.max_epochs", "2"))
-    folder = tmp_path / "experts"
-    assert len(read_manifest(folder).experts) == 2
-    first = weights(folder)
-    main(arguments())
-    assert len(read_manifest(folder).experts) == 5
-    (folder / "expert_0.safetensors").unlink()
-    (folder / "expert_4.safetensors").unlink()
-    capsys.readouterr()
-    main(arguments("--trainer.max_epochs", "2"))
-    out = capsys.readouterr().out
-    assert (out.count("is done"), out.count("knows its own classes")) == (1, 1)
-    assert len(read_manifest(folder).experts) == 5  # those beyond the limit stay
-    assert weights(folder)[:2] == first[:2]
-    main(arguments())
-    assert len(weights(folder)) == 6
-
-
-def test_no_experts_at_all_are_refused(arguments, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main(arguments("--trainer.max_epochs", "0"))
-    assert "trainer.max_epochs is 0" in capsys.readouterr().err
-    assert not (tmp_path / "experts").exists()
+    for name in ("cut", "whole"):
+        train(tmp_path / name, epochs=3)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
 class Fetched(LeNet5):
@@ -247,46 +245,31 @@ class Fetched(LeNet5):
             torch.nn.init.constant_(self.features[0].weight, 0.125)
 
 
-def fetched(tmp_path: Path, **init_args: object) -> list[str]:
-    """Write a configuration of experts that start with fetched weights."""
-    path = tmp_path / "fetched.yaml"
-    architecture = {"class_path": f"{__name__}.Fetched", "init_args": {"weights": "V1", **init_args}}
-    path.write_text(yaml.safe_dump({"experts": {"architecture": architecture, "lr": 0}}))
-    return ["-c", str(path), "--trainer.max_epochs", "1"]
+FETCHED = {"class_path": f"{__name__}.Fetched", "init_args": {"weights": "V1"}}
 
 
-def test_experts_start_with_pretrained_weights_and_need_them_no_more(arguments, tmp_path, monkeypatch):
-    main(arguments(*fetched(tmp_path)))
-    folder = tmp_path / "experts"
-    entry = read_manifest(folder).experts[0]
+def test_experts_start_with_pretrained_weights_and_need_them_no_more(tmp_path, monkeypatch):
+    train(tmp_path, limit=1, architecture=FETCHED, lr=0)
+    entry = read_manifest(tmp_path).experts[0]
     assert entry.architecture.init_args == {"weights": None, "num_classes": 10}
     assert entry.training["weights"] == "V1"
     monkeypatch.setattr(Fetched, "network", False)
-    expert = load_expert(folder, read_manifest(folder), 0)
+    expert = load_expert(tmp_path, read_manifest(tmp_path), 0)
     assert expert.model.features[0].weight.unique().tolist() == [0.125]
-    main(arguments(*fetched(tmp_path)))  # all done
-    main(arguments(*fetched(tmp_path), "--trainer.max_epochs", "2"))  # the second starts from the saved initial model
+    with pytest.raises(ExmlError, match="expert 0: training is"):  # those of other weights are others
+        train(tmp_path, architecture={**FETCHED, "init_args": {"weights": None}}, lr=0)
+    train(tmp_path, limit=2, architecture=FETCHED, lr=0)  # the second starts from the saved initial model
 
 
-def test_experts_of_other_pretrained_weights_are_others(arguments, tmp_path, capsys):
-    main(arguments(*fetched(tmp_path)))
-    with pytest.raises(SystemExit):
-        main(arguments(*fetched(tmp_path, weights=None)))
-    assert "expert 0 has training" in capsys.readouterr().err
-
-
-def test_pretrained_weights_that_cannot_be_fetched_are_told_before_data_are_read(
-    arguments, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(Fetched, "network", False)
-
+def test_pretrained_weights_that_cannot_be_fetched_are_told_before_data_are_read(tmp_path, monkeypatch):
     def unread(self, root, train):
         raise AssertionError("data were read")
 
+    monkeypatch.setattr(Fetched, "network", False)
     monkeypatch.setattr(Digits, "load", unread)
-    with pytest.raises(SystemExit):
-        main(arguments(*fetched(tmp_path)))
-    assert "cannot fetch its pretrained weights (without them: weights: null): no network" in capsys.readouterr().err
+    message = "cannot fetch its pretrained weights (without them: weights: null): no network"
+    with pytest.raises(ExmlError, match=re.escape(message)):
+        train(tmp_path, architecture=FETCHED)
 
 
 class FixedHead(LeNet5):
@@ -302,20 +285,22 @@ class FixedHead(LeNet5):
         ({"class_path": "exml_lightning.models.LeNet5", "init_args": {"in_channels": 3}}, "refuses images of shape"),
         ({"class_path": f"{__name__}.FixedHead"}, "has 7 output units: split_digits needs 10"),
         ({"class_path": "os.system"}, "neither an nn.Module class nor a function"),
-        ({"class_path": "torchvision.models.vit_b_16"}, r"refuses images of shape \[1, 32, 32\]"),
     ],
 )
-def test_networks_that_do_not_suit_are_refused_before_work(arguments, tmp_path, capsys, architecture, message):
-    path = tmp_path / "network.yaml"
-    path.write_text(yaml.safe_dump({"experts": {"architecture": architecture}}))
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments("-c", str(path)))
-    assert exit_.value.code == 1
-    assert re.search(message, capsys.readouterr().err)
+def test_networks_that_do_not_suit_are_refused_before_work(tmp_path, architecture, message):
+    with pytest.raises(ExmlError, match=message):
+        train(tmp_path / "experts", architecture=architecture)
     assert not (tmp_path / "experts").exists()
 
 
-def test_an_expert_without_training_or_test_images(arguments, tmp_path, capsys, monkeypatch):
+def test_experts_are_trained_into_a_folder_of_their_own_scenario(tmp_path):
+    with pytest.raises(ExmlError, match=r"digits learns the experts of others: .*`exml experts -c configs/other"):
+        train(tmp_path / "experts", scenario=replace(DIGITS, experts_of="others"))
+    with pytest.raises(ExmlError, match=r"mine\.yaml is a selection"):
+        train(tmp_path / "mine.yaml")
+
+
+def test_an_expert_without_training_or_test_images(tmp_path, capsys, monkeypatch):
     original = Digits.load
 
     def lacking(self, root, train):  # the second expert has classes 8 and 2, the third 6 and 9
@@ -324,10 +309,59 @@ def test_an_expert_without_training_or_test_images(arguments, tmp_path, capsys, 
         return split[(~torch.isin(split.labels, torch.tensor(gone))).nonzero().flatten()]
 
     monkeypatch.setattr(Digits, "load", lacking)
-    main(arguments("--trainer.max_epochs", "2"))
+    assert train(tmp_path, limit=2).experts[1].accuracy is None
     assert "expert 2/5 has no test images of its classes: accuracy null" in capsys.readouterr().out
-    assert read_manifest(tmp_path / "experts").experts[1].accuracy is None
-    with pytest.raises(SystemExit):
-        main(arguments())
-    assert "split_digits has no training images for expert 2, of 6, 9" in capsys.readouterr().err
-    assert len(read_manifest(tmp_path / "experts").experts) == 2
+    with pytest.raises(ExmlError, match="split_digits has no training images for expert 2, of 6, 9"):
+        train(tmp_path)
+    assert len(read_manifest(tmp_path).experts) == 2
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"lr": -1}])
+def test_impossible_recipes_are_refused(wrong):
+    with pytest.raises(ExmlError, match=rf"experts\.{next(iter(wrong))} is "):
+        ExpertRecipe(**wrong)
+
+
+@pytest.fixture
+def arguments(repository, tmp_path) -> Callable[..., list[str]]:
+    """Arguments of the command that trains the same experts."""
+
+    def make(*more: str) -> list[str]:
+        overlay = {"data": {"experts": str(tmp_path / "experts")}, "experts": {"epochs": 1, "batch_size": 64}}
+        path = tmp_path / "experts.yaml"
+        path.write_text(yaml.safe_dump(overlay))
+        return ["experts", "-c", str(repository / "configs" / "split_digits.yaml"), "-c", str(path), *more]
+
+    return make
+
+
+def test_the_command_trains_the_same_under_a_bar_each(arguments, tmp_path, trained, monkeypatch):
+    titles = []
+
+    class Bar(ExpertProgressBar):
+        def __init__(self, title: str) -> None:
+            titles.append(title)
+            super().__init__(title)
+
+    monkeypatch.setattr(verbs, "ExpertProgressBar", Bar)
+    main(arguments("--trainer.max_epochs", "2"))
+    assert titles == ["expert 1/5 training (5 4)", "expert 2/5 training (8 2)"]
+    ours, theirs = content(tmp_path / "experts"), content(trained)
+    assert {*ours} == {"expert_0.safetensors", "expert_1.safetensors", "initial.safetensors", "manifest.yaml"}
+    assert all(ours[name] == theirs[name] for name in ours if name != "manifest.yaml")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--trainer.fast_dev_run", "true"], "whole epochs"),
+        (["--trainer.limit_train_batches", "2"], "whole epochs"),
+        (["--trainer.max_epochs", "0"], "trainer.max_epochs is 0"),
+    ],
+)
+def test_half_epochs_and_no_experts_are_refused(arguments, tmp_path, capsys, option, message):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments(*option))
+    assert exit_.value.code == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "experts").exists()

@@ -106,36 +106,6 @@ def remove_parts(folder: Path, older_than: float = 0.0) -> None:
             continue
 
 
-def lock_folder(folder: Path) -> int | None:
-    """Keep a folder to this process until it ends, however it ends, or until `os.close` of what is returned.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        A file descriptor; None where folders cannot be locked (Windows, some network file systems).
-
-    Raises:
-        ExmlError: If another process has it.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise ExmlError(
-            f"another process is writing {folder}: wait until it has ended, or name another folder"
-        ) from error
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
 def check_folder(path: Path, key: str) -> None:
     """Make sure that a folder can be written to, before the work that will be; makes nothing.
 

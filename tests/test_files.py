@@ -3,8 +3,7 @@ import stat
 
 import pytest
 
-from exml_lightning.core.errors import ExmlError
-from exml_lightning.files import NotWrittenError, lock_folder, remove_parts, write_text, write_whole
+from exml_lightning.files import NotWrittenError, remove_parts, write_text, write_whole
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -37,14 +36,6 @@ def test_what_was_begun_is_removed_and_nothing_else(tmp_path):
     remove_parts(tmp_path / "in")
     assert not begun[1].exists()
     assert all(path.exists() for path in kept)
-
-
-def test_a_folder_is_locked_until_it_is_let_go(tmp_path):
-    lock = lock_folder(tmp_path)
-    with pytest.raises(ExmlError, match="another process is writing"):
-        lock_folder(tmp_path)
-    os.close(lock)
-    os.close(lock_folder(tmp_path))
 
 
 def test_pipes_are_not_replaced_and_links_are_followed(tmp_path):

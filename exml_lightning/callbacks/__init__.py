@@ -3,6 +3,7 @@
 from exml_lightning.callbacks.accuracy import AccuracyCallback
 from exml_lightning.callbacks.agreement import AgreementCallback
 from exml_lightning.callbacks.ex_model import ExModelWriter
+from exml_lightning.callbacks.loggers import StartLoggers
 from exml_lightning.callbacks.progress import StageProgressBar
 from exml_lightning.callbacks.same_settings import SameSettings
 from exml_lightning.callbacks.stop_on_signal import StopOnSignal
@@ -15,6 +16,7 @@ __all__ = [
     "ExModelWriter",
     "SameSettings",
     "StageProgressBar",
+    "StartLoggers",
     "StopOnSignal",
     "StreamCheckpoint",
     "SyntheticBufferCallback",

@@ -1,22 +1,22 @@
 """The run folder belongs to one fit at a time; `config.yaml`."""
 
-import os
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.files import lock_folder, remove_parts, write_text
+from exml_lightning.files import remove_parts, write_text
 
 
 class RunFolderLock(Callback):
     """Takes the run folder once all checks are passed: locks it and tidies it; a fit only."""
 
-    _lock: int | None = None
+    _lock: FileLock | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the folder, whatever folder a logger may have.
@@ -33,7 +33,15 @@ class RunFolderLock(Callback):
             raise ExmlError(
                 f"{folder} cannot be made ({error.strerror}): name another folder with --trainer.default_root_dir DIR"
             ) from error
-        self._lock = lock_folder(folder)
+        self._lock = FileLock(folder / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ExmlError(
+                f"another process is writing {folder}: wait until it has ended, or name another folder"
+            ) from error
+        except OSError:  # a disk without locks; where nothing can be written, the first file says so
+            pass
         for place in (folder, *(folder / name for name in ("buffer", "checkpoints", "ex_model", "samples"))):
             remove_parts(place)
 
@@ -47,8 +55,7 @@ class RunFolderLock(Callback):
 
     def _unlock(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+            self._lock.release()
 
 
 class RunFolder(RunFolderLock, SaveConfigCallback):

@@ -1,17 +1,21 @@
 """`StopOnSignal`: SIGTERM ends a fit after a checkpoint, so that the same command goes on from there."""
 
+import ctypes
 import signal
+import sys
 import threading
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from exml_lightning.callbacks.processes import end_together
 from exml_lightning.terminal import Terminated
 
+DEATH_OF_PARENT = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
 EVERY = 10
 """Steps between two looks at whether another process was told to stop."""
 
@@ -21,8 +25,7 @@ class StopOnSignal(Callback):
 
     Before the first step of an experience, while images are generated, there is nothing to save that is not saved: then
     the signal ends the run at once. Place it before all other callbacks. It takes over SIGTERM from Lightning, which
-    saves nothing, and SIGUSR1 where Lightning handles it (Slurm), which it does in the middle of a step. The death of
-    another process of the run ends it, too.
+    saves nothing, and SIGUSR1 where Lightning handles it (Slurm), which it does in the middle of a step.
     """
 
     def __init__(self) -> None:
@@ -31,8 +34,10 @@ class StopOnSignal(Callback):
         self._stepping = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """End with the other processes."""
-        end_together(trainer)
+        """End with the first process, where Lightning has started this one: it looks after the others only."""
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if trainer.local_rank > 0 and isinstance(environment, LightningEnvironment) and sys.platform == "linux":
+            ctypes.CDLL(None).prctl(DEATH_OF_PARENT, signal.SIGKILL)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the signals over; Lightning restores the handlers of before at the end."""

@@ -10,7 +10,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks.broken import check_experts, pass_over
-from exml_lightning.callbacks.loggers import log_picture, start_loggers
+from exml_lightning.callbacks.loggers import log_picture
 from exml_lightning.callbacks.resume import go_back
 from exml_lightning.callbacks.stream_clock import StreamClock
 from exml_lightning.core.buffer import Buffer, update_buffer
@@ -126,7 +126,6 @@ class SyntheticBufferCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an experience: a run that is resumed in the middle of one gets no `on_train_epoch_start`."""
-        start_loggers(trainer)
         shares = [self.size // (k + 1) for k in range(trainer.max_epochs or 0)]
         made = sum(shares[: _stream(trainer).experience + 1])
         self.clock = StreamClock(shares, int(trainer.num_training_batches), made, self.clock.seconds_generating)

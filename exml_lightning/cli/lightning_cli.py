@@ -10,7 +10,8 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from exml_lightning.baselines import Baseline
-from exml_lightning.callbacks import SameSettings, StopOnSignal, StreamCheckpoint, SyntheticBufferCallback
+from exml_lightning.callbacks import SameSettings, StartLoggers, StopOnSignal, StreamCheckpoint, SyntheticBufferCallback
+from exml_lightning.callbacks.loggers import check_installed
 from exml_lightning.callbacks.resume import find_checkpoint
 from exml_lightning.callbacks.run_folder import RunFolder, write_config
 from exml_lightning.callbacks.run_logger import RunLogger
@@ -140,9 +141,9 @@ class StreamCLI(LightningCLI):
         config = self._section()
         defaults = self._get(self.config_init, "trainer")
         chosen, defaults.logger = defaults.logger, False
+        others = chosen if isinstance(chosen, list) else [] if chosen in (None, True, False) else [chosen]
         if self.subcommand == "fit" and chosen is not False:
-            others = chosen if isinstance(chosen, list) else [] if chosen in (None, True) else [chosen]
-            defaults.logger = [RunLogger(config.trainer.default_root_dir), *others]
+            defaults.logger = RunLogger(config.trainer.default_root_dir)
         # Lightning appends these to the callbacks of the configuration and of the groups, so they come after them.
         self.trainer_defaults["callbacks"] = run_callbacks(
             self.command,
@@ -152,7 +153,7 @@ class StreamCLI(LightningCLI):
         )
         trainer = super().instantiate_trainer(**kwargs)
         self.stop = StopOnSignal()
-        trainer.callbacks[:0] = [self.stop, SameSettings()]  # type: ignore[attr-defined]  # Lightning sets it from outside
+        trainer.callbacks[:0] = [self.stop, SameSettings(), StartLoggers(others)]  # type: ignore[attr-defined]  # Lightning sets it from outside
         return trainer
 
     def after_fit(self) -> None:
@@ -219,10 +220,13 @@ class StreamCLI(LightningCLI):
 
 
 def _name_folder(logger: Any, folder: str) -> None:
-    """Let the loggers of a configuration write into the run folder, where they have no folder of their own."""
+    """Let the loggers of a configuration write into the run folder, where ``save_dir`` is empty, under its name."""
     for one in logger if isinstance(logger, list) else [logger]:
-        if isinstance(one, Namespace) and "folder" in one.get("init_args", {}) and one.init_args.folder is None:
-            one.init_args.folder = folder
+        if isinstance(one, Namespace):
+            check_installed(one.class_path)
+            if one.get("init_args", {}).get("save_dir") == "":
+                one.init_args.save_dir = folder
+                one.init_args.name = one.init_args.name or folder
 
 
 def _parser_kwargs(verb: str) -> dict[str, Any]:

@@ -173,7 +173,6 @@ def _run(args: list[str]) -> None:
 def _run_with_lightning(args: list[str]) -> None:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from exml_lightning.callbacks.processes import wait_for_the_end
     from exml_lightning.cli.verbs import run_experts, run_generate, run_stream
     from exml_lightning.core.errors import ExmlError
 
@@ -192,9 +191,6 @@ def _run_with_lightning(args: list[str]) -> None:
             cause = cause.__cause__
         print(f"exml: error: {cause}", file=sys.stderr)
         raise SystemExit(1) from None
-    except RuntimeError:
-        wait_for_the_end()  # a connection breaks where another process has died
-        raise
     except MisconfigurationException as error:
         hint = (
             "; choose a device with trainer.accelerator, or -c configs/trainer/cpu.yaml"

@@ -46,7 +46,7 @@ def test_a_resumed_run_shows_each_step_once(small_run, repository, tmp_path):
     args = [*small_run(), *overlay(repository, "tensorboard")]
     main([*args, "--trainer.max_epochs", "1"])
     main(args)
-    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 2
+    assert len(list((tmp_path / "run" / "tensorboard").glob("events*"))) == 2
     steps = [event.step for event in events(tmp_path / "run" / "tensorboard").Scalars("train/loss")]
     assert steps == sorted(set(steps))
     assert steps[-1] == 11
@@ -75,9 +75,9 @@ def test_wandb_offline_has_the_same(small_run, repository, tmp_path, monkeypatch
     assert json.loads((run / "summary.json").read_text())["experiences_learned"] == 2
 
 
-@pytest.mark.parametrize(("name", "says"), [("tensorboard", "TensorBoard"), ("wandb", "Weights & Biases")])
-def test_a_missing_package_is_one_line_before_work(small_run, repository, tmp_path, monkeypatch, capsys, name, says):
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_missing_package_is_one_line_before_work(small_run, repository, tmp_path, monkeypatch, capsys, name):
     monkeypatch.setattr("exml_lightning.callbacks.loggers.find_spec", lambda package: None)
     line = refused([*small_run(), *overlay(repository, name)], capsys)
-    assert f'{says} is not installed: pip install "exml-lightning[{name}]"' in line
+    assert f'trainer.logger: {name} is not installed: pip install "exml-lightning[{name}]"' in line
     assert not (tmp_path / "run").exists()

@@ -7,9 +7,9 @@ import signal
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 from exml_lightning.cli.main import main
-from exml_lightning.files import lock_folder
 from tests.callbacks.test_resume import outcome
 from tests.conftest import refused
 
@@ -69,9 +69,10 @@ def test_sigterm_saves_and_the_same_command_goes_on(small_run, tmp_path, capsys)
 
 def test_two_fits_do_not_share_a_folder(small_run, tmp_path, capsys):
     (tmp_path / "run").mkdir()
-    lock = lock_folder(tmp_path / "run")
+    lock = FileLock(tmp_path / "run" / ".lock")
+    lock.acquire()
     assert "another process is writing" in refused(small_run(), capsys)
-    os.close(lock)
+    lock.release()
     main(small_run(trainer__max_epochs=1))
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["experiences_learned"] == 1
 

@@ -17,11 +17,6 @@ def whole(tmp_path_factory) -> Reference:
     return uninterrupted(fit(), tmp_path_factory.mktemp("whole") / "job")
 
 
-def event(whole: Reference, what: str, target: str) -> int:
-    """The place of the first event that gives a file its name."""
-    return next(i for i, e in enumerate(whole.events) if e.what == what and e.target.endswith(target))
-
-
 def torn(whole: Reference, file: str, nth: int) -> Fault:
     """The nth write of a file is cut."""
     return [f for f in faults(whole.events, 1, 1) if f.signal == TORN and f.file.endswith(file)][nth]
@@ -40,22 +35,19 @@ def test_a_cache_entry_and_a_checkpoint_half_written_are_not_taken_for_whole(who
     assert tally.struck == {"cache entry": {"torn write": 1}, "checkpoint": {"torn write": 1}}
 
 
-def test_killed_before_the_ex_model_has_its_name(whole, tmp_path):
-    tally = struck(whole, tmp_path / "job", Fault(event(whole, "os.rename", "ex_model/expert_0.safetensors"), KILL))
+@pytest.mark.parametrize(
+    ("number", "file", "statuses"),
+    [
+        (KILL, "ex_model/expert_0.safetensors", {"SIGKILL": {"-9": 1}}),
+        (TERM, "summary.json", {"SIGTERM": {"143": 1}}),
+        (INT, "accuracy_matrix.png", {"Ctrl-C": {"130": 1}}),
+    ],
+)
+def test_struck_before_a_file_has_its_name(whole, tmp_path, number, file, statuses):
+    place = next(i for i, e in enumerate(whole.events) if e.what == "os.rename" and e.target.endswith(file))
+    tally = struck(whole, tmp_path / "job", Fault(place, number))
     assert tally.failures == []
-    assert tally.statuses == {"SIGKILL": {"-9": 1}}
-
-
-def test_sigterm_while_a_summary_is_written(whole, tmp_path):
-    tally = struck(whole, tmp_path / "job", Fault(event(whole, "os.rename", "summary.json"), TERM))
-    assert tally.failures == []
-    assert tally.statuses == {"SIGTERM": {"143": 1}}
-
-
-def test_ctrl_c_while_a_picture_is_written(whole, tmp_path):
-    tally = struck(whole, tmp_path / "job", Fault(event(whole, "os.rename", "accuracy_matrix.png"), INT))
-    assert tally.failures == []
-    assert tally.statuses == {"Ctrl-C": {"130": 1}}
+    assert tally.statuses == statuses
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -226,3 +226,13 @@ def test_a_run_folder_points_to_its_ex_model(tmp_path):
     (tmp_path / "run" / "ex_model" / "manifest.yaml").write_text("format: 1")
     with pytest.raises(ExmlError, match=r"is a run folder: its ex-model is .*run/ex_model"):
         predict(tmp_path / "run", tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(1, 2_000_000), (2_000_000, 1)])
+def test_a_long_strip_is_not_made_longer(shape):
+    """As high as the input it would have 64 million pixels a line; its middle is what is seen in any case."""
+    strip = torch.zeros(1, *shape, dtype=torch.uint8)
+    strip.view(-1)[999_968:1_000_032] = 200
+    fitted = fit_image(strip, (1, 32, 32))
+    assert fitted.shape == (1, 32, 32)
+    assert fitted.eq(200).all()

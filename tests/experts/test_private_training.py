@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from lightning import Trainer
 from torch import nn
 
@@ -20,6 +19,8 @@ from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, plan_nois
 from exml_lightning.experts.private_training import PrivateExpertModule, check_network, check_trainer, secret_seed
 from exml_lightning.experts.recipe import ExpertRecipe
 from exml_lightning.models import LeNet5, SlimResNet18
+from tests.conftest import refused
+from tests.experts.test_training import arguments
 from tests.experts.test_training import train as train_digits
 
 FORMAT = ImageFormat((1, 8, 8), (0.3,), (0.5,))
@@ -93,13 +94,10 @@ def test_without_noise_it_is_sgd_on_clipped_gradients_written_out(train, max_gra
     assert (clipped > 0) == (max_grad_norm < 1)
     for (name, ours), theirs in zip(network.named_parameters(), module.network.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4, msg=name)
-
-
-def test_the_network_is_left_as_it_was(train):
-    network = train(NoisePlan(1 / 5, 1.0, 1.0, 0.01), ExpertRecipe(epochs=1, batch_size=2)).network
-    assert [*network.state_dict()] == [*small_network().state_dict()]
-    assert not any(hasattr(p, "grad_sample") for p in network.parameters())
-    assert not any(layer._forward_hooks or layer._backward_hooks for layer in network.modules())
+    # and the network is left as it was
+    assert [*module.network.state_dict()] == [*network.state_dict()]
+    assert not any(hasattr(p, "grad_sample") for p in module.network.parameters())
+    assert not any(layer._forward_hooks or layer._backward_hooks for layer in module.network.modules())
 
 
 def test_the_noise_has_the_scale_of_the_plan_and_is_new_in_each_step():
@@ -139,29 +137,14 @@ def test_each_image_is_drawn_independently_with_the_rate_of_the_plan():
     torch.testing.assert_close(normalised, (images.split[labels] / 255 - 0.3) / 0.5)
 
 
-def test_draws_are_secret(train):
-    seeds = {secret_seed() for _ in range(100)}
-    assert len(seeds) == 100
-    assert max(seeds) > 2**60
-    plan, recipe = NoisePlan(1 / 5, 1.0, 1.0, 0.01), ExpertRecipe(epochs=1, batch_size=2)
-    first, second, third = (train(plan, recipe, draw).network[-1].weight for draw in (None, None, secret_seed))
-    assert torch.equal(first, second)
-    assert not torch.isclose(first, third, atol=1e-4).any(dim=1).all()
-
-
-def test_every_sample_and_every_step_has_a_seed_of_its_own(train):
-    seeds = []
-
-    def draw() -> int:
-        seeds.append(len(seeds))
-        return seeds[-1]
-
-    module = train(NoisePlan(1 / 5, 1.0, 1.0, 0.01), ExpertRecipe(epochs=2, batch_size=2), draw)
-    assert len(seeds) == 1 + 2 * 10  # the first sample's; then of each step, and of the sample after it
-    samples = [0, *range(2, 20, 2)]
-    for (images, _), seed in zip(module.batches, samples, strict=True):
-        generator = torch.Generator().manual_seed(seed)
-        if seed in (0, samples[5]):  # where a loader starts an epoch, it draws a seed for workers it does not have
+def test_every_sample_and_every_step_has_a_secret_seed_of_its_own(train):
+    assert len({secret_seed() >> 32 for _ in range(100)}) == 100
+    counter = itertools.count()
+    module = train(NoisePlan(1 / 5, 1.0, 1.0, 0.01), ExpertRecipe(epochs=2, batch_size=2), counter.__next__)
+    assert next(counter) == 1 + 2 * 10  # the first sample's; then of each step, and of the sample after it
+    for step, (images, _) in enumerate(module.batches):
+        generator = torch.Generator().manual_seed(2 * step)
+        if step in (0, 5):  # where a loader starts an epoch, it draws a seed for workers, which it does not have
             torch.empty((), dtype=torch.int64).random_(generator=generator)
         rows = (torch.rand(9, generator=generator) < 1 / 5).nonzero().flatten()
         torch.testing.assert_close(images, FORMAT.normalize(small_set(9).split[rows]))
@@ -334,10 +317,7 @@ def test_without_opacus_it_is_said_how_to_install_it(tmp_path, monkeypatch):
     assert not (tmp_path / "experts").exists()
 
 
-def test_the_command_refuses_a_trainer_that_does_not_suit(repository, tmp_path, capsys):
-    overlay = {"data": {"experts": str(tmp_path / "experts")}, "privacy": {"epsilon": 1}}
-    (tmp_path / "private.yaml").write_text(yaml.safe_dump({**overlay, "trainer": {"precision": "64-true"}}))
-    with pytest.raises(SystemExit):
-        main(["experts", "-c", str(repository / "configs/split_digits.yaml"), "-c", str(tmp_path / "private.yaml")])
-    assert "trainer.precision is 64-true" in capsys.readouterr().err
+def test_the_command_refuses_a_trainer_that_does_not_suit(tmp_path, capsys):
+    options = arguments(tmp_path / "experts", "--privacy.epsilon", "1", "--trainer.precision", "64-true")
+    assert "trainer.precision is 64-true" in refused(options, capsys)
     assert not (tmp_path / "experts").exists()

@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 
 import yaml
 from safetensors import SafetensorError
@@ -174,8 +175,8 @@ def load_torch_file(path: Path) -> object:
 
 def reason(error: Exception) -> str:
     """Say in one line why a file cannot be read, without torch's advice how to run the code in it."""
-    if "weights_only" in str(error):
-        return "it holds code, or is of a kind that is not read without running code"
+    if isinstance(error, UnpicklingError):
+        return "it is damaged, or holds code, which is not run"
     return printable(one_line(error), 200)
 
 

@@ -3,7 +3,15 @@ import stat
 
 import pytest
 
-from exml_lightning.files import NotWrittenError, remove_parts, write_text, write_whole
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.files import (
+    NotWrittenError,
+    natural_order,
+    read_yaml,
+    remove_parts,
+    write_text,
+    write_whole,
+)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -47,3 +55,58 @@ def test_pipes_are_not_replaced_and_links_are_followed(tmp_path):
     write_text(tmp_path / "link", "x")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").read_text() == "x"
+
+
+def test_natural_order():
+    names = ["b", "expert_10.pt", "a11", "expert_2.pt", "a2", "2", "10"]
+    assert sorted(names, key=natural_order) == ["2", "10", "a2", "a11", "b", "expert_2.pt", "expert_10.pt"]
+
+
+def test_plain_yaml_is_read_with_anchors_merges_and_dates_as_text(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("a: &a {x: [1, 2.5, null, yes]}\nb: {<<: *a, y: 2024-05-01}\nc: [*a, *a]\n")
+    x = [1, 2.5, None, True]
+    assert read_yaml(path) == {"a": {"x": x}, "b": {"x": x, "y": "2024-05-01"}, "c": [{"x": x}, {"x": x}]}
+    path.write_text("")
+    assert read_yaml(path) is None
+
+
+def test_aliases_are_counted_as_if_written_out(tmp_path):
+    """A list of 999 ones is 1,000 values: 999 of them in a list are 999,001, and 1,001 of them too many."""
+    path = tmp_path / "a.yaml"
+    ones = f"&a [{', '.join('1' * 999)}]"
+    path.write_text(f"[{ones}{', *a' * 998}]")
+    assert len(read_yaml(path)) == 999
+    path.write_text(f"[{ones}{', *a' * 1000}]")
+    with pytest.raises(ExmlError, match="1000000 values"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: !!python/object/apply:os.system ['true']", "line 1: the tag .*python/object/apply:os.system"),
+        ("a: &a [*a]", "an alias stands within what it repeats"),
+        (f"a: {'1' * 101}", "line 1: a number of 101 characters"),
+        ("[" * 66 + "]" * 66, "nested more than 64 deep"),
+        ("[" * 5000, "nested too deep"),
+        ("a: b: c", "is not YAML"),
+        ("a: \x00", "is not YAML"),
+        ("a: 1\n---\nb: 2", "is not YAML"),
+        pytest.param("#" * (16 * 2**20 + 1), "more than 16 MB", id="large"),
+    ],
+)
+def test_yaml_is_read_within_bounds(tmp_path, content, message):
+    path = tmp_path / "a.yaml"
+    path.write_text(content)
+    with pytest.raises(ExmlError, match=message) as error:
+        read_yaml(path)
+    assert str(path) in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, message in {"pipe": "cannot be read", "none": "is missing", ".": "cannot be read"}.items():
+        with pytest.raises(ExmlError, match=message):
+            read_yaml(tmp_path / name)

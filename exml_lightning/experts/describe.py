@@ -1,6 +1,5 @@
 """Writing the manifest of a folder from weight files and a few words about them; `exml manifest`."""
 
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,8 +123,8 @@ def add_experts(folder: str | Path, new: NewExperts) -> Described:
     old = read_manifest(folder) if (folder / FILE_NAME).is_file() else None
     if old is not None and new.scenario not in (None, old.scenario):
         raise ExmlError(f"{folder / FILE_NAME} is of scenario {old.scenario}: leave out --scenario {new.scenario}")
-    entries, before = (list(old.experts), len(old.experts)) if old else ([], 0)
-    stream, skipped = old.input if old else None, []
+    entries, stream, skipped = list(old.experts) if old else [], old.input if old else None, []
+    before = len(entries)
     for file in _weight_files(folder, new, entries):
         path = folder / file
         digest = sha256(path)
@@ -135,14 +134,15 @@ def add_experts(folder: str | Path, new: NewExperts) -> Described:
                 f"{path} was changed since {FILE_NAME} listed it (sha256): bring the original back and give the new "
                 f"weights another file name, or take its entry out of {FILE_NAME} to list it anew"
             )
-        if listed and (new.files is None or new.task in [entry.task for entry in listed]):
-            _check_said(path, new, listed, stream)
+        same = [entry for entry in listed if new.files is None or entry.task == new.task]
+        if same:
+            _check_said(path, new, same, stream)
             skipped.append(file)
             continue
         try:
             entry, own = _describe(path, digest, new, stream)
         except ExmlError as error:
-            raise _naming(path, error) from error
+            raise ExmlError(f"{path}: {error}") from error
         stream = stream or own
         entries.append(replace(entry, input=None if own == stream else own))
     if stream is None:
@@ -169,8 +169,7 @@ def _weight_files(folder: Path, new: NewExperts, listed: list[ExpertEntry]) -> l
         return sorted(found, key=natural_order)
     for file in new.files:
         path = Path(file)
-        inside = path.name == file or path.parent.resolve() == folder.resolve()
-        if not inside:
+        if path.name != file and path.parent.resolve() != folder.resolve():
             raise ExmlError(f"{file} is not in {folder}: put it there (a manifest names files of its own folder)")
         if not (folder / path.name).is_file():
             raise ExmlError(f"{folder / path.name} is missing, though --files names it")
@@ -179,50 +178,41 @@ def _weight_files(folder: Path, new: NewExperts, listed: list[ExpertEntry]) -> l
 
 def _check_said(path: Path, new: NewExperts, listed: list[ExpertEntry], stream: ImageFormat | None) -> None:
     """Refuse to skip a file that is named once more, with other classes or another input."""
-    said = None if new.classes is None or new.files is None else {name for name in new.classes if name != NO_CLASS}
-    for entry in listed:
+    for entry in listed if new.files is not None else []:
         own = entry.input or stream
-        if new.files is not None and own is not None and new.task == entry.task and _other_input(new, own):
+        assert own is not None
+        if _images(new, own, new.channels or own.shape[0]) != own:
             raise ExmlError(f"{path} is listed already, with {own}: correct its input in {FILE_NAME} if that is wrong")
-        if said is not None and entry.task == new.task and set(entry.classes) != said:
+        if new.classes is not None and {*new.classes} - {NO_CLASS} != {*entry.classes}:
             raise ExmlError(
                 f"{path} is listed already, with the classes {list(entry.classes)}: give another --task if it is "
                 f"another head of a multi-task model, or take its entry out of {FILE_NAME} to list it anew"
             )
 
 
-def _other_input(new: NewExperts, own: ImageFormat) -> bool:
-    """Whether what is said of the images differs from what is listed."""
-    sizes = None if new.size is None else (new.size[0], new.size[-1])
-    means, stds = (None if v is None else v * (own.shape[0] if len(v) == 1 else 1) for v in (new.mean, new.std))
-    return (
-        sizes not in (None, own.shape[1:])
-        or new.channels not in (None, own.shape[0])
-        or means not in (None, own.mean)
-        or stds not in (None, own.std)
-    )
-
-
 def _describe(path: Path, digest: str, new: NewExperts, stream: ImageFormat | None) -> tuple[ExpertEntry, ImageFormat]:
     names = _unit_names(path, new)
     architecture, network = _network(new, len(names))
-    own = _image_format(new, stream, network)
-    units = probe(network, own.shape, f"{path}: {type(network).__name__}")
+    convolution = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
+    own = _images(
+        new, stream, new.channels or (convolution.in_channels if convolution else stream.shape[0] if stream else 3)
+    )
+    units = probe(network, own.shape, type(network).__name__)
     if units != len(names):
         raise ExmlError(
-            f"{path}: {type(network).__name__} has {units} output units, but {len(names)} names are given: name each "
+            f"{type(network).__name__} has {units} output units, but {len(names)} names are given: name each "
             f"of them, in their order, {NO_CLASS!r} for one that is no class"
         )
     layer = last_linear(network)
     if layer is not None and getattr(network.get_submodule(layer), "out_features", None) != units:
         layer = None
-    known = [unit for unit, name in enumerate(names) if name != NO_CLASS]
+    known = tuple(unit for unit, name in enumerate(names) if name != NO_CLASS)
     entry = ExpertEntry(
         file=path.name,
         sha256=digest,
         architecture=architecture,
         classes=tuple(names[unit] for unit in known),
-        outputs=tuple(known),
+        outputs=known,
         task=new.task,
         classifier=new.classifier or layer,
         accuracy=new.accuracy,
@@ -233,43 +223,43 @@ def _describe(path: Path, digest: str, new: NewExperts, stream: ImageFormat | No
 
 def _unit_names(path: Path, new: NewExperts) -> tuple[str, ...]:
     beside = path.with_suffix(".txt")
-    if new.classes is not None:
-        where, names = "--classes", tuple(name.strip() for name in new.classes)
-    elif beside.is_file():
+    where, names = "--classes", new.classes
+    if names is None:
+        if not beside.is_file():
+            raise ExmlError(
+                f"which classes does it know? Give --classes, or {beside.name} beside it with one name a line, in the "
+                f"order of its output units ({NO_CLASS!r} for one that is no class)"
+            )
         try:
-            text = beside.read_text(encoding="utf-8-sig")
+            where, names = str(beside), tuple(beside.read_text(encoding="utf-8-sig").rstrip().splitlines())
         except UnicodeDecodeError as error:
-            raise ExmlError(f"{beside}, the class names of {path.name}, is not UTF-8 text ({error})") from error
-        where, names = str(beside), tuple(line.strip() for line in text.rstrip().splitlines())
-    else:
-        raise ExmlError(
-            f"{path}: which classes does it know? Give --classes, or {beside.name} beside it with one name a line, in "
-            f"the order of its output units ({NO_CLASS!r} for one that is no class)"
-        )
+            raise ExmlError(f"{beside}, its class names, is not UTF-8 text ({error})") from error
+    names = tuple(name.strip() for name in names)
     known = [name for name in names if name != NO_CLASS]
     if not known or not all(known):
-        raise ExmlError(f"{path}: {where} leaves a name empty: {NO_CLASS!r} stands for a unit that is no class")
+        raise ExmlError(f"{where} leaves a name empty: {NO_CLASS!r} stands for a unit that is no class")
     if twice := sorted({name for name in known if known.count(name) > 1}):
-        raise ExmlError(f"{path}: {where} names {', '.join(twice)} twice: a class is one output unit")
+        raise ExmlError(f"{where} names {', '.join(twice)} twice: a class is one output unit")
     return names
 
 
 def _network(new: NewExperts, num_classes: int) -> tuple[Architecture, nn.Module]:
     """Build the network, with ``num_classes`` filled in where it takes one and none is given."""
     given = Architecture(new.architecture, dict(new.init_args)).skeleton()
-    if "num_classes" not in new.init_args:
-        filled = given.with_classes(num_classes)
+    if "num_classes" in new.init_args:
+        return given, given.build()
+    filled = given.with_classes(num_classes)
+    try:
+        return filled, filled.build()
+    except ExmlError as error:
         try:
-            return filled, filled.build()
-        except ExmlError as error:
-            if "num_classes" not in str(error.__cause__):
-                raise
-    return given, given.build()
+            return given, given.build()  # it takes none
+        except ExmlError:
+            raise error from None
 
 
-def _image_format(new: NewExperts, stream: ImageFormat | None, network: nn.Module) -> ImageFormat:
-    convolution = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
-    channels = new.channels or (convolution.in_channels if convolution else stream.shape[0] if stream else 3)
+def _images(new: NewExperts, stream: ImageFormat | None, channels: int) -> ImageFormat:
+    """What is said of the images, and the stream's where nothing is."""
     if new.size is None and stream is None:
         raise ExmlError("which images does it take? Give --size, their height and width, for instance --size 32")
     height, width = (new.size[0], new.size[-1]) if new.size else stream.shape[1:] if stream else (0, 0)
@@ -287,14 +277,10 @@ def _check_loads(folder: Path, manifest: Manifest, index: int, new: NewExperts) 
     try:
         load_expert(folder, manifest, index)
     except ExmlError as error:
-        filled = "num_classes" in entry.architecture.init_args and "num_classes" not in new.init_args
-        if filled and re.search(r": [12] of another shape", str(error)):  # weight and bias of the last layer
-            raise ExmlError(
-                f"{error}; num_classes is {entry.architecture.init_args['num_classes']}, the number of names given: "
-                f"name every output unit, {NO_CLASS!r} for one that is no class"
-            ) from error
-        raise _naming(folder / entry.file, error) from error
-
-
-def _naming(path: Path, error: ExmlError) -> ExmlError:
-    return error if path.name in str(error) else ExmlError(f"{path}: {error}")
+        count = entry.architecture.init_args.get("num_classes")
+        if count is None or "num_classes" in new.init_args:
+            raise
+        raise ExmlError(
+            f"{error}; num_classes is {count}, the number of names given: name every output unit, {NO_CLASS!r} for "
+            "one that is no class"
+        ) from error

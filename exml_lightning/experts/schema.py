@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 
 from exml_lightning.core.errors import UNPRINTABLE, ExmlError, printable
 from exml_lightning.core.images import ImageFormat
-from exml_lightning.files import folder_name, text
+from exml_lightning.files import MAX_DEPTH, folder_name, text
 
 FORMAT = 1
 """Of manifests and selections."""
@@ -79,25 +79,28 @@ def _own_code(init_args: dict[str, Any]) -> dict[str, Any]:
     return init_args
 
 
-def plain(value: T, where: str = "") -> T:
+def plain(value: T, where: str = "", depth: int = 0) -> T:
     """Return a document as it is, if its keys are names and its text and numbers are such as any program can hold.
 
     Args:
         value: Mappings, lists, text, numbers, true, false and null.
         where: What to call it in an error.
+        depth: Containers around it.
 
     Raises:
-        ExmlError: For a key that is no text, control characters, or a number of more than 64 bits.
+        ExmlError: For a key that is no text, control characters, a number of more than 64 bits, or deep nesting.
     """
-    here = printable(where, 200) or "the file"
+    here = printable(where, 80) or "the file"
+    if depth > MAX_DEPTH:
+        raise ExmlError(f"{here} is nested more than {MAX_DEPTH} deep: write it flat")
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise ExmlError(f"{here}: the key {str(key)[:40]} must be text: put it in quotes")
-            plain(item, f"{where}.{text(key, f'a key of {here}')}".lstrip("."))
+            plain(item, f"{where}.{text(key, f'a key of {here}')}".lstrip("."), depth + 1)
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
-            plain(item, f"{where}[{i}]")
+            plain(item, f"{where}[{i}]", depth + 1)
     elif isinstance(value, str):
         if UNPRINTABLE.search(value.replace("\n", "").replace("\t", "")):
             raise ExmlError(f"{here} has control characters in it")
@@ -119,7 +122,11 @@ Names = Annotated[
 ]
 Units = Annotated[tuple[Whole, ...], AfterValidator(_different)]
 Images = Annotated[ImageFormat, AfterValidator(_bounded)]
-Free = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value), AfterValidator(plain)]
+Free = Annotated[
+    dict[str, Any],
+    BeforeValidator(lambda value: {} if value is None else value),
+    AfterValidator(lambda value: plain(value)),
+]
 """Anything that YAML and JSON hold; null for nothing."""
 DottedPath = Annotated[Text, AfterValidator(_dotted)]
 Arguments = Annotated[Free, AfterValidator(_own_code)]

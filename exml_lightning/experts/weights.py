@@ -1,10 +1,8 @@
 """Reading and writing the weights of experts; nothing is unpickled."""
 
 import hashlib
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,6 +21,7 @@ MAX_PREFIXES = 8
 """Wrappers around a network that names are freed of."""
 SHOWN = 3
 """How many names of each kind a message shows."""
+REMEDY = "save a state dict of dense tensors as safetensors, or by torch.save(network.state_dict(), FILE)"
 
 
 def sha256(path: Path) -> str:
@@ -65,8 +64,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     for name in own.keys() - state.keys():
         if name.endswith("num_batches_tracked"):  # files of before torch 0.4.1 lack it, and no answer depends on it
             state[name] = own[name]
-    differences = _differences(state, own)
-    if differences:
+    if differences := _differences(state, own):
         raise ExmlError(
             f"{path} belongs to another network than {type(network).__name__} "
             f"as the manifest describes it: {differences}"
@@ -88,35 +86,16 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise
     except FileNotFoundError as error:
         raise ExmlError(f"{path} is missing, though the manifest beside it names it") from error
-    except UnpicklingError as error:
-        # What torch says beside this is how to run the code.
-        held = re.search(r"GLOBAL (\S+)", str(error))
-        raise ExmlError(
-            f"{path} holds {printable(held.group(1))}, which cannot be read without running code: save its state dict "
-            "alone, by torch.save(network.state_dict(), FILE)"
-            if held
-            else f"{path} cannot be read as weights: it is damaged, or was not written by torch.save"
-        ) from error
     except Exception as error:  # readers of broken files raise almost anything
-        raise ExmlError(
-            f"{path} cannot be read as weights ({reason(error)}): write it as safetensors, or by "
-            "torch.save(network.state_dict(), FILE)"
-        ) from error
+        raise ExmlError(f"{path} cannot be read as weights ({reason(error)}): {REMEDY}") from error
     state = content
     if isinstance(content, dict):
         state = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ExmlError(
-            f"{path} is not a state dict of tensors, nor a checkpoint with one under {', '.join(WRAPPERS)}: "
-            "write one by torch.save(network.state_dict(), FILE)"
-        )
+    if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
+        raise ExmlError(f"{path} has no state dict, alone or under {', '.join(WRAPPERS)}: {REMEDY}")
     for name, tensor in state.items():
-        if not isinstance(name, str):
-            raise ExmlError(f"{path} is not a state dict: it has a tensor under {printable(repr(name))}, not a name")
         if not is_dense(tensor):
-            raise ExmlError(
-                f"{path}: {printable(name)} is no ordinary tensor: save a state dict of dense ones on a CPU"
-            )
+            raise ExmlError(f"{path}: {printable(name)} is no ordinary tensor: {REMEDY}")
     return dict(state)
 
 
@@ -153,6 +132,9 @@ def _differences(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> str:
 
 def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
     """Read and check one expert.
+
+    Its file is hashed at each call, which takes less than building its network: between two calls another file may have
+    taken its place, and only its content tells.
 
     Args:
         folder: The folder of experts, or the selection.
@@ -192,12 +174,11 @@ def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
 
 
 def _check_forward(network: nn.Module, entry: ExpertEntry, manifest: Manifest, path: Path) -> None:
-    if entry.classifier is not None and entry.classifier not in dict(network.named_modules()):
-        raise ExmlError(
-            f"{path}: the manifest's classifier {entry.classifier!r} is no layer of {type(network).__name__}"
-        )
-    units = probe(network, (entry.input or manifest.input).shape, f"{path}: {type(network).__name__}")
-    layer = dict(network.named_modules())[entry.classifier] if entry.classifier else None
+    layers, name = dict(network.named_modules()), type(network).__name__
+    if entry.classifier is not None and entry.classifier not in layers:
+        raise ExmlError(f"{path}: the manifest's classifier {entry.classifier!r} is no layer of {name}")
+    units = probe(network, (entry.input or manifest.input).shape, f"{path}: {name}")
+    layer = layers[entry.classifier] if entry.classifier else None
     if isinstance(layer, nn.Linear) and layer.out_features != units:
         raise ExmlError(
             f"{path}: the manifest's classifier {entry.classifier!r} has {layer.out_features} units, but the network "

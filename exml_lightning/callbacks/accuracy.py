@@ -6,8 +6,8 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 
+from exml_lightning.callbacks.parts import accuracies, part_names, parts_of, print_accuracies, write_test
 from exml_lightning.callbacks.results import ResultsCallback, write_matrix
-from exml_lightning.callbacks.test_stream import accuracies, part_names, parts_of, print_accuracies, write_test
 from exml_lightning.core import metrics
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.figures import save_accuracy_over_time, save_matrix
@@ -24,10 +24,6 @@ class AccuracyCallback(ResultsCallback):
         """Return the accuracies that validation has just measured; see `ResultsCallback.measure`."""
         return list(module.accuracy)
 
-    def nothing(self, module: ExModelModule) -> list[float]:
-        """Return an accuracy of 0 on each part; see `ResultsCallback.nothing`."""
-        return [0.0] * len(module.stream.test_parts)
-
     def values_to_log(self, module: ExModelModule) -> dict[str, float]:
         """Return the accuracies; see `ResultsCallback.values_to_log`."""
         sizes, first_seen = parts_of(module.stream)
@@ -37,7 +33,7 @@ class AccuracyCallback(ResultsCallback):
     def write(self, folder: Path, module: ExModelModule) -> dict[str, Any]:
         """Write the matrix; see `ResultsCallback.write`."""
         sizes, first_seen = parts_of(module.stream)
-        streams, seen = self._over_time(module)
+        streams, seen = self.over_time(module)
         write_matrix(folder / "accuracy_matrix.csv", first_seen, self.matrix, "stream", streams)
         save_accuracy_over_time(folder / "accuracy_over_time.png", streams, seen, str(folder))
         save_matrix(folder / "accuracy_matrix.png", self.rows, part_names(module.stream), str(folder))
@@ -49,7 +45,7 @@ class AccuracyCallback(ResultsCallback):
 
     def print_matrix(self, module: ExModelModule) -> None:
         """Print the matrix; see `ResultsCallback.print_matrix`."""
-        streams, seen = self._over_time(module)
+        streams, seen = self.over_time(module)
         print_matrix(
             "accuracy in % after each experience",
             self.rows,
@@ -78,8 +74,8 @@ class AccuracyCallback(ResultsCallback):
         if trainer.is_global_zero and trainer.state.fn == "validate":
             print_accuracies(pl_module.stream, pl_module.accuracy, "accuracy on the test stream", always=True)
 
-    def _over_time(self, module: ExModelModule) -> tuple[list[float], list[float]]:
-        """Return the stream accuracy after each experience, over all parts and over those met so far."""
+    def over_time(self, module: ExModelModule) -> tuple[list[float], list[float]]:
+        """Return the accuracy after each experience on the whole test stream, and on the parts met so far."""
         sizes, first_seen = parts_of(module.stream)
         rows = sorted(self.matrix.items())
         streams = [metrics.stream_accuracy(row, sizes) for _, row in rows]

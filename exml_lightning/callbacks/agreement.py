@@ -22,29 +22,23 @@ class AgreementCallback(ResultsCallback):
 
     def measure(self, module: ExModelModule) -> list[float]:
         """Compare the ex-model with the experts learned so far; see `ResultsCallback.measure`."""
-        if module.stream.buffer is None:  # the first expert was skipped
-            return []
+        assert module.stream.buffer is not None
         module.eval()
         row = agreement(module, module.stream.buffer)
         module.train()
         return row
 
-    def nothing(self, module: ExModelModule) -> list[float]:
-        """Return no figures; see `ResultsCallback.nothing`."""
-        return []
-
     def values_to_log(self, module: ExModelModule) -> dict[str, float]:
         """Return the agreements; see `ResultsCallback.values_to_log`."""
-        newest = self.rows[-1][-1:]  # a column for each of them would make metrics.csv as wide as the stream is long
-        return {"agreement/mean": self._means()[-1], **({"agreement/newest": newest[0]} if newest else {})}
+        # a column for each expert would make metrics.csv as wide as the stream is long
+        return {"agreement/mean": self._means()[-1], "agreement/newest": self.rows[-1][-1]}
 
     def write(self, folder: Path, module: ExModelModule) -> dict[str, Any]:
         """Write the matrix; see `ResultsCallback.write`."""
-        means, learned = self._means(), _learned(module)
+        means, learned = self._means(), range(module.stream.completed)
+        title = f"agreement with each expert, {folder}"
         write_matrix(folder / "agreement_matrix.csv", learned, self.matrix, "mean", means)
-        if learned:
-            title = f"agreement with each expert, {folder}"
-            save_matrix(folder / "agreement_matrix.png", self.rows, _names(learned), title, "asked")
+        save_matrix(folder / "agreement_matrix.png", self.rows, _names(module), title, "asked")
         return {
             "agreement": means[-1],
             "agreement_per_expert": self.rows[-1],
@@ -56,7 +50,7 @@ class AgreementCallback(ResultsCallback):
         print_matrix(
             "agreement with each expert in % after each experience",
             self.rows,
-            _names(_learned(module)),
+            _names(module),
             {"mean": self._means()},
         )
 
@@ -67,13 +61,8 @@ class AgreementCallback(ResultsCallback):
             say("agreement is on images made from the experts: try real ones with `exml predict`")
 
     def _means(self) -> list[float]:
-        return [sum(row) / len(row) if row else 0.0 for row in self.rows]
+        return [sum(row) / len(row) for row in self.rows]
 
 
-def _learned(module: ExModelModule) -> list[int]:
-    stream = module.stream
-    return [k for k in range(stream.completed) if k not in stream.skipped]
-
-
-def _names(learned: list[int]) -> list[str]:
-    return [f"expert {k + 1}" for k in learned]
+def _names(module: ExModelModule) -> list[str]:
+    return [f"expert {k + 1}" for k in range(module.stream.completed)]

@@ -9,7 +9,6 @@ from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks.accuracy import AccuracyCallback
 from exml_lightning.callbacks.find import find_callback
-from exml_lightning.core import metrics
 from exml_lightning.ex_model.model import WEIGHTS
 from exml_lightning.experts import ExpertEntry, Manifest, save_weights, write_manifest
 from exml_lightning.module import ExModelModule
@@ -36,7 +35,6 @@ class ExModelWriter(Callback):
         assert architecture is not None
         first, names = stream.manifest.experts[0], stream.manifest.class_names
         known = pl_module.known.nonzero().flatten().tolist()
-        learned = [e for k, e in enumerate(stream.manifest.experts[: trainer.max_epochs]) if k not in stream.skipped]
         whole = ExpertEntry(
             file=WEIGHTS,
             sha256=save_weights(pl_module.network, folder / WEIGHTS),
@@ -49,7 +47,7 @@ class ExModelWriter(Callback):
                 "strategy": self.strategy,
                 "scenario": stream.settings()["scenario"] or stream.manifest.scenario,
                 "experts": trainer.max_epochs,
-                "learned": [_noted(entry) for entry in learned],
+                "learned": [_noted(entry) for entry in stream.manifest.experts[: trainer.max_epochs]],
             },
         )
         entries = [whole] if pl_module.heads is None else _heads(whole, pl_module.heads.tolist())
@@ -76,10 +74,5 @@ def _heads(whole: ExpertEntry, heads: list[int]) -> list[ExpertEntry]:
 
 def _final_accuracy(trainer: Trainer, module: ExModelModule) -> float | None:
     """Accuracy on the parts of the test stream whose classes the ex-model knows."""
-    results, parts = find_callback(trainer, AccuracyCallback), module.stream.test_parts
-    if results is None or not results.matrix:
-        return None
-    last = max(results.matrix)
-    return metrics.seen_accuracy(
-        results.matrix[last], [len(part.images) for part in parts], [part.first_seen for part in parts], last
-    )
+    results = find_callback(trainer, AccuracyCallback)
+    return results.over_time(module)[1][-1] if results is not None and results.matrix else None

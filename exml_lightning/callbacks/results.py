@@ -1,8 +1,7 @@
-"""`ResultsCallback`: what accuracy and agreement have in common: the matrix, the clock, `summary.json`."""
+"""`ResultsCallback`: what accuracy and agreement have in common: the matrix, the clock, when files are written."""
 
 import csv
 import io
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,9 +12,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks.find import find_callback
-from exml_lightning.callbacks.origin import origin
+from exml_lightning.callbacks.summary import peak_memory_mb, write_summary
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
-from exml_lightning.callbacks.test_stream import peak_memory_mb
 from exml_lightning.files import write_text
 from exml_lightning.module import ExModelModule
 from exml_lightning.terminal import print_values
@@ -41,10 +39,6 @@ class ResultsCallback(Callback, ABC):
     @abstractmethod
     def measure(self, module: ExModelModule) -> list[float]:
         """Return the row of the experience just learned; empty if there is none."""
-
-    @abstractmethod
-    def nothing(self, module: ExModelModule) -> list[float]:
-        """Return the row of an ex-model that has learned nothing yet, since the first expert was skipped."""
 
     @abstractmethod
     def write(self, folder: Path, module: ExModelModule) -> dict[str, Any]:
@@ -92,9 +86,7 @@ class ResultsCallback(Callback, ABC):
         if pl_module.stream.completed != trainer.current_epoch + 1:
             return  # the experience was cut short
         row = self.measure(pl_module)
-        if not row and trainer.current_epoch in pl_module.stream.skipped:
-            row = self.rows[-1] if self.rows else self.nothing(pl_module)
-        elif not row:
+        if not row:
             return
         self.matrix[trainer.current_epoch] = row
         for logger in trainer.loggers:
@@ -127,7 +119,7 @@ class ResultsCallback(Callback, ABC):
         """Go back to saved figures."""
         self.matrix = dict(state["matrix"])
         self.seconds_distilling = state["seconds_distilling"]
-        self._peak = state.get("peak_memory_mb", 0.0)  # checkpoints of before 0.1.0 lack it
+        self._peak = state["peak_memory_mb"]
 
     def _stop_clock(self) -> None:
         if self._since is not None:
@@ -144,13 +136,8 @@ class ResultsCallback(Callback, ABC):
             "seconds_generating": 0.0 if buffer is None else buffer.clock.seconds_generating,
             "seconds_distilling": self.seconds_distilling,
         }
-        skipped = module.stream.skipped
-        learned = len(self.matrix) - len(skipped)
-        source = origin(module.stream, module.device, self.command)
-        summary = {**figures, **costs, "experiences_learned": learned, **source}
-        if skipped:
-            summary["experiences_skipped"] = skipped
-        write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        all_figures = {**figures, **costs, "experiences_learned": len(self.matrix)}
+        write_summary(folder / "summary.json", all_figures, module.stream, module.device, self.command)
         return figures, costs
 
 

@@ -12,10 +12,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from exml_lightning.baselines import Baseline
 from exml_lightning.callbacks import SameSettings, StartLoggers, StopOnSignal, StreamCheckpoint, SyntheticBufferCallback
 from exml_lightning.callbacks.loggers import check_installed
+from exml_lightning.callbacks.parts import print_accuracies, write_test
 from exml_lightning.callbacks.resume import find_checkpoint
 from exml_lightning.callbacks.run_folder import RunFolder, write_config
 from exml_lightning.callbacks.run_logger import RunLogger
-from exml_lightning.callbacks.test_stream import print_accuracies, write_test
 from exml_lightning.cli.parser import LinesKept, OneLineErrors
 from exml_lightning.cli.verb_help import HELP_OF
 from exml_lightning.core.errors import ExmlError
@@ -205,7 +205,7 @@ class StreamCLI(LightningCLI):
         )
         if path is not None:
             seconds = time.monotonic() - start
-            write_test(path, stream, row, device, seconds, self.command, type(baseline).__name__)
+            write_test(path, stream, row, device, seconds, self.command, baseline=type(baseline).__name__)
             if not (path.parent / "summary.json").exists():  # else it is the folder of a fit, which has its own
                 write_config(path.parent, self._parser(self.subcommand), self._section())
         print_accuracies(stream, row, str(path or "accuracy on the test stream"), always=path is None)

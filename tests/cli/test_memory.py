@@ -3,7 +3,7 @@ import ctypes
 import pytest
 import torch
 
-from exml_lightning.callbacks.test_stream import peak_memory_mb
+from exml_lightning.callbacks.summary import peak_memory_mb
 from exml_lightning.cli.memory import keep_freed_memory
 
 

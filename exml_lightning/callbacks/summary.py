@@ -1,6 +1,10 @@
-"""Where figures come from: what `summary.json` and `test.json` say about the run that made them."""
+"""What writes `summary.json` and `test.json`: figures, costs, and where they come from."""
 
 import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +12,24 @@ import torch
 from exml_lightning.core import distributed
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import ExpertEntry
+from exml_lightning.files import write_text
+
+
+def write_summary(
+    path: Path, figures: Mapping[str, Any], stream: ExpertStream, device: torch.device, command: str, **more: Any
+) -> None:
+    """Write figures and where they come from.
+
+    Args:
+        path: ``summary.json`` or ``test.json`` of a run folder.
+        figures: What was measured, and what it cost.
+        stream: The stream, set up.
+        device: Where the work was done.
+        command: The command line.
+        more: What comes last.
+    """
+    content = {**figures, **origin(stream, device, command), **more}
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def origin(stream: ExpertStream, device: torch.device, command: str) -> dict[str, Any]:
@@ -37,12 +59,29 @@ def origin(stream: ExpertStream, device: torch.device, command: str) -> dict[str
     }
 
 
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory of this process so far, in MB: allocated on a GPU, else resident (0 on Windows, which tells none)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return 0.0
+    status = Path("/proc/self/status")
+    # Linux counts the peak of the process that started this one into `ru_maxrss`.
+    for line in status.read_text(encoding="utf-8").splitlines() if status.is_file() else []:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 2**10
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
 def _architecture(entry: ExpertEntry) -> dict[str, Any]:
     architecture = entry.architecture
     return {"class_path": architecture.class_path, "init_args": _without(architecture.init_args, "num_classes")}
 
 
-def _without(values: dict[str, Any], *keys: str) -> dict[str, Any]:
+def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in keys}
 
 

@@ -1,20 +1,17 @@
-"""Accuracy on the test stream: `test.json` and its table, of an ex-model or of a baseline."""
+"""The parts of the test stream: their sizes and names, and the accuracies on them, written and printed."""
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from exml_lightning.callbacks.origin import origin
+from exml_lightning.callbacks.summary import peak_memory_mb, write_summary
 from exml_lightning.core import metrics
 from exml_lightning.data import ExpertStream
-from exml_lightning.files import write_text
 from exml_lightning.terminal import print_values
 
-LONGEST_NAME = 20
+LONGEST = 20
 """Characters of a column's name that a table or a picture still has room for."""
 
 
@@ -25,12 +22,16 @@ def parts_of(stream: ExpertStream) -> tuple[list[int], list[int]]:
 
 
 def part_names(stream: ExpertStream) -> list[str]:
-    """Name the parts of the test stream by their classes, or by their experience where that would be long."""
+    """Name the parts of the test stream by their classes; of many, by the first ones."""
     names = stream.scenario.dataset.class_names
-    classes = [" ".join(names[c] for c in part.images.labels.unique().tolist()) for part in stream.test_parts]
-    if max(map(len, classes)) <= LONGEST_NAME:
-        return classes
-    return [f"part {part.first_seen + 1}" for part in stream.test_parts]
+    return [shortened([names[c] for c in part.images.labels.unique().tolist()]) for part in stream.test_parts]
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Join names; of a line that would be too long, take the first ones and ``...``."""
+    line = " ".join(names)
+    cut = line[: LONGEST - 4]
+    return line if len(line) <= LONGEST else f"{cut.rpartition(' ')[0] or cut} ..."
 
 
 def accuracies(stream: ExpertStream, row: Sequence[float]) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def write_test(
     device: torch.device,
     seconds: float,
     command: str,
-    baseline: str | None = None,
+    **more: str,
 ) -> None:
     """Write `test.json`.
 
@@ -67,13 +68,10 @@ def write_test(
         device: The device that was worked on.
         seconds: How long it took.
         command: The command line.
-        baseline: Name of the baseline, if one was measured.
+        more: ``baseline``, its name, if one was measured.
     """
     costs = {"peak_memory_mb": peak_memory_mb(device), "seconds_testing": seconds}
-    content = {**accuracies(stream, row), **costs, **origin(stream, device, command)}
-    if baseline is not None:
-        content["baseline"] = baseline
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_summary(path, {**accuracies(stream, row), **costs}, stream, device, command, **more)
 
 
 def print_accuracies(stream: ExpertStream, row: Sequence[float], title: str, always: bool = False) -> None:
@@ -88,20 +86,3 @@ def print_accuracies(stream: ExpertStream, row: Sequence[float], title: str, alw
     values = {name: f"{100 * a:.2f} %" for name, a in zip(part_names(stream), row, strict=True)}
     whole = metrics.stream_accuracy(row, parts_of(stream)[0])
     print_values(title, {**values, "stream accuracy": f"{100 * whole:.2f} %"}, always)
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Peak memory of this process so far, in MB: allocated on a GPU, else resident (0 on Windows, which tells none)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    if sys.platform == "win32":
-        return 0.0
-    status = Path("/proc/self/status")
-    # Linux counts the peak of the process that started this one into `ru_maxrss`.
-    for line in status.read_text(encoding="utf-8").splitlines() if status.is_file() else []:
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 2**10
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -89,7 +89,11 @@ class StageProgressBar(_OneBar):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show how far measuring accuracy is, which comes at the end of an experience."""
         self._distilled(trainer)
-        self._begin(Bar("measuring accuracy", _batches(trainer.num_val_batches), self._enabled, leave=False))
+        self._measure(trainer.num_val_batches)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show how far measuring accuracy is."""
+        self._measure(trainer.num_test_batches)
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Count a batch."""
@@ -99,17 +103,12 @@ class StageProgressBar(_OneBar):
         """End its bar."""
         self._end()
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show how far measuring accuracy is."""
-        self._begin(Bar("measuring accuracy", _batches(trainer.num_test_batches), self._enabled, leave=False))
+    on_test_batch_end = on_validation_batch_end
+    on_test_end = on_validation_end
 
-    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Count a batch."""
-        self._count()
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End its bar."""
-        self._end()
+    def _measure(self, batches: Any) -> None:
+        total = sum(int(count) for count in batches)
+        self._begin(Bar("measuring accuracy", total, self._enabled, leave=False))
 
     def _distil(self, trainer: Trainer, before: int) -> None:
         experience, stream_clock = trainer.current_epoch, _clock_of(trainer)
@@ -132,7 +131,7 @@ class StageProgressBar(_OneBar):
         self._end()
         stream_clock.distilled += steps
         stream_clock.seconds_distilling += seconds
-        if self._enabled and not draws_bars() and steps:  # a skipped expert has none
+        if self._enabled and not draws_bars():
             of = f"expert {trainer.current_epoch + 1}/{trainer.max_epochs}"
             generating = stream_clock.newest_generating
             say(f"{of}: generated in {generating:.1f} s, {steps} steps distilled in {seconds:.1f} s")
@@ -175,7 +174,3 @@ def _clock_of(trainer: Trainer) -> StreamClock:
     buffer = find_callback(trainer, SyntheticBufferCallback)
     assert buffer is not None
     return buffer.clock
-
-
-def _batches(counts: Any) -> int:
-    return sum(int(count) for count in counts)

@@ -3,9 +3,8 @@
 import csv
 from argparse import Namespace
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -18,7 +17,7 @@ class RunLogger(Logger):
 
     Lightning's CSVLogger deletes the file of an earlier start as soon as it is made, before it is known whether the run
     may continue. This one leaves it alone until `keep` says how far it counts. The file is always replaced as a whole;
-    rows that are in it are not kept in memory, and new columns come after the others.
+    new columns come after the others.
 
     Args:
         folder: The run folder.
@@ -30,7 +29,6 @@ class RunLogger(Logger):
         self._folder = folder
         self._save_every = save_every
         self._path = Path(folder) / "metrics.csv"
-        self._names = ["step"]
         self._written = 0
         self._just_saved = False
         self._rows: list[dict[str, float | str]] = []
@@ -75,7 +73,7 @@ class RunLogger(Logger):
         """
         self._rows.append({"step": -1 if step is None else step, **metrics})
         # Lightning logs a step after the checkpoint of that step is written: that row must not wait.
-        if self._just_saved or len(self._rows) >= max(self._save_every, self._written // 10):
+        if self._just_saved or len(self._rows) - self._written >= max(self._save_every, self._written // 10):
             self._write()
             self._just_saved = False
 
@@ -95,28 +93,15 @@ class RunLogger(Logger):
         self._write()
 
     def _write(self) -> None:
-        if not self._rows:
+        if self._written == len(self._rows):
             return
-        names = [*self._names, *sorted({name for row in self._rows for name in row} - set(self._names))]
+        names = dict.fromkeys(name for row in self._rows for name in row)
 
         def write(part: Path) -> None:
             with part.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, fieldnames=names, lineterminator="\n")
+                writer = csv.DictWriter(file, fieldnames=list(names), lineterminator="\n")
                 writer.writeheader()
-                if self._written and self._path.is_file():
-                    self._copy_rows(file, len(names))
                 writer.writerows(self._rows)
 
         write_whole(self._path, write)
-        self._names = names
-        self._written += len(self._rows)
-        self._rows = []
-
-    def _copy_rows(self, to: TextIO, columns: int) -> None:
-        """Copy the rows that count, with empty cells for new columns.
-
-        A write that was interrupted may have left more rows and more columns than this logger knows of.
-        """
-        with self._path.open(newline="", encoding="utf-8") as file:
-            more = "," * (columns - len(next(csv.reader([file.readline()]))))
-            to.writelines(f"{line.rstrip()}{more}\n" for line in islice(file, self._written))
+        self._written = len(self._rows)

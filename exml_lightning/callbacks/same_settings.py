@@ -1,5 +1,6 @@
 """`SameSettings`: a run goes on under the settings it was started with."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -41,11 +42,7 @@ class SameSettings(Callback):
             "trainer.limit_train_batches": trainer.limit_train_batches,
             "number of processes": trainer.world_size,
         }
-        before = dict(self.settings)
-        if before.get("buffer.size", buffer.size) < buffer.size:
-            del before["buffer.size"]
-        changed = [text for key, was in before.items() for text in differences(key, was, now.get(key))]
-        if changed:
+        if changed := differences(self.settings, now):
             raise ExmlError(
                 f"the checkpoint was written under other settings ({'; '.join(changed)}): "
                 "give the same ones, or start another run with --trainer.default_root_dir DIR"
@@ -61,18 +58,22 @@ class SameSettings(Callback):
         self.settings = dict(state["settings"])
 
 
-def differences(name: str, was: object, now: object) -> list[str]:
-    """Say how a setting has changed.
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[str]:
+    """Say which settings have changed.
 
     Args:
-        name: Of the setting.
-        was: In the checkpoint.
-        now: In this run.
+        before: Settings in the checkpoint by key, some of them in groups; none where a run begins.
+        now: The same of this run.
+        within: What the keys begin with.
 
     Returns:
-        A phrase; of settings in groups, one for each that differs.
+        A phrase for each that differs; a buffer that has grown does not.
     """
-    if isinstance(was, dict) and isinstance(now, dict):
-        keys = dict.fromkeys([*was, *now])
-        return [text for key in keys for text in differences(f"{name}.{key}", was.get(key), now.get(key))]
-    return [] if was == now else [f"{name} was {was}, now {now}"]
+    said = []
+    for key in dict.fromkeys([*before, *now]) if before else ():
+        was, is_now, name = before.get(key), now.get(key), f"{within}{key}"
+        if isinstance(was, dict) and isinstance(is_now, dict):
+            said += differences(was, is_now, f"{name}.")
+        elif was != is_now and not (name == "buffer.size" and before[key] < now[key]):
+            said.append(f"{name} was {was}, now {is_now}")
+    return said

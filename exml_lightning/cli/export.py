@@ -36,12 +36,8 @@ def run_export(args: list[str]) -> None:
         check=given.check,
         license=given.license,
     )
-    found = made.comparison
     say(f"{made.folder}: {', '.join(made.files)}")
-    say(
-        f"model.onnx against PyTorch on {found.images} images ({found.source}): labels equal on {found.equal:.2%}, "
-        f"largest difference of logits {found.largest:.2g}, of logits up to {found.scale:.2g}"
-    )
+    say(f"model.onnx against PyTorch {made.comparison}")
     if made.license is None:
         say("no licence is stated: say which one holds with --license NAME, for instance --license apache-2.0")
     say(f'in Python: exml_lightning.load_ex_model("{made.folder}")')

@@ -3,9 +3,9 @@
 import csv
 import logging
 import os
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -62,7 +62,7 @@ def predict(
     Args:
         folder: A folder of experts, for instance the ``ex_model/`` of a run.
         images: A folder, searched at any depth, or one image file.
-        batch_size: Images the network is shown at once; about two times as many are in memory.
+        batch_size: Images the network is shown at once, as many as are in memory.
         device: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
         expert: Which expert of the folder, from 0; None for the only one.
         show_progress: Show a progress bar.
@@ -91,18 +91,22 @@ def predict(
 
     root = images.parent if images.is_file() else images
     read, rows, failures = [], [], []
-    bar = Bar("predicting", len(files), show_progress)
-    with bar, torch.no_grad():
-        for batch in _batches(files, batch_size, own.shape):
-            good = [(file, found) for file, found in batch if isinstance(found, Tensor)]
-            for file, found in batch:
-                if not isinstance(found, Tensor):
-                    failures.append(f"{printable(str(file), 300)} cannot be read ({found})")
+    # Threads: PIL and torchvision let others run. Processes would need room in /dev/shm and, where they are spawned, a
+    # script that can be imported.
+    threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    with Bar("predicting", len(files), show_progress) as bar, threads, torch.no_grad():
+        for start in range(0, len(files), batch_size):
+            batch = files[start : start + batch_size]
+            found = list(zip(batch, threads.map(partial(read_image, shape=own.shape), batch), strict=True))
+            good = {file: pixels for file, pixels in found if isinstance(pixels, Tensor)}
+            for file, wrong in found:
+                if file not in good:
+                    failures.append(f"{printable(file, 300)} cannot be read ({wrong})")
                     log.warning("%s: left out", failures[-1])
             if good:
-                pixels = torch.stack([found for _, found in good])
+                pixels = torch.stack(list(good.values()))
                 rows.append(ex_model(pixels.to(place)).float().softmax(dim=1).cpu())
-                read += [Path(file).relative_to(root).as_posix() for file, _ in good]
+                read += [Path(file).relative_to(root).as_posix() for file in good]
             bar.advance(len(batch))
     if not rows:
         raise ExmlError(f"{images}: none of {len(files)} images can be read; the first: {failures[0]}")
@@ -138,25 +142,6 @@ def summarize(predictions: Predictions) -> list[tuple[str, str, str]]:
         (predictions.classes[k], str(int((given == k).sum())), f"{best[given == k].mean().item():.3f}")
         for k in given.unique().tolist()
     ]
-
-
-def _batches(
-    files: list[str], batch_size: int, shape: tuple[int, int, int]
-) -> Iterator[list[tuple[str, Tensor | str]]]:
-    """Read images by threads, one batch ahead: each file with its pixels, or with what is wrong with it."""
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-
-    def submit(batch: list[str]) -> list[Future[Tensor | str]]:
-        return [pool.submit(read_image, file, shape) for file in batch]
-
-    try:
-        batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
-        ahead = submit(batches[0])
-        for i, batch in enumerate(batches):
-            current, ahead = ahead, submit(batches[i + 1]) if i + 1 < len(batches) else []
-            yield [(file, future.result()) for file, future in zip(batch, current, strict=True)]
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def read_image(file: str, shape: tuple[int, int, int]) -> Tensor | str:

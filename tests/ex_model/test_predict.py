@@ -4,11 +4,11 @@ import csv
 import logging
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
@@ -17,7 +17,7 @@ from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.ex_model.predict import Predictions, fit_image, predict, write_predictions
-from exml_lightning.experts import read_manifest, save_weights, write_manifest
+from exml_lightning.experts import ExpertEntry, Manifest, read_manifest, save_weights, write_manifest
 from exml_lightning.experts.architecture import Architecture
 from exml_lightning.models import LeNet5, SlimResNet18
 from tests.conftest import refused
@@ -111,18 +111,11 @@ def test_an_expert_is_shown_images_as_it_expects_them(tmp_path):
     network = SlimResNet18(3, width=4).eval()
     digest = save_weights(network, tmp_path / "rgb.safetensors")
     own = ImageFormat((3, 16, 16), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    manifest = {
-        "format": 1, "scenario": "zoo", "class_names": ["ant", "bee", "cow"],
-        "input": {"shape": [1, 32, 32], "mean": [0.5], "std": [0.5]},
-        "experts": [{
-            "file": "rgb.safetensors", "sha256": digest, "classes": ["cow", "ant", "bee"], "outputs": [0, 1, 2],
-            "architecture": {
-                "class_path": "exml_lightning.models.SlimResNet18", "init_args": {"num_classes": 3, "width": 4},
-            },
-            "input": {"shape": [3, 16, 16], "mean": list(own.mean), "std": list(own.std)},
-        }],
-    }  # fmt: skip
-    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+    architecture = Architecture("exml_lightning.models.SlimResNet18", {"num_classes": 3, "width": 4})
+    names = ("cow", "ant", "bee")
+    entry = ExpertEntry("rgb.safetensors", digest, architecture, names, (0, 1, 2), input=own)
+    images = ImageFormat((1, 32, 32), (0.5,), (0.5,))
+    write_manifest(Manifest("zoo", None, tuple(sorted(names)), images, (entry,)), tmp_path)
     pixels = np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "x.png")
     images = torch.tensor(pixels / 255, dtype=torch.float32).permute(2, 0, 1)[None]
@@ -130,7 +123,7 @@ def test_an_expert_is_shown_images_as_it_expects_them(tmp_path):
     with torch.no_grad():
         expected = network(normalised).softmax(dim=1)
     found = predict(tmp_path, tmp_path / "x.png")
-    assert found.classes == ("cow", "ant", "bee")
+    assert found.classes == names
     torch.testing.assert_close(found.probabilities, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -179,60 +172,31 @@ def test_broken_images_are_named_and_left_out(ex_model, digits, caplog):
         predict(ex_model, digits)
 
 
-def test_one_of_several_experts_is_chosen(digit_experts, digits):
-    with pytest.raises(
-        ExmlError,
-        match=r"has 5 experts; which of them\? give --expert K .*\(0: expert_0.*classes 5 4; 1",
-    ):
-        predict(digit_experts, digits)
-    with pytest.raises(ExmlError, match=r"there is no expert 5: give --expert K"):
-        predict(digit_experts, digits, expert=5)
-    assert predict(digit_experts, digits, expert=2).classes == ("6", "9")
-
-
-def test_the_expert_of_a_multi_task_ex_model_is_the_task(digit_experts, digits, tmp_path):
-    """Two entries with the same weights, a task each."""
-    shutil.copy(digit_experts / "expert_0.safetensors", tmp_path)
-    manifest = read_manifest(digit_experts)
-    first = manifest.experts[0]
-    second = replace(first, classes=("1", "2"), outputs=(1, 2), task=1)
-    write_manifest(replace(manifest, experts=(first, second)), tmp_path)
-    assert predict(tmp_path, digits, expert=0).classes == ("5", "4")
-    assert predict(tmp_path, digits, expert=1).classes == ("1", "2")
-
-
-def test_bad_input_is_one_line(ex_model, digits, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"images": "none"}, "none has no images"),
+        ({"images": "nowhere"}, "nowhere is neither a folder nor a file"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"folder": "images"}, "manifest.yaml is missing"),
+        ({"expert": 1}, "there is no expert 1: give --expert K"),
+        ({"device": "cuda"}, "no CUDA device"),
+    ],
+)
+def test_bad_input_is_one_line(ex_model, digits, tmp_path, monkeypatch, changes, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (tmp_path / "none").mkdir()
-    args = ["predict", str(ex_model)]
-    assert "none has no images" in refused([*args, str(tmp_path / "none")], capsys)
-    assert "nowhere is neither a folder nor a file" in refused([*args, str(tmp_path / "nowhere")], capsys)
-    assert "none is a folder" in refused([*args, str(digits), "--output", str(tmp_path / "none")], capsys)
-    assert "batch_size is 0" in refused([*args, str(digits), "--batch_size", "0"], capsys)
-    assert "manifest.yaml is missing" in refused(["predict", str(digits), str(digits)], capsys)
-    assert "--device: tpu is none of auto, cpu, cuda" in refused(
-        [*args, str(digits), "--device", "tpu"], capsys, code=2
-    )
-    if not torch.cuda.is_available():
-        assert "no CUDA device" in refused([*args, str(digits), "--device", "cuda"], capsys)
+    given = {"folder": ex_model, "images": digits, **changes}
+    with pytest.raises(ExmlError, match=said):
+        predict(Path(given.pop("folder")), Path(given.pop("images")), **given)
+
+
+def test_a_folder_for_the_csv_and_another_network_are_refused(ex_model, digits, capsys):
+    args = ["predict", str(ex_model), str(digits), "--output"]
+    assert "images is a folder" in refused([*args, str(digits)], capsys)
     manifest = read_manifest(ex_model)
     broken = replace(manifest.experts[0], architecture=Architecture("exml_lightning.models.LeNet5", {"num_classes": 3}))
     write_manifest(replace(manifest, experts=(broken,)), ex_model)
-    assert "belongs to another network" in refused([*args, str(digits)], capsys)
-    assert not list(tmp_path.glob("*.csv"))
-
-
-def test_a_run_folder_points_to_its_ex_model(tmp_path):
-    (tmp_path / "run" / "ex_model").mkdir(parents=True)
-    (tmp_path / "run" / "ex_model" / "manifest.yaml").write_text("format: 1")
-    with pytest.raises(ExmlError, match=r"is a run folder: its ex-model is .*run/ex_model"):
-        predict(tmp_path / "run", tmp_path)
-
-
-@pytest.mark.parametrize("shape", [(1, 2_000_000), (2_000_000, 1)])
-def test_a_long_strip_is_not_made_longer(shape):
-    """As high as the input it would have 64 million pixels a line; its middle is what is seen in any case."""
-    strip = torch.zeros(1, *shape, dtype=torch.uint8)
-    strip.view(-1)[999_968:1_000_032] = 200
-    fitted = fit_image(strip, (1, 32, 32))
-    assert fitted.shape == (1, 32, 32)
-    assert fitted.eq(200).all()
+    assert "belongs to another network" in refused([*args, str(ex_model / "p.csv")], capsys)
+    assert not list(ex_model.glob("*.csv"))

@@ -1,23 +1,34 @@
 """`export_ex_model`: the folder that `exml export` writes, whole and checked, or not at all."""
 
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.ex_model.export.card import HUB_LICENSE, config_json, model_card
-from exml_lightning.ex_model.export.compare import Comparison, compare, find_images
-from exml_lightning.ex_model.export.onnx_file import check_packages, write_onnx
-from exml_lightning.ex_model.export.results import read_results
+from exml_lightning.ex_model.export.card import config_json, model_card, read_figures
+from exml_lightning.ex_model.export.onnx_file import Comparison, check_packages, compare, write_onnx
 from exml_lightning.ex_model.model import load_chosen, read_chosen
+from exml_lightning.ex_model.predict import read_image
 from exml_lightning.experts import read_manifest, save_weights, write_manifest
 from exml_lightning.experts.manifest import FILE_NAME
 from exml_lightning.files import check_folder, write_text, write_whole
+from exml_lightning.report.samples import read_samples
+from exml_lightning.scenarios.image_files import image_files
 
+T = TypeVar("T")
 WEIGHTS, ONNX = "model.safetensors", "model.onnx"
 FILES = ("README.md", "config.json", WEIGHTS, ONNX, FILE_NAME)
+HUB_LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}")
+"""What can name a licence on the Hub."""
+MOST_IMAGES = 256
+"""That are compared; of more, some from all over the folder."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +91,9 @@ def export_ex_model(
     if license is not None and not HUB_LICENSE.fullmatch(license):
         raise ExmlError(f"--license {license!r}: give a name of the Hub's list, for instance apache-2.0, or other")
     check_packages()
-    images, source = find_images(folder, None if check is None else Path(check), manifest.input.shape)
+    images, source = _find_images(folder, None if check is None else Path(check), manifest.input.shape)
     one_head = len(read_manifest(folder).experts) == 1  # figures of a run are of all heads
-    results = read_results(folder, manifest) if one_head else None
+    figures = read_figures(folder, manifest) if one_head else {}
     ex_model = load_chosen(folder, manifest)
     with tempfile.TemporaryDirectory(prefix="exml-export-") as made:
         part = Path(made)
@@ -92,7 +103,7 @@ def export_ex_model(
         license = license or manifest.experts[0].license
         entry = replace(manifest.experts[0], file=WEIGHTS, sha256=digest, license=license)
         write_text(part / "config.json", config_json(ex_model))
-        write_text(part / "README.md", model_card(ex_model, results, comparison, license))
+        write_text(part / "README.md", model_card(ex_model, figures, comparison, license))
         write_manifest(replace(manifest, experts=(entry,)), part)
         for name in FILES:  # the manifest last: without it, nobody takes the folder for an ex-model
             write_whole(target / name, partial(shutil.copyfile, part / name))
@@ -107,3 +118,39 @@ def _check_output(target: Path) -> None:
         raise ExmlError(
             f"{target} has a {there[0]} that is of no earlier export: name another folder with --output DIR"
         )
+
+
+def _find_images(folder: Path, check: Path | None, shape: tuple[int, int, int]) -> tuple[Tensor, str]:
+    """Read images to compare answers on: those of `check`, fitted as `exml predict` does, or the samples of the run.
+
+    Returns:
+        uint8 ``(n, *shape)``, and where they are from.
+
+    Raises:
+        ExmlError: If there are none.
+    """
+    if shape[0] not in (1, 3):
+        raise ExmlError(f"the images have {shape[0]} channels: grey (1) or RGB (3) ones can be exported")
+    if check is not None:
+        files = [str(check)] if check.is_file() else image_files(check)
+        read = (read_image(file, shape) for file in _some(files))
+        found = [image for image in read if isinstance(image, Tensor)]
+        if not found:
+            raise ExmlError(f"--check {check} has no image that can be read: name a folder of images, or one image")
+        return torch.stack(found), "given by --check"
+    paths = sorted((folder.parent / "samples").glob("experience=*.png")) if folder.name == "ex_model" else []
+    found = _some([image for path in paths for image in _samples(path, shape)])
+    if not found:
+        raise ExmlError(f"{folder} has no samples of a run beside it: give images of the ex-model's kind, --check DIR")
+    return torch.stack(found), "samples of the run's buffer"
+
+
+def _some(items: list[T]) -> list[T]:
+    return items[:: -(-len(items) // MOST_IMAGES) or 1]
+
+
+def _samples(path: Path, shape: tuple[int, int, int]) -> list[Tensor]:
+    images = torch.from_numpy(read_samples(path).images.copy()).flatten(0, 1).permute(0, 3, 1, 2)
+    if tuple(images.shape[2:]) != shape[1:]:
+        return []
+    return [image[: shape[0]] for image in images if not bool((image == 255).all())]  # white ones fill places

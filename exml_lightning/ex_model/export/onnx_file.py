@@ -1,12 +1,13 @@
-"""An `ExModel` as ONNX: writing the file, and asking it."""
+"""An `ExModel` as ONNX: writing the file, and making sure that it answers as PyTorch does."""
 
 import importlib.util
 import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,8 +16,36 @@ from torch import Tensor
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.ex_model.model import ExModel
 
-NEEDED = ("onnx", "onnxruntime", "onnxscript")
+NEEDED = ("huggingface_hub", "onnx", "onnxruntime", "onnxscript")
 """Packages of the extra ``export``."""
+BATCH = 32
+TOLERANCE = 1e-3
+"""Difference that rounding may make, against the largest logit."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How an ONNX file answered.
+
+    Args:
+        source: Where the images are from, in words.
+        images: How many.
+        equal: Fraction of them with the same label.
+        largest: Largest difference of a logit.
+        scale: Largest logit of PyTorch, without its sign.
+    """
+
+    source: str
+    images: int
+    equal: float
+    largest: float
+    scale: float
+
+    def __str__(self) -> str:
+        return (
+            f"on {self.images} images ({self.source}): labels equal on {self.equal:.2%}, largest difference of logits "
+            f"{self.largest:.2g}, of logits up to {self.scale:.2g}"
+        )
 
 
 def check_packages() -> None:
@@ -67,14 +96,38 @@ def write_onnx(ex_model: ExModel, path: Path) -> None:
         raise ExmlError(f"{name} cannot be written as ONNX ({one_line(error)[:300]}): change its forward") from error
 
 
-def ask_onnx(path: Path, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+def compare(ex_model: ExModel, path: Path, images: Tensor, source: str) -> Comparison:
+    """Compare the answers of an ONNX file with PyTorch's: the first image alone, the others in batches.
+
+    Args:
+        ex_model: On the CPU, in eval mode.
+        path: What `write_onnx` made of it.
+        images: uint8 ``(n, *ex_model.image_shape)``.
+        source: Where they are from.
+
+    Raises:
+        ExmlError: If a logit differs by more than rounding makes it, or is no finite number.
+    """
+    batches = [images[:1], *(batch for batch in images[1:].split(BATCH) if len(batch))]
+    with torch.no_grad():
+        ours = torch.cat([ex_model(batch) for batch in batches])
+    theirs = torch.cat(ask_onnx(path, (batch / 255 for batch in batches)))
+    largest, scale = (ours - theirs).abs().max().item(), ours.abs().max().item()
+    equal = (ours.argmax(dim=1) == theirs.argmax(dim=1)).float().mean().item()
+    found = Comparison(source, len(images), equal, largest, scale)
+    if not largest <= TOLERANCE * max(scale, 1e-3):  # NaN is not
+        raise ExmlError(f"model.onnx answers differently from PyTorch {found}; nothing was written")
+    return found
+
+
+def ask_onnx(path: Path, batches: Iterable[Tensor]) -> list[Tensor]:
     """Compute logits by onnxruntime, on the CPU.
 
     Args:
         path: What `write_onnx` wrote.
         batches: Float32 pixels in ``[0, 1]``, ``(n, channels, height, width)``.
 
-    Yields:
+    Returns:
         Float32 ``(n, classes)`` for each batch.
 
     Raises:
@@ -84,8 +137,7 @@ def ask_onnx(path: Path, batches: Iterator[Tensor]) -> Iterator[Tensor]:
 
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        for images in batches:
-            yield torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+        return [torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0]) for images in batches]
     except Exception as error:  # it has errors of its own, with no class in common
         raise ExmlError(f"onnxruntime cannot run what was exported ({one_line(error)[:300]})") from error
 

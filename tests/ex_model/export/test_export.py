@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
@@ -16,14 +15,21 @@ from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.ex_model.export import folder as export_folder
+from exml_lightning.ex_model.export import onnx_file
+from exml_lightning.ex_model.export.card import model_card, read_figures
 from exml_lightning.ex_model.export.folder import FILES, export_ex_model
+from exml_lightning.ex_model.export.onnx_file import Comparison
 from exml_lightning.ex_model.model import load_ex_model
 from exml_lightning.experts import ExpertEntry, Manifest, read_manifest, save_weights, write_manifest
 from exml_lightning.experts.architecture import Architecture
-from tests.conftest import EXPERTS, refused
+from exml_lightning.experts.manifest import PrivacySpent
+from tests.conftest import EXPERTS
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
+ModelCard = pytest.importorskip("huggingface_hub").ModelCard
+
+COMPARED = Comparison("given by --check", 9, 1.0, 1e-6, 12.3)
 
 
 @pytest.fixture
@@ -36,9 +42,16 @@ def digits(tmp_path):
     return folder
 
 
-def front_matter(folder) -> dict:
-    _, matter, _ = (folder / "README.md").read_text().split("---\n", 2)
-    return yaml.safe_load(matter)
+@pytest.fixture
+def no_onnx(monkeypatch):
+    """Makes an export that takes no time: an empty ONNX file that answers as it is told."""
+
+    def answer(network=None):
+        monkeypatch.setattr(export_folder, "write_onnx", lambda ex_model, path: path.write_bytes(b""))
+        asked = network or (lambda batch: torch.zeros(len(batch), 2))
+        monkeypatch.setattr(onnx_file, "ask_onnx", lambda path, batches: [asked(batch).detach() for batch in batches])
+
+    return answer
 
 
 def ask(folder, images):
@@ -55,16 +68,14 @@ def real_images(count: int, shape: tuple[int, int, int]) -> torch.Tensor:
     return torch.stack(crops)
 
 
-def test_from_the_command_line(tmp_path, digits, capsys, monkeypatch):
+def test_from_the_command_line(tmp_path, digits, capsys):
     output = tmp_path / "out"
-    command = ["export", str(EXPERTS), "--expert", "1", "--output", str(output), "--check", str(digits)]
-    main(command)
+    main(["export", str(EXPERTS), "--expert", "1", "--output", str(output), "--check", str(digits)])
     printed = capsys.readouterr()
     assert printed.err == ""
     lines = printed.out.splitlines()
     assert lines[0] == f"{output}: {', '.join(FILES)}"
     assert "on 9 images (given by --check): labels equal on 100.00%" in lines[1]
-    assert len(lines) == 4
     assert "no licence is stated" in lines[2]
     assert sorted(path.name for path in output.iterdir()) == sorted(FILES)
 
@@ -84,66 +95,57 @@ def test_from_the_command_line(tmp_path, digits, capsys, monkeypatch):
     assert (config["id2label"], config["label2id"]) == ({"0": "8", "1": "2"}, {"8": 0, "2": 1})
     assert (config["architectures"], config["image_size"], config["num_channels"]) == (["LeNet5"], [32, 32], 1)
     assert (config["image_mean"], config["image_std"]) == ([0.3054], [0.3235])
-    matter = front_matter(output)
-    assert "license" not in matter
-    assert (matter["pipeline_tag"], matter["library_name"]) == ("image-classification", "exml_lightning")
     assert "100.00% on its own classes" in (output / "README.md").read_text()
 
-    kept = (output / "model.onnx").read_bytes()
-    monkeypatch.setattr(export_folder, "write_onnx", lambda ex_model, path: path.write_bytes(kept))
-    (output / "notes.txt").write_text("mine")  # a second export replaces the first, and leaves the rest alone
-    main([*command, "--license", "apache-2.0"])
-    assert "licence" not in capsys.readouterr().out
-    assert front_matter(output)["license"] == "apache-2.0"
-    assert (output / "notes.txt").read_text() == "mine"
-    export_ex_model(output, tmp_path / "again", check=digits)  # the manifest has kept the licence
-    assert front_matter(tmp_path / "again")["license"] == "apache-2.0"
-    export_ex_model(output, tmp_path / "again", check=digits, license="MIT")
-    assert front_matter(tmp_path / "again")["license"] == "mit"
-    export_ex_model(output, tmp_path / "again", check=digits, license="ours-1")
-    matter = front_matter(tmp_path / "again")
-    assert (matter["license"], matter["license_name"]) == ("other", "ours-1")
+
+def test_a_licence_is_named_as_the_hub_does_and_kept_by_the_manifest(tmp_path, digits, no_onnx):
+    model = load_ex_model(EXPERTS, expert=1)
+    no_onnx(model)
+
+    def header(source, license=None, expert=None):
+        made = export_ex_model(source, tmp_path / "out", expert=expert, check=digits, license=license)
+        return ModelCard.load(made.folder / "README.md").data.to_dict()
+
+    stated = header(EXPERTS, expert=1)
+    assert "license" not in stated
+    assert (stated["pipeline_tag"], stated["library_name"]) == ("image-classification", "exml_lightning")
+    (tmp_path / "out" / "notes.txt").write_text("mine")  # a second export replaces the first, and leaves the rest alone
+    assert header(tmp_path / "out", "MIT")["license"] == "mit"
+    assert header(tmp_path / "out")["license"] == "mit"
+    stated = header(tmp_path / "out", "ours-1")
+    assert (stated["license"], stated["license_name"]) == ("other", "ours-1")
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
-def test_another_answer_is_an_error_and_nothing_stays(tmp_path, digits, monkeypatch):
-    def wrong(path, batches):
-        yield from (torch.zeros(len(batch), 2) for batch in batches)
-
-    monkeypatch.setattr("exml_lightning.ex_model.export.compare.ask_onnx", wrong)
-    monkeypatch.setattr(export_folder, "write_onnx", lambda ex_model, path: path.write_bytes(b""))
-    with pytest.raises(ExmlError, match=r"answers differently from PyTorch on 9 images .* labels are equal on \d"):
+def test_another_answer_is_an_error_and_nothing_stays(tmp_path, digits, no_onnx):
+    no_onnx()
+    with pytest.raises(ExmlError, match=r"differently from PyTorch on 9 images .* labels equal on \d.*; nothing was"):
         export_ex_model(EXPERTS, tmp_path / "out", expert=1, check=digits)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digits"]
 
 
-def test_what_is_refused_before_work(tmp_path, digits, monkeypatch, capsys):
-    def no_work(*args):
-        raise AssertionError
-
-    monkeypatch.setattr(export_folder, "load_chosen", no_work)
-    words = ["export", str(EXPERTS), "--output", str(tmp_path / "out")]
-    assert "has 5 experts; which of them? give --expert K" in refused(words, capsys)
-    words += ["--expert", "0"]
-    assert "has no samples of a run beside it: give images" in refused(words, capsys)
-    assert "has no image that can be read" in refused([*words, "--check", str(tmp_path / "nowhere")], capsys)
-    words += ["--check", str(digits)]
-    assert "give a name of the Hub's list" in refused([*words, "--license", "[mine](http://x)"], capsys)
-    assert "manifest.yaml is missing" in refused(["export", str(tmp_path)], capsys)
-    assert "a README.md that is of no earlier export" in refused_into(tmp_path / "docs", words, capsys)
-    with monkeypatch.context() as patch:
-        patch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
-        said = refused(words, capsys)
-    assert "exml export needs onnxscript: " in said
-    assert 'pip install -e ".[export]"' in said
-    assert not (tmp_path / "out").exists()
-
-
-def refused_into(folder, words, capsys) -> str:
-    folder.mkdir()
-    (folder / "README.md").write_text("mine")
-    said = refused([*words, "--output", str(folder)], capsys)
-    assert (folder / "README.md").read_text() == "mine"
-    return said
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"expert": None}, r"has 5 experts; which of them\? give --expert K"),
+        ({"check": None}, "has no samples of a run beside it: give images"),
+        ({"check": "nowhere"}, "has no image that can be read"),
+        ({"license": "[mine](http://x)"}, "give a name of the Hub's list"),
+        ({"output": "docs"}, "docs has a README.md that is of no earlier export"),
+        ({"missing": "onnxscript"}, r'exml export needs onnxscript: .*pip install -e "\.\[export\]"'),
+    ],
+)
+def test_what_is_refused_before_work(tmp_path, digits, monkeypatch, changes, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "README.md").write_text("mine")
+    missing = changes.pop("missing", None)
+    monkeypatch.setattr(export_folder, "load_chosen", None)  # cannot be called
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else name)
+    with pytest.raises(ExmlError, match=said):
+        export_ex_model(EXPERTS, **{"output": "out", "expert": 0, "check": digits, **changes})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digits", "docs"]
+    assert (tmp_path / "docs" / "README.md").read_text() == "mine"
 
 
 @pytest.mark.slow
@@ -170,8 +172,7 @@ def test_networks_on_photographs(tmp_path, class_path, init_args, size):
         Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()).save(photos / f"{k}.png")
     made = export_ex_model(folder, check=photos)
     assert made.folder == tmp_path / "model_export"
-    assert made.comparison.images == 12
-    assert made.comparison.equal == 1
+    assert (made.comparison.images, made.comparison.equal) == (12, 1)
     network.eval()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (images.mean, images.std))
     for count in (1, 7):
@@ -181,39 +182,86 @@ def test_networks_on_photographs(tmp_path, class_path, init_args, size):
         assert torch.allclose(ask(made.folder, pixels)[0], expected, atol=1e-3 * expected.abs().max().item())
 
 
-def test_a_run_gives_the_card_its_figures(tmp_path, digits, monkeypatch):
-    """The results of a run with a data set, written by hand; no ONNX is made."""
+def grown(**training):
+    """An ex-model whose manifest a stranger wrote."""
+    model = load_ex_model(EXPERTS, expert=0)
+    learned = [{"sha256": 64 * "a", "architecture": "a.B<i>", "classes": ["x|y"]}, {"classes": 3}, "nonsense"]
+    training = {"strategy": "noise", "scenario": "digits of mine", "experts": 2, "learned": learned, **training}
+    names = ("<script>", "# 4\n---\n")
+    entry = replace(model.manifest.experts[0], classes=names, training=training, privacy=PrivacySpent(3.0, 1e-5))
+    model.manifest = replace(model.manifest, class_names=names, experts=(entry,))
+    return model
+
+
+def test_the_card_says_how_it_was_made_and_escapes_what_strangers_wrote():
+    card = model_card(grown(), {"stream_accuracy": 0.4321, "forgetting": -0.1}, COMPARED, "my [own](http://x)")
+    assert "grown from 2 trained ones without their training data (Ex-Model Distillation, strategy noise)" in card
+    assert r"(2, in the order of the logits): \<script\>, \# 4\\n---\\n" in card
+    assert rf"| 1 | a.B\<i\> | x\|y | {64 * 'a'} |" in card
+    assert "epsilon 3, delta 1e-05" in card
+    assert "- stream accuracy: 43.21%\n- forgetting: -10.00%\n" in card
+    assert "Compared on 9 images (given by --check): labels equal on 100.00%" in card
+    assert "not from their data" in card
+    assert r"my \[own\](http:\//x)." in card
+    assert "<script>" not in card.replace(r"\<script\>", "")
+    data = ModelCard(card).data
+    (result,) = data.eval_results
+    assert (data.model_name, result.dataset_name, result.metric_value) == (
+        "split_digits noise",
+        "digits of mine",
+        0.4321,
+    )
+    assert (data.license, data.license_name) == ("other", "my [own](http://x)")
+
+
+def test_agreement_is_no_accuracy():
+    card = model_card(grown(), {"agreement": 0.9}, COMPARED, None)
+    assert "## Agreement\n\nNo data set was at hand, so accuracy is **not known**" in card
+    assert "- agreement: 90.00%\n" in card
+    assert "Measure it on images of your own before you rely on it" in card
+    assert ModelCard(card).data.eval_results is None
+
+
+def test_figures_are_those_of_the_run(tmp_path, digits, no_onnx):
     run = tmp_path / "run"
     shutil.copytree(EXPERTS, run / "ex_model")
-    manifest = read_manifest(EXPERTS)
-    learned = [{"sha256": entry.sha256, "architecture": "a.B<i>", "classes": ["x|y"]} for entry in manifest.experts[:2]]
-    training = {"strategy": "noise", "scenario": "digits of mine", "experts": 2, "learned": learned}
-    entry = replace(manifest.experts[0], classes=("<script>", "4"), training=training)
-    names = ("<script>", "4")
-    write_manifest(replace(manifest, class_names=names, experts=(entry,)), run / "ex_model")
-    summary = {"stream_accuracy": 0.4321, "average_accuracy": 0.5, "forgetting": -0.1, "experiences_learned": 2}
+    manifest = grown().manifest
+    model = load_ex_model(EXPERTS, expert=0)
+    entry = replace(model.manifest.experts[0], training=manifest.experts[0].training)
+    write_manifest(replace(read_manifest(EXPERTS), experts=(entry,)), run / "ex_model")
+    assert read_figures(run / "ex_model", manifest) == {}
+    summary = {"stream_accuracy": 0.4321, "average_accuracy": 7.0, "forgetting": -0.1, "experiences_learned": 2}
     (run / "summary.json").write_text(json.dumps(summary))
-    (run / "accuracy_matrix.csv").write_text("after_experience,0,1,stream\n0,0.875,0.0,0.25\n1,0.5,0.75,0.4321\n")
-    monkeypatch.setattr(export_folder, "write_onnx", lambda ex_model, path: path.write_bytes(b""))
-    model = load_ex_model(run / "ex_model")
-    asked = "exml_lightning.ex_model.export.compare.ask_onnx"
-    monkeypatch.setattr(asked, lambda path, batches: (model(batch).detach() for batch in batches))
-    card = (export_ex_model(run / "ex_model", check=digits).folder / "README.md").read_text()
-    assert "grown from 2 trained ones" in card
-    assert "- stream accuracy: 43.21%\n- average accuracy: 50.00%\n- forgetting: -10.00%" in card
-    assert "| learned | expert 1 | expert 2 | whole stream |" in card
-    assert "| expert 2 | 50.0 | 75.0 | 43.2 |" in card
-    assert manifest.experts[1].sha256 in card
-    assert "<script>" not in card.replace(r"\<script\>", "")
-    assert r"x\|y" in card
-    (index,) = front_matter(run / "ex_model_export")["model-index"]
-    assert index["results"][0]["dataset"]["name"] == "digits of mine"
-    assert index["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.4321, "name": "stream accuracy"}]
+    assert read_figures(run / "ex_model", manifest) == {"stream_accuracy": 0.4321, "forgetting": -0.1}
+    no_onnx(model)
+    made = export_ex_model(run / "ex_model", check=digits)
+    assert "- stream accuracy: 43.21%\n" in (made.folder / "README.md").read_text()
 
     (run / "summary.json").write_text(json.dumps({**summary, "experiences_learned": 3}))
     with pytest.raises(ExmlError, match=r"is of 3 experts, but .* of 2: the run was stopped"):
         export_ex_model(run / "ex_model", check=digits)
-    (run / "summary.json").write_text(json.dumps(summary))
-    (run / "accuracy_matrix.csv").write_text("after_experience,0,1,stream\n0,much,0.0,0.25\n")
-    with pytest.raises(ExmlError, match=r"accuracy_matrix.csv is broken"):
+    (run / "summary.json").write_text("{")
+    with pytest.raises(ExmlError, match=r"summary.json is broken"):
         export_ex_model(run / "ex_model", check=digits)
+
+
+def test_without_other_images_the_samples_of_the_run_are_compared(tmp_path, no_onnx):
+    from exml_lightning.report.samples import save_samples
+
+    model, run = load_ex_model(EXPERTS, expert=0), tmp_path / "run"
+    shutil.copytree(EXPERTS, run / "ex_model")
+    write_manifest(replace(read_manifest(EXPERTS), experts=model.manifest.experts), run / "ex_model")
+    (run / "samples").mkdir()
+    images = real_images(3, (1, 32, 32))
+    save_samples(run / "samples" / "experience=0.png", images, torch.tensor([0, 1, 1]), ["5", "4"])
+    shown = []
+
+    def answer(batch):
+        shown.append(batch)
+        return model(batch)
+
+    no_onnx(answer)
+    made = export_ex_model(run / "ex_model")
+    assert (made.comparison.images, made.comparison.source) == (3, "samples of the run's buffer")
+    shown = torch.cat(shown)
+    assert all((shown - image).abs().amax(dim=(1, 2, 3)).min() < 1 / 255 for image in images)

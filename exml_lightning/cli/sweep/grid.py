@@ -1,18 +1,18 @@
-"""The jobs of a sweep: a cell of the grid is one `exml fit` or `exml test`, after the training of its experts."""
+"""The cells of a grid: each is one `exml fit` or `exml test`, after an `exml experts` where experts are missing."""
 
+import difflib
 import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from exml_lightning.cli.sweep.settings import find_config, flatten, option, read_settings, said
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.strategy_name import strategy_name
-from exml_lightning.experts.selection import is_selection
+from exml_lightning.experts.selection import is_selection, read_experts
+from exml_lightning.files import read_yaml
 
 RUNS = range(5)
 """Those of every scenario (`scenarios.runs`, which imports torch)."""
@@ -21,13 +21,15 @@ EXPERTS = "experts"
 OWN_OPTIONS = {"data.run_id": "--runs", "trainer.default_root_dir": "--output", "data.scenario.name": "--scenarios"}
 ONE_STREAM = ("experts.", "privacy.", "data.scenario.")
 NOT_FOR_BASELINES = ("buffer.", "model.", "data.n_iter", "data.batch_size", "data.augmentation", "data.auxiliary")
+"""What changes nothing in a baseline, but for those that generate images."""
+FOR_EXPERTS = ("data.", "experts.", "privacy.", "trainer.")
 NOT_FOR_EXPERTS = ("trainer.max_time", "trainer.max_steps", "trainer.limit_train_batches", "trainer.overfit_batches")
 """Of a fit; `exml experts` refuses them."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What `exml sweep` is to run.
+    """What `exml sweep` is to run; see `command.sweep`.
 
     Args:
         scenarios: Names or files.
@@ -57,32 +59,37 @@ class Job:
         strategy: Name of the strategy or the baseline; ``experts`` if it trains experts.
         run: The run.
         variant: What else tells it from others, as in the name of its folder.
-        verb: ``fit``, ``test`` or ``experts``.
-        options: The words after the verb.
+        words: The verb (``fit``, ``test`` or ``experts``) and its options.
         folder: Where it writes.
         settings: What the configuration files and the command line say, flat; not the defaults of the package.
-        experts: Folder of the experts that it needs.
+        training: What trains its experts; None where there is no scenario, or they are a selection.
     """
 
     scenario: str
     strategy: str
     run: int
     variant: tuple[str, ...]
-    verb: str
-    options: tuple[str, ...]
+    words: tuple[str, ...]
     folder: Path
     settings: Mapping[str, Any]
-    experts: Path
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words after ``exml``."""
-        return (self.verb, *self.options)
+    training: "Job | None" = None
 
     @property
     def name(self) -> str:
         """What to call it: the scenario, the strategy, the run and the variant."""
         return " ".join([self.scenario, self.strategy, f"run{self.run}", *self.variant])
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """The files of a scenario and a strategy: what was asked for, and what they and ``--set`` say."""
+
+    asked: str
+    files: list[Path]
+    settings: dict[str, Any]
+    strategy: str
+    baseline: bool
+    variant: tuple[str, ...]
 
 
 def cells_of(grid: Grid) -> list[Job]:
@@ -96,161 +103,148 @@ def cells_of(grid: Grid) -> list[Job]:
             or two cells would share a folder.
     """
     _check(grid)
-    cells: dict[Path, Job] = {}
-    origins: dict[Path, _Stack] = {}
     stacks = [_stack(grid, scenario, strategy) for scenario in grid.scenarios for strategy in grid.strategies]
     points = [dict(zip(grid.values, point, strict=True)) for point in itertools.product(*grid.values.values())]
+    cells: dict[Path, tuple[Job, _Stack]] = {}
+    trainings: dict[Path, Job] = {}
     for run, stack, point in itertools.product(grid.runs, stacks, points):
-        cell = _cell(grid, stack, run, point)
-        other, origin = cells.setdefault(cell.folder, cell), origins.setdefault(cell.folder, stack)
-        if origin is not stack or other.options != cell.options:
+        cell = _cell(grid, stack, run, point, trainings)
+        other, origin = cells.setdefault(cell.folder, (cell, stack))
+        if origin is not stack or other.words != cell.words:
             raise ExmlError(
                 f"two cells of the grid would share {cell.folder} ({origin.asked}; {stack.asked}): give a file that is "
                 "stacked on a strategy as NAME+FILE"
             )
-    return list(cells.values())
-
-
-def training_of(cell: Job, grid: Grid) -> Job | None:
-    """Return the job that trains the experts of a cell; None where there is no scenario, or they are a selection."""
-    scenario = cell.settings.get("data.scenario.name")
-    if scenario is None or is_selection(cell.experts):
-        return None
-    config = Path(cell.options[1])  # the first file of a cell is its scenario
-    experts_of = cell.settings.get("data.scenario.experts_of")
-    if experts_of is not None:
-        config = config.with_name(f"{experts_of}.yaml")
-    files = [config, *_overlays(grid)]
-    kept = {
-        key: value
-        for key, value in grid.settings.items()
-        if key.startswith(("data.", "experts.", "privacy.", "trainer."))
-        and not key.startswith(NOT_FOR_EXPERTS)
-        and not (experts_of and key.startswith("data.scenario."))
-    }
-    options = [
-        *(word for file in files for word in ("-c", str(file))),
-        *option("data.run_id", cell.run),
-        *_options(kept),
-        *option("trainer.enable_progress_bar", False),
-    ]
-    given = flatten(kept)
-    return Job(
-        experts_of or scenario, EXPERTS, cell.run, (), "experts", tuple(options), cell.experts, given, cell.experts
-    )
-
-
-def matters(key: str, strategy: str) -> bool:
-    """Whether a setting can change what a strategy, or a baseline, gives."""
-    return strategy == "parameter_average_batch_norm" or not key.startswith(NOT_FOR_BASELINES)
+    return [cell for cell, _ in cells.values()]
 
 
 def _check(grid: Grid) -> None:
-    wrong = [run for run in grid.runs if run not in RUNS]
-    if wrong:
-        raise ExmlError(f"--runs {wrong[0]}: there are runs {RUNS[0]} to {RUNS[-1]}")
-    for name in ("scenarios", "strategies", "runs"):
-        given = getattr(grid, name)
-        if len(set(given)) != len(given):
-            raise ExmlError(f"--{name} names one twice: {' '.join(map(str, given))}")
-    for where, keys in (("set", flatten(grid.settings)), ("grid", grid.values)):
-        for key in keys:
-            if key in OWN_OPTIONS:
-                raise ExmlError(f"--{where} {key}: give {OWN_OPTIONS[key]} instead")
+    for run in grid.runs:
+        if run not in RUNS:
+            raise ExmlError(f"--runs {run}: there are runs {RUNS[0]} to {RUNS[-1]}")
+    given = flatten(grid.settings)
+    for key in (*given, *grid.values):
+        if key in OWN_OPTIONS:
+            raise ExmlError(f"{key}: give {OWN_OPTIONS[key]} instead")
     for key, values in grid.values.items():
         if key.startswith(ONE_STREAM):
             raise ExmlError(
                 f"--grid {key}: all cells of a scenario and a run learn the same experts; write a configuration for "
                 "each value, and give them to --scenarios"
             )
-        if not isinstance(values, list | tuple) or not values:
+        if not values:
             raise ExmlError(f"--grid {key}: give a list of values, for instance '{{{key}: [10, 100]}}'")
-        if key in flatten(grid.settings):
+        if key in given:
             raise ExmlError(f"{key} is in --grid and in --set: leave one out")
-
-
-@dataclass(frozen=True)
-class _Stack:
-    """The files of a scenario and a strategy: what was asked for, and what they and ``--set`` say."""
-
-    asked: str
-    files: list[Path]
-    given: dict[str, Any]
-    strategy: str
-    baseline: bool
-    variant: tuple[str, ...]
 
 
 def _stack(grid: Grid, scenario: str, strategy: str) -> _Stack:
     first, *more = strategy.split("+")
-    stacked = [find_config(path, ("configs/strategies",), "file") for path in more]
+    stacked = [_find(path, ("configs/strategies",), "file") for path in more]
     files = [
-        find_config(scenario, ("configs",), "scenario"),
-        find_config(first, ("configs/strategies", "configs/baselines"), "strategy"),
+        _find(scenario, ("configs",), "scenario"),
+        _find(first, ("configs/strategies", "configs/baselines"), "strategy"),
         *stacked,
-        *_overlays(grid),
+        *(_find(path, ("configs/trainer",), "overlay") for path in grid.overlays),
     ]
-    given: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for file in files:
-        given |= read_settings(file)
-    given |= flatten(grid.settings)
-    if given.get("data.experts") is not None and given.get("data.scenario.name") and len(grid.runs) > 1:
-        raise ExmlError(
-            f"data.experts {given['data.experts']}: a folder holds the experts of one run: name it, for instance by "
-            "--runs 0"
-        )
-    baseline = given.get("baseline.class_path")
-    name = strategy_name(baseline or given.get("buffer.generator.class_path", "ModelInversion"))
-    if given.get("buffer.name") and not baseline:
-        name = given["buffer.name"]
-    variant = tuple(file.stem for file in stacked)
-    return _Stack(f"{scenario} {strategy}", files, given, name, baseline is not None, variant)
-
-
-def _cell(grid: Grid, stack: _Stack, run: int, point: dict[str, Any]) -> Job:
-    point = {key: value for key, value in point.items() if not stack.baseline or matters(key, stack.strategy)}
-    settings = {**stack.given, **flatten(point), "data.run_id": run}
-    stream, experts = settings.get("data.scenario.name"), settings.get("data.experts")
+        values = read_yaml(file)
+        if not isinstance(values, dict):
+            raise ExmlError(f"{file} must hold a mapping of settings")
+        settings |= flatten(values)
+    settings |= flatten(grid.settings)
+    experts, stream = settings.get("data.experts"), settings.get("data.scenario.name")
     if experts is None and stream is None:
+        raise ExmlError(f"{files[0]} has no scenario: give a folder of experts with --set '{{data.experts: DIR}}'")
+    if experts is not None and stream is not None and len(grid.runs) > 1:
         raise ExmlError(
-            f"{stack.files[0]} has no scenario: give a folder of experts with --set '{{data.experts: DIR}}'"
+            f"data.experts {experts}: a folder holds the experts of one run: name it, for instance by --runs 0"
         )
-    if experts is None:
-        experts = f"checkpoints/{settings.get('data.scenario.experts_of') or stream}/run{run}"
+    baseline = settings.get("baseline.class_path")
+    name = strategy_name(baseline or settings.get("buffer.generator.class_path", "ModelInversion"))
+    if settings.get("buffer.name") and not baseline:
+        name = settings["buffer.name"]
+    variant = tuple(file.stem for file in stacked)
+    return _Stack(f"{scenario} {strategy}", files, settings, name, baseline is not None, variant)
+
+
+def _cell(grid: Grid, stack: _Stack, run: int, point: dict[str, Any], trainings: dict[Path, Job]) -> Job:
+    """Make a cell; trainings that others have named before are taken from `trainings`, by their folders."""
+    ignored = NOT_FOR_BASELINES if stack.baseline and stack.strategy != "parameter_average_batch_norm" else ()
+    point = {key: value for key, value in point.items() if not key.startswith(ignored)}
+    settings = {**stack.settings, **flatten(point), "data.run_id": run}
+    settings = {key: value for key, value in settings.items() if not key.startswith(ignored)}
+    stream = settings.get("data.scenario.name")
+    owner = settings.get("data.scenario.experts_of") or stream
+    experts = Path(settings.get("data.experts") or f"checkpoints/{owner}/run{run}")
+    training = None
     if stream is None:
-        stream = _scenario_of(Path(experts), stack.files[0])
-    differs = {key: value for key, value in point.items() if not flatten({key: value}).items() <= stack.given.items()}
-    variant = (*stack.variant, *(f"{key}={said(value)}" for key, value in differs.items()))
+        stream = read_experts(experts).scenario
+    elif not is_selection(experts):
+        training = trainings.setdefault(experts, _training(grid, stack, run, str(owner), experts))
+    new = {key: value for key, value in point.items() if not flatten({key: value}).items() <= stack.settings.items()}
+    variant = (*stack.variant, *(f"{key}={said(value)}" for key, value in new.items()))
     name = "_".join([f"run{run}", *(re.sub(r"[^\w.=+-]+", "-", words) for words in variant)])
     folder = grid.output / stream / stack.strategy / name
-    options = [
-        *(word for file in stack.files for word in ("-c", str(file))),
-        *option("data.run_id", run),
-        *_options({**grid.settings, **point}),
-        *option("trainer.default_root_dir", str(folder)),
-        *option("trainer.enable_progress_bar", False),
-    ]
-    verb = "test" if stack.baseline else "fit"
-    return Job(stream, stack.strategy, run, variant, verb, tuple(options), folder, settings, Path(experts))
+    options = {**grid.settings, **point, "trainer.default_root_dir": str(folder)}
+    words = _words("test" if stack.baseline else "fit", stack.files, run, options)
+    return Job(stream, stack.strategy, run, variant, words, folder, settings, training)
 
 
-def _overlays(grid: Grid) -> list[Path]:
-    return [find_config(path, ("configs/trainer",), "overlay") for path in grid.overlays]
+def _training(grid: Grid, stack: _Stack, run: int, owner: str, folder: Path) -> Job:
+    """Make the job that trains the experts of a scenario, or of the one whose experts it learns."""
+    borrowed = bool(stack.settings.get("data.scenario.experts_of"))
+    scenario = stack.files[0].with_name(f"{owner}.yaml") if borrowed else stack.files[0]
+    files = [scenario, *stack.files[len(stack.files) - len(grid.overlays) :]]
+    given = {
+        key: value
+        for key, value in flatten(grid.settings).items()
+        if key.startswith(FOR_EXPERTS) and not key.startswith(NOT_FOR_EXPERTS)
+        if not (borrowed and key.startswith("data.scenario."))
+    }
+    return Job(owner, EXPERTS, run, (), _words("experts", files, run, given), folder, given)
 
 
-def _options(values: Mapping[str, Any]) -> list[str]:
-    return [word for key, value in values.items() for word in option(key, value)]
+def _words(verb: str, files: Sequence[Path], run: int, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    options = {"data.run_id": run, **settings, "trainer.enable_progress_bar": False}
+    return (
+        verb,
+        *(word for file in files for word in ("-c", str(file))),
+        *(word for key, value in options.items() for word in (f"--{key}", said(value))),
+    )
 
 
-def _scenario_of(experts: Path, config: Path) -> str:
-    """Name the stream of a folder of experts or of a selection, as the run folder of `exml fit` is named after it."""
-    if is_selection(experts):
-        return experts.stem
-    manifest = experts / "manifest.yaml"
-    try:
-        return str(yaml.safe_load(manifest.read_text(encoding="utf-8"))["scenario"])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ExmlError(
-            f"{config} has no scenario, and {manifest} names none: give a folder of experts with "
-            "--set '{data.experts: DIR}'"
-        ) from error
+def _find(name: str, folders: Sequence[str], what: str) -> Path:
+    """Find a configuration by its name in one of the folders of the working directory, or by its path."""
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise ExmlError(f"{what} {name}: there is no such file")
+        return Path(name)
+    known = {path.stem: path for folder in reversed(folders) for path in sorted(Path(folder).glob("*.yaml"))}
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
+    raise ExmlError(f"no {what} {name!r} in {' and '.join(folders)} of {Path.cwd()}: {hint}")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Write nested settings with dots, without ``init_args``, which the command line can do without, too.
+
+    >>> flatten({"buffer": {"generator": {"class_path": "Noise", "init_args": {"std": 2}}}})
+    {'buffer.generator.class_path': 'Noise', 'buffer.generator.std': 2}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = prefix + str(key).replace(".init_args.", ".")
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, prefix if key == "init_args" else f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def said(value: object) -> str:
+    """Return a value as it is said on the command line, in names and in messages."""
+    return value if isinstance(value, str) else json.dumps(value)

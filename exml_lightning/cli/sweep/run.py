@@ -1,22 +1,21 @@
-"""The driver of a sweep: gives jobs to Ray, and again where a worker was lost."""
+"""Ray runs the jobs of a sweep, and those again whose worker or process was lost."""
 
 import contextlib
 import functools
+import io
 import logging
 import os
 import signal
+import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from exml_lightning.cli.sweep.grid import EXPERTS, Job
-from exml_lightning.cli.sweep.progress import ENDED, FAILED, FINISHED, LOST, RUNNING, TRAINING, WAITING, Progress
-from exml_lightning.cli.sweep.remote import LOG, PATIENCE, run_command
-from exml_lightning.cli.sweep.state import mark_finished
-from exml_lightning.cli.sweep.view import View
+from exml_lightning.cli.sweep.cell import LOG, PATIENCE, ProcessLostError, run_command
+from exml_lightning.cli.sweep.grid import Job
+from exml_lightning.cli.sweep.progress import FAILED, FINISHED, RUNNING, WAITING, Progress, State
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.terminal import Terminated
 
@@ -24,11 +23,10 @@ SECONDS = 0.5
 """Between two updates of the table."""
 OBJECT_STORE = 80 * 2**20
 """Bytes, the least that Ray takes: jobs hand over a few words only."""
-TERMINATED = (128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
 @contextlib.contextmanager
-def ray_cluster(workers: int, cpus: int, gpus: float, address: str | None) -> Iterator[None]:
+def ray_cluster(workers: int, cpus: int, gpus: float, address: str | None, retries: int) -> Iterator[None]:
     """Start Ray on this machine, or join a cluster.
 
     Args:
@@ -36,33 +34,40 @@ def ray_cluster(workers: int, cpus: int, gpus: float, address: str | None) -> It
         cpus: CPUs of a job.
         gpus: GPUs of a job.
         address: ``HOST:PORT`` of a cluster, or ``auto``; None for this machine.
+        retries: How often a job is run again that needed more memory than there is.
 
     Raises:
         ExmlError: If there is no cluster, or no node of it has enough CPUs and GPUs for a job.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.update(
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_task_oom_retries=str(retries),  # for ever by default
+        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",  # it says so at length otherwise
+    )
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: other work would slow cells down and their times
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # it says so at length otherwise
+    _check_address(address)
     import ray
 
     list_nodes: Any = ray.nodes  # Ray has no types for it
     handler = signal.getsignal(signal.SIGTERM)
     short = "/tmp" if Path("/tmp").is_dir() else None  # names of sockets have 107 characters at most
-    with tempfile.TemporaryDirectory(prefix="exml-", dir=short, ignore_cleanup_errors=True) as folder:
-        own: dict[str, Any] = {
+    with (
+        tempfile.TemporaryDirectory(prefix="exml-", dir=short, ignore_cleanup_errors=True) as folder,
+        contextlib.redirect_stderr(io.StringIO()),  # what Ray prints about workers that it lost
+    ):
+        here: dict[str, Any] = {
+            "address": "local",
             "num_cpus": workers * cpus,
             "object_store_memory": OBJECT_STORE,
             "include_dashboard": False,
+            "_temp_dir": folder,
         }
-        here = {"address": "local", "_temp_dir": folder, **own}
+        where: dict[str, Any] = {"address": address} if address else here
         try:
             with _sessions_of_their_own():
-                ray.init(
-                    **({"address": address} if address else here), log_to_driver=False, logging_level=logging.ERROR
-                )
+                ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
-            where = f"joined at {address}" if address else "started"
-            raise ExmlError(f"--address: Ray cannot be {where}: {one_line(error)}") from error
+            raise ExmlError(f"--address: Ray cannot be started or joined: {one_line(error)}") from error
         try:
             signal.signal(signal.SIGTERM, handler)  # Ray's own ends with status 15
             nodes = [node["Resources"] for node in list_nodes() if node["Alive"]]
@@ -71,6 +76,19 @@ def ray_cluster(workers: int, cpus: int, gpus: float, address: str | None) -> It
             yield
         finally:
             ray.shutdown()
+
+
+def _check_address(address: str | None) -> None:
+    """Refuse an address where nothing answers: Ray would try it for many minutes."""
+    if address in (None, "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ExmlError(f"--address {address}: give HOST:PORT of the cluster's head, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ExmlError(f"--address {address}: nothing answers ({error}); `ray start --head` starts one") from error
 
 
 @contextlib.contextmanager
@@ -88,125 +106,69 @@ def _sessions_of_their_own() -> Iterator[None]:
         kind.__init__ = start
 
 
-class Driver:
-    """Runs jobs until each is finished or has failed.
+def run_jobs(progress: Progress, cpus: int, gpus: float, retries: int) -> None:
+    """Run the jobs that wait until each is finished or has failed; when interrupted, end those that run.
 
     Args:
-        progress: How far each job is; those that wait are run.
-        trainings: The job that a job waits for.
+        progress: How far each job is.
         cpus: CPUs of a job.
         gpus: GPUs of a job.
-        retries: How often a job whose worker is lost is run again.
-        view: Shows the progress.
+        retries: How often a job whose worker or process is lost is run again.
+
+    Raises:
+        Terminated: After SIGTERM.
     """
+    import ray
 
-    def __init__(
-        self,
-        progress: Mapping[Job, Progress],
-        trainings: Mapping[Job, Job],
-        cpus: int,
-        gpus: float,
-        retries: int,
-        view: View,
-    ) -> None:
-        import ray
-
-        self._ray: Any = ray
-        self._progress, self._trainings, self._retries, self._view = progress, trainings, retries, view
-        self._task: Any = ray.remote(run_command).options(num_cpus=cpus, num_gpus=gpus, max_retries=0)
-        self._share = (cpus, gpus)
-        self._tasks: dict[Any, Job] = {}
-
-    def run(self) -> None:
-        """Run them all; when interrupted, end those that run, each after a checkpoint."""
-        terminated: list[int] = []
-        # An exit that is raised inside of a call of Ray ends this process at once, with status 1.
-        before = signal.signal(signal.SIGTERM, lambda number, _: terminated.append(number))
-        try:
-            while not terminated:
-                self._submit()
-                if not self._tasks:
-                    return
-                self._listen(SECONDS)
-                self._view.refresh()
+    remote: Any = ray.remote(run_command).options(
+        num_cpus=cpus, num_gpus=gpus, max_retries=retries, retry_exceptions=[ProcessLostError]
+    )
+    tasks: dict[Job, Any] = {}
+    logs: dict[Job, int] = {}
+    for job in [job for job, state in progress.items() if state.word == WAITING]:
+        experts = [tasks[job.training]] if job.training in tasks else []
+        tasks[job] = remote.remote(job.words, job.folder, Path.cwd(), cpus, gpus, *experts)
+        logs[job] = _log_size(job)
+    terminated: list[int] = []
+    # An exit that is raised inside of a call of Ray ends this process at once, with status 1.
+    before = signal.signal(signal.SIGTERM, lambda number, _: terminated.append(number))
+    try:
+        with progress.bar() as bar:
+            while tasks and not terminated:
+                ended = ray.wait(list(tasks.values()), timeout=SECONDS)[0]
+                for job, task in list(tasks.items()):
+                    if progress[job].word == WAITING and _log_size(job) != logs[job]:
+                        progress.change(job, RUNNING)
+                    if task in ended:
+                        del tasks[job]
+                        error = _error_of(task, retries)
+                        lacks = job.training is not None and progress.get(job.training, State()).word == FAILED
+                        progress.change(job, FAILED if error else FINISHED, "its experts failed" if lacks else error)
+                progress.draw(bar)
+        if terminated:
             raise Terminated
-        finally:
-            self._stop()
-            signal.signal(signal.SIGTERM, before)
-
-    def _submit(self) -> None:
-        given = set(self._tasks.values())
-        for job, progress in self._progress.items():
-            if progress.state not in (WAITING, LOST) or job in given:
-                continue
-            before = self._trainings.get(job)
-            if before is not None and self._progress[before].state == FAILED:
-                self._end(job, FAILED, "its experts failed")
-            elif before is None or self._progress[before].state in ENDED:
-                task = self._task.remote(job.words, str(job.folder), str(Path.cwd()), *self._share)
-                self._tasks[task] = job
-
-    def _listen(self, timeout: float) -> None:
-        """Take in what tasks report, if any does within so many seconds."""
-        errors = self._ray.exceptions
-        for task in self._ray.wait(list(self._tasks), timeout=timeout)[0]:
-            job = self._tasks[task]
-            try:
-                self._heard(job, *self._ray.get(next(task)))
-                continue
-            except StopIteration:
-                pass
-            except errors.RayTaskError as error:  # the task itself: a log that cannot be written
-                self._end(job, FAILED, one_line(error.cause) if isinstance(error.cause, Exception) else "cancelled")
-            except errors.RayError as error:
-                self._lose(job, type(error).__name__)
-            del self._tasks[task]
-
-    def _heard(self, job: Job, first: str | int, second: int | str) -> None:
-        progress = self._progress[job]
-        if isinstance(first, str) and isinstance(second, int):
-            progress.node, progress.pid, progress.since, progress.note = first, second, time.monotonic(), ""
-            self._change(job, TRAINING if job.strategy == EXPERTS else RUNNING)
-        elif first == 0:
-            if job.strategy != EXPERTS:
-                mark_finished(job)
-            self._end(job, FINISHED)
-        elif isinstance(first, int) and (first < 0 or first in TERMINATED):
-            self._lose(job, f"the process ended with status {first}")
-        else:
-            self._end(job, FAILED, str(second))
-
-    def _lose(self, job: Job, why: str) -> None:
-        progress = self._progress[job]
-        progress.lost += 1
-        if progress.lost > self._retries:
-            self._end(job, FAILED, f"{why}, {progress.lost} times (--retries {self._retries})")
-            return
-        progress.note = why
-        self._change(job, LOST)
-
-    def _end(self, job: Job, state: str, note: str = "") -> None:
-        progress = self._progress[job]
-        progress.seconds, progress.note = progress.elapsed, note
-        self._change(job, state)
-
-    def _change(self, job: Job, state: str) -> None:
-        self._progress[job].state = state
-        self._view.changed(job)
-
-    def _stop(self) -> None:
-        """Cancel what is left, and wait until the processes have written their checkpoints."""
-        for task in self._tasks:
-            self._ray.cancel(task)
-        end = time.monotonic() + PATIENCE
-        while self._tasks and time.monotonic() < end:
-            for task in self._ray.wait(list(self._tasks), timeout=SECONDS)[0]:
-                try:
-                    self._ray.get(next(task))
-                except (StopIteration, self._ray.exceptions.RayError):
-                    del self._tasks[task]
+    finally:
+        for task in tasks.values():
+            ray.cancel(task)  # they write a checkpoint
+        if tasks:
+            ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=PATIENCE)
+        signal.signal(signal.SIGTERM, before)
 
 
-def log_of(job: Job) -> Path:
-    """Return the file of what a job printed."""
-    return job.folder / LOG
+def _log_size(job: Job) -> int:
+    """Return the size of a job's log, which grows as soon as it runs, on whatever node."""
+    log = job.folder / LOG
+    return log.stat().st_size if log.exists() else 0
+
+
+def _error_of(task: Any, retries: int) -> str:
+    """Return the error with which a task has ended; empty if there is none."""
+    import ray
+
+    try:
+        return str(ray.get(task))
+    except ray.exceptions.RayTaskError as error:  # its process was lost, or its log cannot be written
+        lost = isinstance(error.cause, ProcessLostError)
+        return f"{one_line(error.cause)}{f', {retries + 1} times (--retries {retries})' if lost else ''}"
+    except ray.exceptions.RayError as error:
+        return f"its worker was lost {retries + 1} times ({type(error).__name__}; --retries {retries})"

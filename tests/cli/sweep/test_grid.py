@@ -1,15 +1,16 @@
-"""The cells of a grid, their commands and their folders."""
+"""The cells of a grid, their commands and their folders; what `exml sweep` refuses and prints before any work."""
 
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from exml_lightning.cli.main import main
-from exml_lightning.cli.sweep.grid import RUNS, Grid, cells_of, training_of
-from exml_lightning.cli.sweep.settings import flatten
+from exml_lightning.cli.sweep import command
+from exml_lightning.cli.sweep.grid import RUNS, Grid, cells_of, flatten
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.scenarios import RUN_SEEDS
 from tests.conftest import refused
@@ -24,11 +25,8 @@ def folders(grid: Grid) -> list[str]:
     return [str(cell.folder) for cell in cells_of(grid)]
 
 
-def test_the_runs_are_those_of_the_package():
-    assert len(RUNS) == len(RUN_SEEDS)
-
-
 def test_cells_are_the_product_run_by_run():
+    assert len(RUNS) == len(RUN_SEEDS)
     found = folders(Grid(["joint_mnist", "split_mnist"], ["auxiliary", "oracle"], [0, 3], output=Path("out")))
     assert found == [
         f"out/{scenario}/{strategy}/run{run}"
@@ -39,14 +37,8 @@ def test_cells_are_the_product_run_by_run():
 
 
 def test_a_command_is_that_of_a_user():
-    grid = Grid(
-        ["split_mnist"],
-        ["auxiliary", "min_entropy"],
-        [2],
-        {"buffer.size": [10]},
-        {"data.root": "my data", "data.augmentation": None},
-        ["cpu"],
-    )
+    settings = {"data.root": "my data", "data.augmentation": None}
+    grid = Grid(["split_mnist"], ["auxiliary", "min_entropy"], [2], {"buffer.size": [10]}, settings, ["cpu"])
     fit, test = cells_of(grid)
     assert shlex.join(fit.words) == (
         "fit -c configs/split_mnist.yaml -c configs/strategies/auxiliary.yaml -c configs/trainer/cpu.yaml "
@@ -56,19 +48,18 @@ def test_a_command_is_that_of_a_user():
     )
     assert test.words[:5] == ("test", "-c", "configs/split_mnist.yaml", "-c", "configs/baselines/min_entropy.yaml")
     assert test.folder == Path("runs/split_mnist/min_entropy/run2")
-    training = training_of(fit, grid)
-    assert shlex.join(training.words) == (
+    assert fit.training is test.training
+    assert shlex.join(fit.training.words) == (
         "experts -c configs/split_mnist.yaml -c configs/trainer/cpu.yaml --data.run_id 2 --data.root 'my data' "
         "--data.augmentation null --trainer.enable_progress_bar false"
     )
-    assert training.folder == Path("checkpoints/split_mnist/run2")
+    assert fit.training.folder == Path("checkpoints/split_mnist/run2")
 
 
 def test_a_grid_value_that_the_scenario_has_anyway_is_the_cell_of_a_plain_fit():
     found = folders(Grid(["split_mnist"], ["replay"], [0], {"buffer.size": [100, 5000], "model.lambda_ce": [0.5, 1]}))
-    base = "runs/split_mnist/replay/run0"
     names = ["_buffer.size=100_model.lambda_ce=0.5", "_buffer.size=100", "_model.lambda_ce=0.5", ""]
-    assert found == [base + name for name in names]
+    assert found == [f"runs/split_mnist/replay/run0{name}" for name in names]
 
 
 def test_what_changes_nothing_in_a_baseline_gives_it_no_cell_of_its_own():
@@ -90,13 +81,8 @@ def test_a_strategy_is_named_by_its_class_and_by_what_is_stacked_on_it(tmp_path)
 
 
 def test_the_experts_of_multi_task_cifar10_are_those_of_split_cifar10():
-    grid = Grid(
-        ["mt_cifar10"],
-        ["auxiliary"],
-        [1],
-        settings={"data.root": "there", "trainer.max_steps": 3, "data.scenario.task_labels": True},
-    )
-    training = training_of(cells_of(grid)[0], grid)
+    settings = {"data": {"root": "there"}, "trainer.max_steps": 3, "data.scenario.task_labels": True}
+    training = cells_of(Grid(["mt_cifar10"], ["auxiliary"], [1], settings=settings))[0].training
     assert training.folder == Path("checkpoints/split_cifar10/run1")
     assert shlex.join(training.words) == (
         "experts -c configs/split_cifar10.yaml --data.run_id 1 --data.root there --trainer.enable_progress_bar false"
@@ -104,13 +90,13 @@ def test_the_experts_of_multi_task_cifar10_are_those_of_split_cifar10():
 
 
 def test_a_folder_of_experts_without_a_scenario(digit_experts):
-    grid = Grid(["from_folder"], ["noise"], [0], settings={"data.experts": str(digit_experts)})
-    (cell,) = cells_of(grid)
-    assert cell.folder == Path("runs/split_digits/noise/run0")
-    assert training_of(cell, grid) is None
+    grid = Grid(["from_folder"], ["noise"], [0, 1], settings={"data.experts": str(digit_experts)})
+    cells = cells_of(grid)
+    assert [(str(cell.folder), cell.training) for cell in cells] == [
+        (f"runs/split_digits/noise/run{run}", None) for run in (0, 1)
+    ]
     with pytest.raises(ExmlError, match=r"configs/from_folder.yaml has no scenario.*--set '\{data.experts: DIR\}'"):
         cells_of(Grid(["from_folder"], ["noise"], [0]))
-    assert len(cells_of(Grid(["from_folder"], ["noise"], [0, 1], settings=grid.settings))) == 2  # other seeds
     with pytest.raises(ExmlError, match=r"data.experts x: a folder holds the experts of one run: .*--runs 0"):
         cells_of(Grid(["split_digits"], ["noise"], [0, 1], settings={"data.experts": "x"}))
 
@@ -121,84 +107,49 @@ def test_settings_with_dots():
 
 
 @pytest.mark.parametrize(
-    ("words", "error"),
+    ("options", "error"),
     [
-        (["--scenarios", "split_mnsit"], "no scenario 'split_mnsit' in configs: did you mean split_mnist?"),
-        (["--strategies", "axiliary"], "no strategy 'axiliary' in configs/strategies and configs/baselines: did"),
-        (["--scenarios", "nowhere.yaml"], "scenario nowhere.yaml: there is no such file"),
-        (["--overlays", "xyz"], "no overlay 'xyz' in configs/trainer of "),
-        (["--runs", "0", "5"], "--runs 5: there are runs 0 to 4"),
-        (["--runs", "1", "1"], "--runs names one twice: 1 1"),
-        (["--workers", "0"], "--workers 0: give 1 or more"),
-        (["--gpus", "-0.5"], "--gpus -0.5: give 0 or more"),
-        (["--workers", "2", "--address", "auto"], "--workers: a cluster"),
-        (["--set", "{data.run_id: 1}"], "--set data.run_id: give --runs instead"),
-        (["--set", "{data: {run_id: 1}}"], "--set data.run_id: give --runs instead"),
-        (["--grid", "{trainer.default_root_dir: [a]}"], "--grid trainer.default_root_dir: give --output instead"),
-        (["--grid", "{experts.epochs: [1, 2]}"], "--grid experts.epochs: all cells of a scenario"),
-        (["--grid", "{buffer.size: []}"], "--grid buffer.size: give a list of values"),
-        (["--grid", "{buffer.size: [1]}", "--set", "{buffer.size: 2}"], "buffer.size is in --grid and in --set"),
-        (["--grid", "{buffer.size: [1]}", "--set", "{buffer: {size: 2}}"], "buffer.size is in --grid and in --set"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_run_is_said_before_any_work(words, error, capsys):
-    given = ["sweep", "--scenarios", "split_mnist", "--strategies", "auxiliary", *words]
-    assert refused([*given, "--dry_run"], capsys).startswith(f"exml: error: {error}")
-
-
-def test_scenarios_are_needed_and_words_that_do_not_exist_are_refused(capsys):
-    assert "which scenarios? Give --scenarios" in refused(["sweep"], capsys)
-    assert "which strategies?" in refused(["sweep", "--scenarios", "split_digits"], capsys)
-    assert "--scenaros" in refused(["sweep", "--scenaros", "split_digits"], capsys, code=2)
-
-
-@pytest.mark.parametrize(
-    ("words", "advice"),
-    [
-        (["-c", "configs/split_digits.yaml"], "a file for exml fit: name it by --scenarios"),
-        (["--grid", "buffer.size=10"], "for instance --grid '{buffer.size: [10, 100]}'"),
-        (["--set", "buffer.size=10"], "for instance --set '{buffer.size: 10}'"),
-        (["--buffer.size", "10"], "given as --set '{buffer.size: 10}', or --grid '{buffer.size: [10, 100]}'"),
+        ({"scenarios": []}, "which scenarios? Give --scenarios, for instance"),
+        ({"scenarios": ["split_mnsit"]}, "no scenario 'split_mnsit' in configs of .*: did you mean split_mnist?"),
+        ({"strategies": ["axiliary"]}, "no strategy 'axiliary' in configs/strategies and configs/baselines of .*: did"),
+        ({"scenarios": ["nowhere.yaml"]}, "scenario nowhere.yaml: there is no such file"),
+        ({"runs": [0, 5]}, "--runs 5: there are runs 0 to 4"),
+        ({"gpus": -0.5}, "--gpus -0.5: give 0 or more"),
+        ({"workers": 2, "address": "auto"}, "--workers: a cluster"),
+        ({"set": {"data": {"run_id": 1}}}, "data.run_id: give --runs instead"),
+        ({"grid": {"experts.epochs": [1, 2]}}, "--grid experts.epochs: all cells of a scenario"),
+        ({"grid": {"buffer.size": []}}, "--grid buffer.size: give a list of values"),
+        ({"grid": {"buffer.size": [1]}, "set": {"buffer": {"size": 2}}}, "buffer.size is in --grid and in --set"),
+        ({"set": {"buffer.sze": 7}}, "split_digits, noise: .*buffer.sze"),
+        ({"grid": {"buffer.size": [4, "bad"]}}, "split_digits, noise: .*buffer.size.*bad"),
+        ({"strategies": ["oracle"], "set": {"data.n_iter": "many"}}, "split_digits, oracle: .*data.n_iter.*many"),
     ],
 )
-def test_words_of_another_form_get_an_example(words, advice, capsys):
-    given = ["sweep", "--scenarios", "split_digits", "--strategies", "noise"]
-    assert advice in refused([*given, *words], capsys, code=2)
+def test_what_cannot_be_run_is_said_before_any_work(options, error):
+    given = {"scenarios": ["split_digits"], "strategies": ["noise"], "runs": [0], "dry_run": True}
+    with pytest.raises(ExmlError, match=error.replace("?", r"\?")):
+        command.sweep(**{**given, **options})
 
 
-def test_a_dry_run_prints_commands_that_the_package_takes(capsys, tmp_path, monkeypatch):
-    main(["sweep", "--scenarios", "split_digits", "--strategies", "noise", "--runs", "0", "1",
-          "--grid", "{data.augmentation: [null, {shift: 0.1}]}", "--output", str(tmp_path), "--dry_run"])  # fmt: skip
+def test_a_dry_run_prints_commands_and_needs_no_ray(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    path = tmp_path / "sweep.yaml"
+    given = {"scenarios": ["split_digits"], "strategies": ["noise"], "runs": [0, 1], "output": str(tmp_path)}
+    path.write_text(json.dumps({**given, "grid": {"buffer.size": [400, 7]}}))
+    main(["sweep", "-c", str(path), "--strategies", "replay", "--dry_run"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.rpartition("  # ")[2] for line in lines] == ["missing"] * 5
+    assert [line.rpartition("  # ")[2] for line in lines] == ["waiting"] * 5
     assert lines[0].startswith("exml experts -c configs/split_digits.yaml --data.run_id 1 ")
-    words = shlex.split(lines[2], comments=True)
-    with pytest.raises(SystemExit) as exit_:
-        main([*words[1:], "--print_config"])
-    assert exit_.value.code == 0
-    config = yaml.safe_load(capsys.readouterr().out)
-    assert config["data"]["augmentation"]["shift"] == 0.1
-    assert config["data"]["run_id"] == 0
-    assert config["trainer"]["default_root_dir"].startswith(f"{tmp_path}/split_digits/noise/run0_data.augmentation=")
+    assert "configs/strategies/replay.yaml --data.run_id 0 --buffer.size 7" in lines[2]
+    error = refused(["sweep", "-c", str(path)], capsys)
+    assert 'pip install "exml-lightning[sweep]"' in error
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("name", ["mnist", "buffer_size", "cifar10", "core50"])
-def test_the_shipped_sweeps(name, capsys, monkeypatch):
-    monkeypatch.setattr("exml_lightning.cli.sweep.command.check_settings", len)
+def test_the_shipped_sweeps(name):
     config = yaml.safe_load(Path(f"configs/sweeps/{name}.yaml").read_text())
-    main(["sweep", "-c", f"configs/sweeps/{name}.yaml", "--dry_run"])
-    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("exml experts")]
-    points = len(config.get("grid", {}).get("buffer.size", [0]))
-    assert len(lines) == 5 * len(config["scenarios"]) * len(config["strategies"]) * points
-
-
-def test_options_come_from_a_file_and_the_command_line_changes_them(tmp_path, capsys):
-    path = tmp_path / "sweep.yaml"
-    path.write_text(json.dumps({"scenarios": ["split_digits"], "strategies": ["noise"], "set": {"buffer.size": 7}}))
-    main(["sweep", "-c", str(path), "--runs", "0", "--strategies", "oracle", "replay", "--dry_run"])
-    lines = capsys.readouterr().out.splitlines()
-    assert [shlex.split(line)[5].removeprefix("configs/") for line in lines] == [
-        "baselines/oracle.yaml",
-        "strategies/replay.yaml",
-    ]
-    assert all("--buffer.size 7" in line for line in lines)
+    values = config.pop("grid", {})
+    found = cells_of(Grid(**config, values=values))
+    points = len(values.get("buffer.size", [0]))
+    assert len(found) == 5 * len(config["scenarios"]) * len(config["strategies"]) * points

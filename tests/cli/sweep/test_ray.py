@@ -14,26 +14,26 @@ import yaml
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parent.parent.parent
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+ROOT = Path(__file__).parents[3]
 LONG = "{data.n_iter: 150, checkpoint.every_n_steps: 10, buffer.cache: null}"
+ENDLESS = "{data.n_iter: 100000, checkpoint.every_n_steps: 10, buffer.cache: null}"
 
 
-def options(output: Path, *strategies: str, settings: str = "{buffer.cache: null}", runs: str = "0") -> list[str]:
+def options(output: Path, *strategies: str, settings: str = LONG, runs: str = "0") -> list[str]:
     common = ["--scenarios", "split_digits", "--overlays", "smoke", "--runs", runs, "--output", str(output)]
     return ["sweep", *common, "--strategies", *strategies, "--set", settings]
 
 
-def exml(*args: str, start_new_session: bool = False) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "exml_lightning", *args]
+def exml(*args: str) -> "subprocess.Popen[str]":
+    """Start a command in a session of its own, so that its process group can be sent a signal."""
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "exml_lightning", *args],
         cwd=ROOT,
-        env=ONE_THREAD,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=start_new_session,
+        start_new_session=True,
     )
 
 
@@ -57,8 +57,8 @@ def workers(cell: Path) -> list[int]:
     return [int(pid) for pid in re.findall(r", worker (\d+)\] exml", log.read_text())] if log.exists() else []
 
 
-def processes_of(output: Path) -> list[str]:
-    """Command lines of all processes that write below a folder."""
+def fits_of(output: Path) -> list[int]:
+    """All fits that write below a folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -66,7 +66,7 @@ def processes_of(output: Path) -> list[str]:
         except OSError:
             continue
         if "fit" in words and any(word.startswith(str(output)) for word in words):
-            found.append(shlex.join(words))
+            found.append(int(path.parent.name))
     return found
 
 
@@ -74,69 +74,44 @@ def weights(folder: Path) -> bytes:
     return (folder / "ex_model" / "expert_0.safetensors").read_bytes()
 
 
-def by_hand(output: Path, *strategies: str, settings: str) -> list[bytes]:
-    """Run the commands that a dry run prints, and return the weights."""
-    lines = finish(exml(*options(output, *strategies, settings=settings), "--dry_run")).splitlines()
-    for line in lines:
-        finish(exml(*shlex.split(line, comments=True)[1:]))
-    return [weights(output / "split_digits" / name / "run0") for name in strategies]
-
-
 @pytest.fixture(scope="module")
-def long_fit(tmp_path_factory) -> bytes:
-    """The weights of a fit that nothing disturbed, long enough to be disturbed."""
-    return by_hand(tmp_path_factory.mktemp("whole"), "auxiliary", settings=LONG)[0]
+def by_hand(tmp_path_factory) -> dict[str, bytes]:
+    """The weights of fits that nothing disturbed, long enough to be disturbed: the commands of a dry run."""
+    output = tmp_path_factory.mktemp("hand")
+    for line in finish(exml(*options(output, "auxiliary", "noise"), "--dry_run")).splitlines():
+        finish(exml(*shlex.split(line, comments=True)[1:]))
+    return {name: weights(output / "split_digits" / name / "run0") for name in ("auxiliary", "noise")}
 
 
-def test_cells_end_with_the_weights_of_fits_by_hand_and_are_skipped_then(tmp_path):
-    names = ("auxiliary", "noise")
-    said = finish(exml(*options(tmp_path / "swept", *names)))
-    assert "2 finished]" in said
-    cells = [tmp_path / "swept" / "split_digits" / name / "run0" for name in names]
-    assert [weights(cell) for cell in cells] == by_hand(tmp_path / "hand", *names, settings="{buffer.cache: null}")
-    before = [(cell / "log.txt").read_bytes() for cell in cells]
-    again = finish(exml(*options(tmp_path / "swept", *names)))
+def test_a_killed_worker_is_replaced_weights_are_those_by_hand_and_then_all_is_skipped(tmp_path, by_hand):
+    cells = {name: tmp_path / "split_digits" / name / "run0" for name in by_hand}
+    process = exml(*options(tmp_path, *by_hand))
+    wait_for("checkpoint", (cells["auxiliary"] / "checkpoints" / "last.ckpt").exists)
+    (worker,) = workers(cells["auxiliary"])
+    os.kill(worker, signal.SIGKILL)
+    assert "2 finished]" in finish(process)
+    assert len(workers(cells["auxiliary"])) == 2
+    assert "going on with last.ckpt" in (cells["auxiliary"] / "log.txt").read_text()
+    assert {name: weights(cell) for name, cell in cells.items()} == by_hand
+    again = finish(exml(*options(tmp_path, *by_hand)))
     assert "2 cells: 2 finished before, 0 to run" in again
     assert "running" not in again
-    assert [(cell / "log.txt").read_bytes() for cell in cells] == before
-    asked = finish(exml(*options(tmp_path / "hand", *names)))  # of cells finished by hand, the command itself is asked
-    assert "2 finished]" in asked
-    assert "holds a finished run" in (tmp_path / "hand" / "split_digits" / "noise" / "run0" / "log.txt").read_text()
-
-
-def test_a_killed_worker_is_replaced_and_the_weights_are_the_same(tmp_path, long_fit):
-    cell = tmp_path / "split_digits" / "auxiliary" / "run0"
-    process = exml(*options(tmp_path, "auxiliary", settings=LONG))
-    wait_for("checkpoint", (cell / "checkpoints" / "last.ckpt").exists)
-    (worker,) = workers(cell)
-    os.kill(worker, signal.SIGKILL)
-    said = finish(process)
-    assert "lost  split_digits auxiliary run0" in said
-    assert len(workers(cell)) == 2
-    assert "going on with last.ckpt" in (cell / "log.txt").read_text()
-    assert weights(cell) == long_fit
 
 
 def test_a_killed_fit_is_replaced_and_given_up_after_as_many_retries(tmp_path):
     cell = tmp_path / "split_digits" / "auxiliary" / "run0"
-    process = exml(
-        *options(tmp_path, "auxiliary", settings="{data.n_iter: 100000, buffer.cache: null}"), "--retries", "1"
-    )
+    process = exml(*options(tmp_path, "auxiliary", settings=ENDLESS), "--retries", "1")
     for attempt in (1, 2):
         wait_for("attempt", lambda count=attempt: len(workers(cell)) == count)
-        (fit,) = wait_for("fit", lambda: [pid for pid in children_of(workers(cell)[-1]) if "fit" in words_of(pid)])
+        (fit,) = wait_for("fit", lambda: [pid for pid in fits_of(tmp_path) if parent_of(pid) == workers(cell)[-1]])
         os.kill(fit, signal.SIGKILL)
     said = finish(process, 1)
     assert "status -9, 2 times (--retries 1)" in said
     assert "1 of 1 cell failed" in said
 
 
-def children_of(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def words_of(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_a_cell_that_fails_stops_no_other_and_is_named(tmp_path):
@@ -144,48 +119,40 @@ def test_a_cell_that_fails_stops_no_other_and_is_named(tmp_path):
     settings = f"{{data.experts: {tmp_path / 'experts'}, buffer.cache: null}}"
     strategies = ("parameter_average_batch_norm", "auxiliary")
     said = finish(exml(*options(tmp_path / "runs", *strategies, settings=settings, runs="1")), 1)
-    assert said.count("training experts  split_digits experts run1") == 1
+    assert said.count("running  split_digits experts run1") == 1
     manifest = yaml.safe_load((tmp_path / "experts" / "manifest.yaml").read_text())
     assert (manifest["run"], len(manifest["experts"]), manifest["experts"][0]["training"]["epochs"]) == (1, 2, 1)
     assert (tmp_path / "runs" / "split_digits" / "auxiliary" / "run1" / "ex_model" / "manifest.yaml").is_file()
-    log = tmp_path / "runs" / "split_digits" / "parameter_average_batch_norm" / "run1" / "log.txt"
     (line,) = [line for line in said.splitlines() if line.startswith("failed: ")]
     assert "LeNet5 has no batch-norm layer" in line
-    assert str(log) in line
+    assert str(tmp_path / "runs" / "split_digits" / "parameter_average_batch_norm" / "run1" / "log.txt") in line
     assert said.splitlines()[-1].startswith("exml: error: 1 of 2 cells failed")
 
 
-def test_ctrl_c_stops_after_a_checkpoint_and_the_same_command_goes_on(tmp_path, long_fit):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_all_processes_stops_after_a_checkpoint_and_the_same_command_goes_on(
+    tmp_path, by_hand, number, status
+):
+    """To the process group, as terminals and clusters send it, where Ray's servers would be, too."""
     cell = tmp_path / "split_digits" / "auxiliary" / "run0"
-    process = exml(*options(tmp_path, "auxiliary", settings=LONG))
+    process = exml(*options(tmp_path, "auxiliary"))
     last = cell / "checkpoints" / "last.ckpt"
     wait_for("checkpoint", last.exists)
     written = last.stat().st_mtime_ns
-    process.send_signal(signal.SIGINT)
-    said = finish(process, 130)
-    assert "exml: stopped; go on with the same command" in said
+    os.killpg(process.pid, number)
+    assert "exml: stopped; go on with the same command" in finish(process, status)
     assert last.stat().st_mtime_ns > written
-    assert processes_of(tmp_path) == []
+    assert fits_of(tmp_path) == []
     assert not (cell / "ex_model").exists()
-    finish(exml(*options(tmp_path, "auxiliary", settings=LONG)))
-    assert weights(cell) == long_fit
-
-
-def test_sigterm_to_all_processes_of_a_job_stops_after_a_checkpoint(tmp_path):
-    """As `timeout` and clusters send it: to the process group, where Ray's servers would be, too."""
-    cell = tmp_path / "split_digits" / "auxiliary" / "run0"
-    process = exml(*options(tmp_path, "auxiliary", settings=LONG), start_new_session=True)
-    wait_for("checkpoint", (cell / "checkpoints" / "last.ckpt").exists)
-    os.killpg(process.pid, signal.SIGTERM)
-    assert "exml: stopped; go on with the same command" in finish(process, 143)
-    assert processes_of(tmp_path) == []
+    finish(exml(*options(tmp_path, "auxiliary")))
+    assert weights(cell) == by_hand["auxiliary"]
 
 
 def test_nothing_is_left_when_the_driver_is_killed(tmp_path):
     cell = tmp_path / "split_digits" / "auxiliary" / "run0"
-    process = exml(*options(tmp_path, "auxiliary", settings="{data.n_iter: 100000, buffer.cache: null}"))
+    process = exml(*options(tmp_path, "auxiliary", settings=ENDLESS))
     wait_for("fit", lambda: (cell / "config.yaml").exists())
-    assert len(processes_of(tmp_path)) > 0
+    assert len(fits_of(tmp_path)) > 0
     process.kill()
-    wait_for("end of the fit", lambda: not processes_of(tmp_path))
+    wait_for("end of the fit", lambda: not fits_of(tmp_path))
     process.communicate()

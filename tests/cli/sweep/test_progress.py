@@ -1,0 +1,201 @@
+"""What is finished on disk, what a sweep says of its cells, and how a command is run."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from exml_lightning.cli.sweep.cell import ProcessLostError, last_error, run_command
+from exml_lightning.cli.sweep.command import plan_of
+from exml_lightning.cli.sweep.grid import Grid, Job, cells_of
+from exml_lightning.cli.sweep.on_disk import has_experts, is_finished
+from exml_lightning.cli.sweep.progress import (
+    FAILED,
+    FINISHED,
+    RUNNING,
+    SKIPPED,
+    WAITING,
+    Progress,
+    State,
+    print_results,
+)
+from exml_lightning.core.errors import ExmlError
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+
+
+def grid(folder: Path, *strategies: str, **settings: object) -> Grid:
+    return Grid(["split_digits"], strategies or ["noise"], [0], {}, settings, (), folder)
+
+
+def cell(folder: Path, strategy: str = "noise", **settings: object) -> Job:
+    return cells_of(grid(folder, strategy, **settings))[0]
+
+
+def write_results(job: Job, learned: int = 5, experts: int = 5, config: str = "", accuracy: float = 0.5) -> None:
+    """What a fit leaves, or a baseline's test."""
+    (job.folder / "ex_model").mkdir(parents=True, exist_ok=True)
+    (job.folder / "ex_model" / "manifest.yaml").write_text("x")
+    figures = {"stream_accuracy": accuracy, "experiences_learned": learned, "experts": experts}
+    (job.folder / ("test.json" if job.words[0] == "test" else "summary.json")).write_text(json.dumps(figures))
+    (job.folder / "config.yaml").write_text(config or "buffer: {size: 400}\ndata: {seed: 1}")
+
+
+def test_a_cell_is_finished_with_its_last_expert_and_its_ex_model(tmp_path):
+    job = cell(tmp_path)
+    assert not is_finished(job)
+    write_results(job, learned=4)
+    assert not is_finished(job)
+    assert is_finished(cell(tmp_path, **{"trainer.max_epochs": 4}))
+    write_results(job)
+    assert is_finished(job)
+    (job.folder / "ex_model" / "manifest.yaml").unlink()
+    assert not is_finished(job)
+    write_results(job)
+    (job.folder / "summary.json").write_text('{"experiences_lea')
+    assert not is_finished(job)
+    baseline = cell(tmp_path, "oracle")
+    assert not is_finished(baseline)
+    write_results(baseline)
+    shutil.rmtree(baseline.folder / "ex_model")
+    assert is_finished(baseline)
+
+
+def test_settings_other_than_those_of_its_configuration_are_named(tmp_path):
+    write_results(cell(tmp_path))
+    assert is_finished(cell(tmp_path, **{"buffer.size": "4e2", "data.root": "x", "buffer.generator": "Noise"}))
+    progress = plan_of(grid(tmp_path, **{"buffer.size": 7, "data.seed": 2}))
+    (state,) = progress.values()
+    assert state.word == FAILED
+    assert "noise/run0 was finished with other settings: buffer.size was 400, now 7; data.seed was 1, now 2" in (
+        state.note
+    )
+    write_results(cell(tmp_path, "oracle"))
+    assert is_finished(cell(tmp_path, "oracle", **{"buffer.size": 7}))  # changes nothing in a baseline
+    with pytest.raises(ExmlError, match=r"data.seed was 1, now 3;"):
+        is_finished(cell(tmp_path, "oracle", **{"data.seed": 3}))
+
+
+def test_experts_are_trained_once_for_all_cells_that_miss_them(tmp_path):
+    several = Grid(["split_digits"], ["noise", "oracle"], [0, 1], output=tmp_path)
+    progress = plan_of(several)
+    training, *cells = progress
+    assert [job.training is training for job in cells] == [False, False, True, True]
+    assert [state.word for state in progress.values()] == [WAITING] * 5
+    for job in cells:
+        write_results(job)
+    assert [state.word for state in plan_of(several).values()] == [SKIPPED] * 4
+
+
+def test_experts_that_were_trained_otherwise_are_not_taken_for_those_asked_for(tmp_path):
+    (state,) = plan_of(grid(tmp_path, **{"experts.epochs": 3})).values()
+    assert (state.word, "trained with experts.epochs 50, but 3 is asked for" in state.note) == (FAILED, True)
+    assert has_experts(cell(tmp_path, experts={"epochs": 50}).training)
+    (tmp_path / "half" / "training").mkdir(parents=True)
+    (tmp_path / "half" / "manifest.yaml").write_text("x")
+    assert not has_experts(cell(tmp_path, **{"data.experts": str(tmp_path / "half")}).training)
+
+
+def test_a_line_for_each_change_a_table_and_what_failed(tmp_path, capsys):
+    jobs = cells_of(Grid(["split_digits"], ["noise", "oracle"], [0, 1, 2], output=tmp_path))
+    progress = Progress(dict.fromkeys(jobs, State()))
+    for k, job in enumerate(progress):
+        write_results(job, accuracy=0.5 + k / 20)
+    progress.change(jobs[0], RUNNING)
+    progress.change(jobs[0], FINISHED)
+    progress.change(jobs[1], FAILED, "no data")
+    assert capsys.readouterr().out.splitlines() == [
+        "running  split_digits noise run0  [6 cells: 1 running, 5 waiting]",
+        "finished  split_digits noise run0  50.0 %  0:00  [6 cells: 1 finished, 5 waiting]",
+        "failed  split_digits oracle run0  no data  [6 cells: 1 finished, 1 failed, 4 waiting]",
+    ]
+    for job in (jobs[2], jobs[3], jobs[4]):
+        progress[job] = State(SKIPPED)
+    with progress.bar() as bar:
+        progress[jobs[5]] = State(RUNNING)
+        write_results(jobs[5], learned=1, experts=4)
+        progress.draw(bar)
+        assert bar.done == 5.25
+    with pytest.raises(ExmlError, match=r"1 of 6 cells failed; put right"):
+        print_results(progress, tmp_path)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[3:] == [
+        "split_digits noise 60.00 ± 10.00 3",
+        "split_digits oracle 65.00 1",
+        f"next: exml report {tmp_path}",
+        f"failed: split_digits oracle run0: no data ({jobs[1].folder / 'log.txt'})",
+    ]
+
+
+def test_a_command_that_fails_ends_with_its_error(tmp_path):
+    (tmp_path / "run").mkdir()
+    log = tmp_path / "run" / "log.txt"
+    log.write_text("exml: error: an earlier one\n")
+    assert run_command(["ft"], Path("run"), tmp_path, 1, 0) == "no verb 'ft'; did you mean `exml fit`?"
+    first, second, *_ = log.read_text().splitlines()
+    assert first == "exml: error: an earlier one"
+    assert second.endswith(f"worker {os.getpid()}] exml ft")
+    assert run_command(["--version"], Path("run"), tmp_path, 1, 0) == ""
+    assert run_command(["--version"], Path("run"), tmp_path, 1, 0, "no experts") == "no experts"
+    assert last_error("one\ntwo\n") == "two"
+
+
+def test_the_process_gets_its_threads_and_no_gpu_unless_asked_and_may_be_lost(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    seen = []
+
+    class Process:
+        returncode = 143
+
+        def __init__(self, words, env, **kwargs):
+            seen.append((env["OMP_NUM_THREADS"], env["CUDA_VISIBLE_DEVICES"]))
+
+        def poll(self):
+            return 143
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    for gpus in (0, 0.5):
+        with pytest.raises(ProcessLostError, match="ended with status 143"):
+            run_command(["fit"], Path("run"), tmp_path, 3, gpus)
+    assert seen == [("3", ""), ("3", "1")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has died")
+def test_a_process_ends_with_its_worker_and_keeps_its_log_until_then(tmp_path):
+    """The worker is killed; its command sleeps, and takes its time to end."""
+    package = tmp_path / "exml_lightning"  # stands in for the package where the command is run
+    source = Path(sys.modules[run_command.__module__].__file__)
+    inner = package / "cli" / "sweep"
+    inner.mkdir(parents=True)
+    for folder in (package, package / "cli", inner):
+        (folder / "__init__.py").touch()
+    shutil.copy(source, inner)
+    (package / "__main__.py").write_text(
+        "import signal, time\n"
+        "def end(*_):\n    time.sleep(1)\n    print('ended', flush=True)\n    raise SystemExit(143)\n"
+        "signal.signal(signal.SIGTERM, end)\nprint('sleeping', flush=True)\ntime.sleep(60)\n"
+    )
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom exml_lightning.cli.sweep.cell import run_command\n"
+        "run_command(['fit'], Path('run'), Path(sys.argv[1]), 1, 0)\n"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path)
+    log = tmp_path / "run" / "log.txt"
+    end = time.monotonic() + 60
+    while not (log.exists() and "sleeping" in log.read_text()) and time.monotonic() < end:
+        time.sleep(0.02)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    (package / "__main__.py").write_text("print('the second')")
+    assert run_command(["fit"], Path("run"), tmp_path, 1, 0) == ""
+    assert [line for line in log.read_text().splitlines() if "exml" not in line] == ["sleeping", "ended", "the second"]

@@ -103,7 +103,8 @@ def cells_of(grid: Grid) -> list[Job]:
             or two cells would share a folder.
     """
     _check(grid)
-    stacks = [_stack(grid, scenario, strategy) for scenario in grid.scenarios for strategy in grid.strategies]
+    names = itertools.product(dict.fromkeys(grid.scenarios), dict.fromkeys(grid.strategies))
+    stacks = [_stack(grid, scenario, strategy) for scenario, strategy in names]
     points = [dict(zip(grid.values, point, strict=True)) for point in itertools.product(*grid.values.values())]
     cells: dict[Path, tuple[Job, _Stack]] = {}
     trainings: dict[Path, Job] = {}

@@ -1,7 +1,9 @@
 """What several tests share: small experts, a small stream, runs of the command line."""
 
 import os
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of two processes that share cores wait for each other
@@ -61,33 +63,47 @@ def make_expert() -> Callable[..., Expert]:
     return make
 
 
+def write_small_run(tmp_path: Path, folder: str = "run", verb: str = "fit", **changes: object) -> list[str]:
+    """Write the settings of a fit over two shipped experts that takes a second or two; return its command."""
+    overlay = {
+        "trainer": {"max_epochs": 2, "default_root_dir": str(tmp_path / folder), "enable_progress_bar": False},
+        "data": {"n_iter": 6, "batch_size": 8, "experts": str(EXPERTS)},
+        "buffer": {
+            "size": 12,
+            "generator": {"class_path": "ModelInversion", "init_args": {"steps": 3}},
+            "cache": str(tmp_path / "cache" / folder),
+        },
+        "checkpoint": {"every_n_steps": 2},
+    }
+    for key, value in changes.items():
+        group, _, name = key.partition("__")
+        overlay[group][name] = value
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(overlay))
+    return [verb, "-c", str(ROOT / "configs" / "split_digits.yaml"), "-c", str(path)]
+
+
 @pytest.fixture
 def small_run(tmp_path: Path) -> Callable[..., list[str]]:
     """Arguments of a fit over two shipped experts that takes a second or two, into a folder of its own."""
+    return partial(write_small_run, tmp_path)
 
-    def arguments(folder: str = "run", verb: str = "fit", **changes: object) -> list[str]:
-        overlay = {
-            "trainer": {
-                "max_epochs": 2,
-                "default_root_dir": str(tmp_path / folder),
-                "enable_progress_bar": False,
-            },
-            "data": {"n_iter": 6, "batch_size": 8, "experts": str(EXPERTS)},
-            "buffer": {
-                "size": 12,
-                "generator": {"class_path": "ModelInversion", "init_args": {"steps": 3}},
-                "cache": str(tmp_path / "cache" / folder),
-            },
-            "checkpoint": {"every_n_steps": 2},
-        }
-        for key, value in changes.items():
-            group, _, name = key.partition("__")
-            overlay[group][name] = value
-        path = tmp_path / "small.yaml"
-        path.write_text(yaml.safe_dump(overlay))
-        return [verb, "-c", str(ROOT / "configs" / "split_digits.yaml"), "-c", str(path)]
 
-    return arguments
+@pytest.fixture(scope="session")
+def small_run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `small_run` is given, after its command has run."""
+    from exml_lightning.cli.main import main
+
+    folder = tmp_path_factory.mktemp("small")
+    main(write_small_run(folder))
+    return folder
+
+
+@pytest.fixture
+def finished_run(small_run_once: Path, tmp_path: Path) -> Path:
+    """The run folder that the command of `small_run` writes, with its cache beside it: a copy, made without the fit."""
+    shutil.copytree(small_run_once, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "run"
 
 
 def refused(args: list[str], capsys, code: int = 1) -> str:

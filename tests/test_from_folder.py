@@ -2,18 +2,21 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from exml_lightning.cli.main import main
 from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.generators import ModelInversion, Noise
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.experts import ExpertEntry, Manifest, load_expert, read_manifest, save_weights, write_manifest
 from exml_lightning.experts.architecture import Architecture
+from exml_lightning.fitting import distil
 from exml_lightning.models import LeNet5
 from exml_lightning.module import ExModelModule
 from tests.conftest import EXPERTS, ROOT, refused
@@ -27,9 +30,10 @@ STREAM = [
     ("torchvision.models.shufflenet_v2_x0_5", {}, LARGE, ["frog", "cat", "bird"]),
     ("exml_lightning.models.LeNet5", {}, GREY, ["newt", "dog"]),
 ]
+FROM_FOLDER = ["-c", str(ROOT / "configs" / "from_folder.yaml")]
 
 
-def write_stream(folder: Path, count: int, tasks: tuple[int, ...] = (0, 0, 0, 0)) -> None:
+def write_stream(folder: Path, count: int, tasks: tuple[int, ...] = (0, 0, 0, 0)) -> Path:
     """Write the first experts of STREAM, untrained, with a manifest as `exml manifest` writes it."""
     names: list[str] = []
     entries = []
@@ -44,38 +48,44 @@ def write_stream(folder: Path, count: int, tasks: tuple[int, ...] = (0, 0, 0, 0)
         classifier.bias.data.zero_()
         digest = save_weights(network, folder / file)
         own = None if image_format == GREY else image_format
-        entries.append(
-            ExpertEntry(file, digest, architecture, tuple(classes), tuple(range(len(classes))), tasks[k], own)
-        )
+        units = tuple(range(len(classes)))
+        entries.append(ExpertEntry(file, digest, architecture, tuple(classes), units, tasks[k], own))
     write_manifest(Manifest("pets", None, tuple(names), GREY, tuple(entries)), folder)
+    return folder
 
 
-@pytest.fixture
-def fit(tmp_path):
-    """Fits the stream in ``tmp_path/experts`` into ``tmp_path/run``."""
-
-    def run(*options: str, experts: Path = tmp_path / "experts") -> Path:
-        overlay = {
-            "trainer": {"default_root_dir": str(tmp_path / "run"), "enable_progress_bar": False, "accelerator": "cpu"},
-            "data": {"n_iter": 3, "batch_size": 4},
-            "buffer": {"size": 12, "cache": None, "generator": {"class_path": "Noise"}},
-        }
-        (tmp_path / "small.yaml").write_text(yaml.safe_dump(overlay))
-        files = ["-c", str(ROOT / "configs" / "from_folder.yaml"), "-c", str(tmp_path / "small.yaml")]
-        main(["fit", *files, "--data.experts", str(experts), *options])
-        return tmp_path / "run"
-
-    return run
+def fit(folder: Path, experts: Path | None = None, **changes) -> Path:
+    """Learn the experts below a folder, or others, into its run folder, or go on there."""
+    small = {"n_iter": 3, "batch_size": 4, "buffer_size": 12, "cache": None, "generator": Noise(), "task": None}
+    distil(experts or folder / "experts", folder / "run", progress=False, accelerator="cpu", **{**small, **changes})
+    return folder / "run"
 
 
 def state(path: Path) -> dict:
     return torch.load(path, weights_only=True)
 
 
-def test_three_architectures_overlapping_classes_no_data_set(tmp_path, fit, capsys):
-    write_stream(tmp_path / "experts", 3)
-    run = fit()
-    assert "agreement with each expert" in capsys.readouterr().out
+def learned_experts(run: Path) -> int:
+    return json.loads((run / "summary.json").read_text())["experiences_learned"]
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Three experts and the run that has learned them, made once."""
+    folder = tmp_path_factory.mktemp("three")
+    write_stream(folder / "experts", 3)
+    fit(folder)
+    return folder
+
+
+@pytest.fixture
+def learned(three, tmp_path):
+    """A copy of `three` that a test may change."""
+    return shutil.copytree(three, tmp_path / "learned")
+
+
+def test_three_architectures_overlapping_classes_no_data_set(three):
+    run = three / "run"
     summary = json.loads((run / "summary.json").read_text())
     assert not [key for key in summary if "accuracy" in key]
     assert not list(run.glob("accuracy*"))
@@ -85,8 +95,7 @@ def test_three_architectures_overlapping_classes_no_data_set(tmp_path, fit, caps
     assert manifest.input == GREY
 
     # the agreement, from the files alone
-    stream = state(run / "checkpoints" / "last.ckpt")["ExpertStream"]
-    buffer = Buffer(**stream["buffer"])
+    buffer = Buffer(**state(run / "checkpoints" / "last.ckpt")["ExpertStream"]["buffer"])
     network = load_expert(run / "ex_model", manifest, 0).model
     expected = []
     for k, (_, _, own, classes) in enumerate(STREAM[:3]):
@@ -96,7 +105,7 @@ def test_three_architectures_overlapping_classes_no_data_set(tmp_path, fit, caps
             size = own.shape[1:]
             pixels = torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True).repeat(1, 3, 1, 1)
         mean, std = torch.tensor(own.mean).view(-1, 1, 1), torch.tensor(own.std).view(-1, 1, 1)
-        expert = load_expert(tmp_path / "experts", read_manifest(tmp_path / "experts"), k).model
+        expert = load_expert(three / "experts", read_manifest(three / "experts"), k).model
         with torch.no_grad():
             answers = [classes[i] for i in expert((pixels - mean) / std).argmax(dim=1)]
             guesses = [manifest.class_names[i] for i in network(images).argmax(dim=1)]
@@ -109,25 +118,23 @@ def test_three_architectures_overlapping_classes_no_data_set(tmp_path, fit, caps
     assert [float(cell) for cell in rows[3][1:]] == pytest.approx([*expected, sum(expected) / 3])
 
 
-def test_inversion_reaches_through_the_conversion(tmp_path, fit):
+def test_inversion_reaches_through_the_conversion(tmp_path):
     write_stream(tmp_path / "experts", 2)
-    run = fit("--buffer.generator", "ModelInversion", "--buffer.generator.steps", "80", "--buffer.size", "24")
+    run = fit(tmp_path, generator=ModelInversion(steps=80), buffer_size=24)
     buffer = Buffer(**state(run / "checkpoints" / "last.ckpt")["ExpertStream"]["buffer"])
     assert buffer.images.shape[1:] == GREY.shape
     # optimised from noise, the second's through resizing and colour: both answer as they were asked to
     assert (buffer.answers == buffer.labels).float().mean() > 0.9
 
 
-def test_a_finished_stream_grows_by_an_expert_and_a_class(tmp_path, fit):
-    write_stream(tmp_path / "experts", 3)
-    run = fit()
+def test_a_finished_stream_grows_by_an_expert_and_a_class(learned):
+    run = learned / "run"
     before = {path.name: path.stat().st_mtime_ns for path in (run / "checkpoints").glob("experience=*")}
     old = state(run / "checkpoints" / "experience=2.ckpt")
-
-    write_stream(tmp_path / "experts", 4)
+    write_stream(learned / "experts", 4)
     for k in range(3):  # experts that were learned are not needed any more
-        (tmp_path / "experts" / f"expert_{k}.safetensors").unlink()
-    fit("--ckpt_path", "last")
+        (learned / "experts" / f"expert_{k}.safetensors").unlink()
+    fit(learned)
     after = {path.name: path.stat().st_mtime_ns for path in (run / "checkpoints").glob("experience=*")}
     assert after.keys() == before.keys() | {"experience=3.ckpt"}
     assert all(after[name] == time for name, time in before.items())
@@ -139,58 +146,56 @@ def test_a_finished_stream_grows_by_an_expert_and_a_class(tmp_path, fit):
             assert torch.equal(kept[: len(tensor)] if tensor.ndim else kept, tensor)
     assert new["state_dict"]["network.classifier.weight"].shape == (5, 84)
     assert new["state_dict"]["previous_known"].tolist() == [True, True, True, True, False]
-    assert json.loads((run / "summary.json").read_text())["experiences_learned"] == 4
+    assert learned_experts(run) == 4
     assert read_manifest(run / "ex_model").experts[0].classes == ("cat", "dog", "bird", "frog", "newt")
 
-    # the old checkpoint still loads, into the larger ex-model
-    fit("--ckpt_path", str(run / "checkpoints" / "experience=2.ckpt"))
+
+def test_growing_needs_classes_to_keep_their_places(learned):
+    write_stream(learned / "experts", 4)
+    manifest = read_manifest(learned / "experts")
+    write_manifest(replace(manifest, class_names=("newt", *manifest.class_names[:-1])), learned / "experts")
+    with pytest.raises(ExmlError, match="classes keep their places"):
+        fit(learned)
 
 
-def test_a_stream_grows_while_an_expert_is_half_learned(tmp_path, fit, monkeypatch):
+def test_a_stream_grows_while_an_expert_is_half_learned(learned, monkeypatch):
     """The moments that Adam keeps of the classifier grow with it."""
-    write_stream(tmp_path / "experts", 3)
+    write_stream(learned / "experts", 4)
     step = ExModelModule.training_step
 
     def stopped(module, batch, batch_idx):
-        if module.stream.experience == 2 and batch_idx == 2:
+        if module.stream.experience == 3 and batch_idx == 2:
             raise KeyboardInterrupt
         return step(module, batch, batch_idx)
 
-    monkeypatch.setattr(ExModelModule, "training_step", stopped)
-    with pytest.raises(SystemExit):
-        fit("--checkpoint.every_n_steps", "1")
-    monkeypatch.undo()
-    assert state(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 8
-    write_stream(tmp_path / "experts", 4)
-    run = fit("--checkpoint.every_n_steps", "1", "--ckpt_path", "last")
-    assert json.loads((run / "summary.json").read_text())["experiences_learned"] == 4
-    assert state(run / "checkpoints" / "experience=2.ckpt")["state_dict"]["network.classifier.weight"].shape == (5, 84)
+    small = ["--data.n_iter", "3", "--data.batch_size", "4", "--buffer.size", "12", "--buffer.generator", "Noise"]
+    small += ["--data.experts", str(learned / "experts"), "--trainer.default_root_dir", str(learned / "run")]
+    small += ["--trainer.accelerator", "cpu", "--data.augmentation.shift", "0", "--ckpt_path", "last"]
+    with monkeypatch.context() as patch:
+        patch.setattr(ExModelModule, "training_step", stopped)
+        with pytest.raises(SystemExit):
+            main(["fit", *FROM_FOLDER, *small, "--checkpoint.every_n_steps", "1"])
+    assert state(learned / "run" / "checkpoints" / "last.ckpt")["global_step"] == 11
+    fifth = ("exml_lightning.models.LeNet5", {}, GREY, ["owl", "cat"])
+    monkeypatch.setattr("tests.test_from_folder.STREAM", [*STREAM, fifth])
+    write_stream(learned / "experts", 5, (0,) * 5)
+    run = fit(learned)
+    assert learned_experts(run) == 5
+    assert state(run / "checkpoints" / "experience=3.ckpt")["state_dict"]["network.classifier.weight"].shape == (6, 84)
 
 
-def test_a_run_does_not_go_on_with_or_without_its_data_set(tmp_path, fit, small_run, capsys):
-    main([*small_run(), "--trainer.max_epochs", "1"])
-    with pytest.raises(SystemExit):
-        fit("--ckpt_path", "last", "--trainer.max_epochs", "2", experts=EXPERTS)
-    assert "data.scenario was split_digits, now None" in capsys.readouterr().err
+def test_a_run_does_not_go_on_with_or_without_its_data_set(finished_run):
+    with pytest.raises(ExmlError, match=r"data\.scenario was split_digits, now None"):
+        fit(finished_run.parent, EXPERTS)
 
 
-def test_a_stream_longer_than_the_buffer_goes_on_with_a_larger_one(tmp_path, fit, capsys):
+def test_a_stream_longer_than_the_buffer_goes_on_with_a_larger_one(tmp_path):
     write_stream(tmp_path / "experts", 2)
-    fit("--buffer.size", "2")
+    fit(tmp_path, buffer_size=2)
     write_stream(tmp_path / "experts", 3)
-    with pytest.raises(SystemExit):
-        fit("--buffer.size", "2", "--ckpt_path", "last")
-    assert "give 3 or more" in capsys.readouterr().err
-    run = fit("--buffer.size", "6", "--ckpt_path", "last")
-    assert json.loads((run / "summary.json").read_text())["experiences_learned"] == 3
-
-
-def test_a_buffer_without_the_earlier_experts_cannot_tell_agreement(tmp_path, fit, capsys):
-    write_stream(tmp_path / "experts", 2)
-    auxiliary = ["--data.auxiliary", "Photographs", "--buffer.generator", "Auxiliary"]
-    with pytest.raises(SystemExit):
-        fit(*auxiliary, "--buffer.generator.whole_set", "true", "--model.lambda_ce", "0")
-    assert "set whole_set to false" in capsys.readouterr().err
+    with pytest.raises(ExmlError, match="give 3 or more"):
+        fit(tmp_path, buffer_size=2)
+    assert learned_experts(fit(tmp_path, buffer_size=6)) == 3
 
 
 class Twofold(LeNet5):
@@ -209,91 +214,55 @@ class Fixed(LeNet5):
 
 
 @pytest.mark.parametrize(("name", "message"), [("Twofold", "aux_logits: false"), ("Fixed", "must take num_classes")])
-def test_a_network_that_cannot_be_the_ex_model_is_refused_before_work(tmp_path, fit, capsys, name, message):
+def test_a_network_that_cannot_be_the_ex_model_is_refused_before_work(tmp_path, name, message):
     write_stream(tmp_path / "experts", 1)
-    with pytest.raises(SystemExit):
-        fit("--model.architecture.class_path", f"tests.test_from_folder.{name}")
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "run" / "config.yaml").exists()
+    with pytest.raises(ExmlError, match=message):
+        fit(tmp_path, architecture={"class_path": f"tests.test_from_folder.{name}"})
+    assert not list((tmp_path / "run").glob("**/*.ckpt"))
 
 
-def test_the_run_folder_is_named_after_the_stream(tmp_path, monkeypatch):
+def test_the_run_folder_is_named_after_the_stream_and_accuracy_needs_a_scenario(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_stream(tmp_path / "experts", 1)
-    options = ["--data.experts", "experts", "--data.n_iter", "1", "--data.batch_size", "2", "--buffer.size", "2"]
-    main(["fit", "-c", str(ROOT / "configs" / "from_folder.yaml"), *options, "--buffer.generator", "Noise"])
+    small = [*FROM_FOLDER, "--data.experts", "experts", "--buffer.generator", "Noise", "--trainer.accelerator", "cpu"]
+    main(["fit", *small, "--data.n_iter", "1", "--data.batch_size", "2", "--buffer.size", "2"])
+    assert "agreement with each expert" in capsys.readouterr().out
     assert (tmp_path / "runs" / "pets" / "noise" / "run0" / "summary.json").is_file()
+    args = ["test", *FROM_FOLDER, "--data.experts", "experts", "--ckpt_path", "last"]
+    assert "to measure accuracy on: give data.scenario" in refused(args, capsys)
+    assert "--data.experts DIR" in refused(["fit", *FROM_FOLDER], capsys)
 
 
-def test_growing_needs_classes_to_keep_their_places(tmp_path, fit, capsys):
-    write_stream(tmp_path / "experts", 3)
-    fit()
-    write_stream(tmp_path / "experts", 4)
-    manifest = read_manifest(tmp_path / "experts")
-    shuffled = ("newt", *manifest.class_names[:-1])
-    write_manifest(replace(manifest, class_names=shuffled), tmp_path / "experts")
-    with pytest.raises(SystemExit):
-        fit("--ckpt_path", "last")
-    assert "classes keep their places" in capsys.readouterr().err
-
-
-def test_a_scenario_grows_too_and_may_start_from_another_architecture(small_run, tmp_path, digit_experts, capsys):
+def test_a_scenario_grows_too_and_may_start_from_another_architecture(finished_run, small_run, tmp_path, capsys):
     """split_digits starts from the average of experts built alike; the sixth expert is not."""
-    experts = tmp_path / "experts"
-    experts.mkdir()
-    for path in digit_experts.iterdir():
-        (experts / path.name).write_bytes(path.read_bytes())
-    common = ["--data.experts", str(experts), "--trainer.max_epochs", "-1"]
-    main([*small_run(), *common])
+    experts = shutil.copytree(EXPERTS, tmp_path / "experts")
     manifest = read_manifest(experts)
     architecture = Architecture("exml_lightning.models.LeNet5", {"num_classes": 2})
     digest = save_weights(architecture.build("sixth"), experts / "expert_5.safetensors")
     sixth = ExpertEntry("expert_5.safetensors", digest, architecture, ("ten", "3"), (0, 1))
-    write_manifest(
-        replace(manifest, class_names=(*manifest.class_names, "ten"), experts=(*manifest.experts, sixth)), experts
-    )
-    again = [*small_run(), *common, "--ckpt_path", "last"]
-    assert "model.start to scratch" in refused(again, capsys)
-    main([*again, "--model.start", "scratch"])
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    names = (*manifest.class_names, "ten")
+    write_manifest(replace(manifest, class_names=names, experts=(*manifest.experts, sixth)), experts)
+    args = [*small_run(), "--data.experts", str(experts), "--trainer.max_epochs", "-1", "--ckpt_path", "last"]
+    assert "model.start to scratch" in refused(args, capsys)
+    main([*args, "--model.start", "scratch"])
+    summary = json.loads((finished_run / "summary.json").read_text())
     assert summary["experiences_learned"] == 6
     assert len(summary["accuracy_per_experience"]) == 5
 
 
-def test_a_multi_head_stream_without_a_scenario(tmp_path, fit):
-    write_stream(tmp_path / "experts", 2)
-    manifest = read_manifest(tmp_path / "experts")
+def test_a_multi_head_stream_without_a_scenario(tmp_path):
+    experts = write_stream(tmp_path / "experts", 2, tasks=(0, 1))
+    with pytest.raises(ExmlError, match=r"class 'dog' is of task 0 in expert_0\.\w+, but of task 1 in expert_1\."):
+        fit(tmp_path)
+    write_stream(experts, 2)
+    manifest = read_manifest(experts)
     second = replace(manifest.experts[1], classes=("wolf", "bird"), task=1)
-    write_manifest(
-        replace(manifest, class_names=("cat", "dog", "wolf", "bird"), experts=(manifest.experts[0], second)),
-        tmp_path / "experts",
-    )
-    run = fit()
-    heads = read_manifest(run / "ex_model").experts
+    names = ("cat", "dog", "wolf", "bird")
+    write_manifest(replace(manifest, class_names=names, experts=(manifest.experts[0], second)), experts)
+    heads = read_manifest(fit(tmp_path, task=1) / "ex_model").experts
     assert [(entry.task, entry.classes, entry.outputs) for entry in heads] == [
         (0, ("cat", "dog"), (0, 1)),
         (1, ("wolf", "bird"), (2, 3)),
     ]
     assert heads[0].file == heads[1].file
     assert heads[0].sha256 == heads[1].sha256
-
-
-def test_a_class_of_two_tasks_is_refused(tmp_path, fit, capsys):
-    write_stream(tmp_path / "experts", 2, tasks=(0, 1))
-    with pytest.raises(SystemExit):
-        fit()
-    assert (
-        "class 'dog' is of task 0 in expert_0.safetensors, but of task 1 in expert_1.safetensors"
-        in capsys.readouterr().err
-    )
-
-
-def test_without_experts_or_scenario(capsys):
-    assert "--data.experts DIR" in refused(["fit", "-c", str(ROOT / "configs" / "from_folder.yaml")], capsys)
-
-
-def test_accuracy_needs_a_scenario(tmp_path, fit, capsys):
-    write_stream(tmp_path / "experts", 1)
-    fit()
-    args = ["test", "-c", str(ROOT / "configs" / "from_folder.yaml"), "--data.experts", str(tmp_path / "experts")]
-    assert "to measure accuracy on: give data.scenario" in refused([*args, "--ckpt_path", "last"], capsys)

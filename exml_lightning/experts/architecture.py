@@ -84,16 +84,14 @@ class Architecture:
             except ExmlError:
                 raise
             except Exception as error:  # anyone's code
-                raise ExmlError(f"architecture {self.class_path} {self._refusal(error)}: {reason(error)}") from error
+                what = f"refuses init_args {self.init_args}"
+                if isinstance(error, OSError) and self != self.skeleton():
+                    without = ", ".join(f"{k}: {v or 'null'}" for k, v in PRETRAINED.items() if k in self.init_args)
+                    what = f"cannot fetch its pretrained weights (without them: {without})"
+                raise ExmlError(f"architecture {self.class_path} {what}: {reason(error)}") from error
         if not isinstance(network, nn.Module):
             raise ExmlError(f"architecture {self.class_path} makes {type(network).__name__}, which is no nn.Module")
         return network.train()
-
-    def _refusal(self, error: Exception) -> str:
-        if isinstance(error, OSError) and self != self.skeleton():
-            asked = [f"{name}: {PRETRAINED[name] or 'null'}" for name in PRETRAINED if name in self.init_args]
-            return f"cannot fetch its pretrained weights (without them: {', '.join(asked)})"
-        return f"refuses init_args {self.init_args}"
 
     def _import(self) -> "Callable[..., nn.Module]":
         module_name, _, name = self.class_path.rpartition(".")

@@ -20,37 +20,24 @@ def experts_folder(scenario: Scenario, run_id: int) -> Path:
 
 
 def experts_command(scenario: Scenario, run_id: int, root: Path, experts: Path) -> str:
-    """Name the command that trains a scenario's experts.
-
-    Args:
-        scenario: The scenario.
-        run_id: The run.
-        root: Folder of all data sets.
-        experts: Folder of the experts; a selection is no place to train them into.
-
-    Returns:
-        The command, with the options that are not the default.
-    """
-    config = f"configs/{scenario.experts_of or scenario.name}.yaml"
+    """Name the command that trains a scenario's experts, with the options that are not the default."""
+    default = is_selection(experts) or experts == experts_folder(scenario, run_id)  # none trains into a selection
     options = [
         f"--data.run_id {run_id}" if run_id else "",
         f"--data.root {root}" if root != Path("data") else "",
-        "" if is_selection(experts) or experts == experts_folder(scenario, run_id) else f"--data.experts {experts}",
+        "" if default else f"--data.experts {experts}",
     ]
-    return " ".join(filter(None, ["exml experts -c", config, *options]))
+    return " ".join(filter(None, [f"exml experts -c configs/{scenario.experts_of or scenario.name}.yaml", *options]))
 
 
 def check_same_stream(manifest: Manifest, path: Path, scenario: Scenario, experiences: Sequence[Experience]) -> None:
-    """Compare experts with the experiences of a scenario.
+    """Refuse experts that know other classes than their experience of a scenario has, or take images of another shape.
 
     Args:
         manifest: The experts; there may be more or fewer than experiences.
         path: Its file.
         scenario: The scenario.
         experiences: Its experiences in this run.
-
-    Raises:
-        ExmlError: If an expert knows other classes than its experience has, or the images have another shape.
     """
     names = scenario.dataset.class_names
     for i, (entry, experience) in enumerate(zip(manifest.experts, experiences, strict=False)):
@@ -73,15 +60,12 @@ def stream_labels(labels: Tensor, manifest: Manifest, path: Path, scenario: Scen
 
     Args:
         labels: int64 ``(n,)``.
-        manifest: The experts.
+        manifest: The experts, which must know each class that there are labels of.
         path: Its file.
         scenario: The scenario.
 
     Returns:
         int64 ``(n,)``.
-
-    Raises:
-        ExmlError: If the stream lacks a class that there are labels of.
     """
     names = scenario.dataset.class_names
     present = labels.unique().tolist()
@@ -95,15 +79,7 @@ def stream_labels(labels: Tensor, manifest: Manifest, path: Path, scenario: Scen
 
 
 def with_tasks(manifest: Manifest, experiences: Sequence[Experience]) -> Manifest:
-    """Let the scenario say which task an expert is: the same experts serve with and without task labels.
-
-    Args:
-        manifest: The experts.
-        experiences: The experiences of the scenario; experts beyond them keep their task.
-
-    Returns:
-        The manifest with these tasks.
-    """
+    """Let a scenario say which task each expert is: the same serve with and without task labels; more keep theirs."""
     tasks = [experience.task for experience in experiences]
     experts = [replace(entry, task=tasks[i]) if i < len(tasks) else entry for i, entry in enumerate(manifest.experts)]
     return replace(manifest, experts=tuple(experts))
@@ -112,14 +88,8 @@ def with_tasks(manifest: Manifest, experiences: Sequence[Experience]) -> Manifes
 def heads_of(manifest: Manifest) -> list[int] | None:
     """Return the task of each class of the stream: which head of a multi-head ex-model answers for it.
 
-    Args:
-        manifest: The experts.
-
     Returns:
         One task a class, -1 for classes that no expert knows; None where all experts have the same task.
-
-    Raises:
-        ExmlError: If a class belongs to two tasks.
     """
     tasks = tasks_of(manifest.experts)
     if len(set(tasks.values())) < 2:

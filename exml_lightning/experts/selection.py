@@ -90,11 +90,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class SelectedExpert(ExpertEntry):
-    """An expert of a selection, which knows its own folder.
-
-    Args:
-        folder: The folder.
-    """
+    """An expert of a selection, which knows its own folder, whatever list it is in."""
 
     folder: Path = Path()
 
@@ -104,7 +100,7 @@ class SelectedExpert(ExpertEntry):
         return str(self.folder / self.file)
 
     def path(self, folder: Path) -> Path:
-        """Return where its weights are, whatever list it is in."""
+        """Return where its weights are."""
         return self.folder / self.file
 
 
@@ -119,25 +115,12 @@ def list_file(experts: Path) -> Path:
 
 
 def read_experts(experts: Path) -> Manifest:
-    """Read a folder of experts, or a selection.
-
-    Args:
-        experts: The folder, or the file.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        ExmlError: See `read_manifest` and `read_selection`.
-    """
+    """Read a folder of experts, or a selection; see `read_manifest` and `read_selection`."""
     return read_selection(experts) if is_selection(experts) else read_manifest(experts)
 
 
 def read_selection(path: Path) -> Manifest:
     """Read a selection, and the manifests of the folders that it names. The weights are not looked at.
-
-    Args:
-        path: The file.
 
     Returns:
         One manifest of the experts in its order, named after the file; see `unite`.
@@ -158,6 +141,37 @@ def read_selection(path: Path) -> Manifest:
         return unite(folder_name(path.stem, "the name of the file"), chosen)
     except ExmlError as error:
         raise ExmlError(f"{path}: {error}") from error
+
+
+def _choose(line: Line, where: str, base: Path, manifests: dict[Path, Manifest]) -> Choice:
+    folder = base / line.folder
+    if not folder.is_dir():
+        raise ExmlError(
+            f"{where}.folder: {folder} is not there (paths are relative to the selection): correct it, or delete the "
+            "line"
+        )
+    try:
+        manifest = manifests[folder] if folder in manifests else manifests.setdefault(folder, read_manifest(folder))
+    except ExmlError as error:
+        raise ExmlError(f"{where}: {error}") from error
+    index = _place(line.file, where, manifest) if line.expert is None else line.expert
+    last = len(manifest.experts) - 1
+    if index > last:
+        raise ExmlError(f"{where}.expert is {index}, but {folder / FILE_NAME} has experts 0 to {last}")
+    if line.sha256 not in (None, manifest.experts[index].sha256):
+        raise ExmlError(
+            f"{where}: expert {index} of {folder} has other weights (sha256) than when it was selected: bring them "
+            "back, or delete the line and select the expert anew (`exml catalog`)"
+        )
+    return Choice(folder, manifest, index)
+
+
+def _place(file: str | None, where: str, manifest: Manifest) -> int:
+    found = [i for i, entry in enumerate(manifest.experts) if entry.file == file]
+    if len(found) != 1:
+        what = "several experts have it, one a task" if found else "no expert of the folder has it"
+        raise ExmlError(f"{where}.file {file!r}: {what}: give `expert`, the number, as `exml catalog` shows it")
+    return found[0]
 
 
 def unite(name: str, chosen: Sequence[Choice]) -> Manifest:
@@ -196,22 +210,19 @@ def unite(name: str, chosen: Sequence[Choice]) -> Manifest:
 
 
 def write_selection(path: Path, chosen: Sequence[Choice]) -> None:
-    """Write a selection, a line an expert, with paths relative to it.
-
-    Args:
-        path: The file.
-        chosen: The experts, in the order of the stream.
-
-    Raises:
-        ExmlError: If a folder has a name that no such file can hold, or the file cannot be written.
-    """
+    """Write a selection, a line an expert in the order of the stream, with paths relative to it."""
     lines = []
     for choice in chosen:
         line = {"folder": _relative(choice.folder, path), "expert": choice.index, "sha256": choice.entry.sha256}
         words = yaml.safe_dump(line, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True)
         known = " ".join(choice.entry.classes[:SHOWN]) + (" ..." if len(choice.entry.classes) > SHOWN else "")
-        lines.append(f"- {words.strip()}  # {printable(known, 60)}\n")
-    write_text(path, HEAD.format(name=printable(shlex.quote(path.name)), version=FORMAT) + "".join(lines))
+        lines.append(f"- {words.strip()}  # {_comment(known[:60])}\n")
+    write_text(path, HEAD.format(name=_comment(shlex.quote(path.name)), version=FORMAT) + "".join(lines))
+
+
+def _comment(words: str) -> str:
+    """Leave out what YAML does not read, not even in a comment."""
+    return "".join(letter if letter.isprintable() else "?" for letter in words)
 
 
 def _relative(folder: Path, path: Path) -> str:
@@ -221,34 +232,3 @@ def _relative(folder: Path, path: Path) -> str:
     except ValueError:  # another drive (Windows)
         found = str(folder.resolve())
     return _path(Path(found).as_posix())
-
-
-def _choose(line: Line, where: str, base: Path, manifests: dict[Path, Manifest]) -> Choice:
-    folder = base / line.folder
-    if not folder.is_dir():
-        raise ExmlError(
-            f"{where}.folder: {folder} is not there (paths are relative to the selection): correct it, or delete the "
-            "line"
-        )
-    try:
-        manifest = manifests[folder] if folder in manifests else manifests.setdefault(folder, read_manifest(folder))
-    except ExmlError as error:
-        raise ExmlError(f"{where}: {error}") from error
-    index = _by_file(line.file, where, manifest) if line.expert is None else line.expert
-    last = len(manifest.experts) - 1
-    if index > last:
-        raise ExmlError(f"{where}.expert is {index}, but {folder / FILE_NAME} has experts 0 to {last}")
-    if line.sha256 not in (None, manifest.experts[index].sha256):
-        raise ExmlError(
-            f"{where}: expert {index} of {folder} has other weights (sha256) than when it was selected: bring them "
-            "back, or delete the line and select the expert anew (`exml catalog`)"
-        )
-    return Choice(folder, manifest, index)
-
-
-def _by_file(name: str | None, where: str, manifest: Manifest) -> int:
-    found = [i for i, entry in enumerate(manifest.experts) if entry.file == name]
-    if len(found) != 1:
-        what = "several experts have it, one a task" if found else "no expert of the folder has it"
-        raise ExmlError(f"{where}.file {name!r}: {what}: give `expert`, the number, as `exml catalog` shows it")
-    return found[0]

@@ -21,12 +21,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from exml_lightning.core.normal_scores import NormalScores
 from torch import Tensor
 
 from exml_lightning.cli.lightning_cli import StreamCLI
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.familiarity import LayerShares
-from exml_lightning.core.normal_scores import NormalScores
 from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, Mixture, ProceduralImages, Strokes
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream

@@ -9,8 +9,8 @@ from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from exml_lightning.baselines import Baseline
-from exml_lightning.callbacks import SameSettings, StartLoggers, StopOnSignal, StreamCheckpoint, SyntheticBufferCallback
+from exml_lightning.baselines import Baseline, measure
+from exml_lightning.callbacks import CheckExperts, SameSettings, StartLoggers, StopOnSignal, StreamCheckpoint, SyntheticBufferCallback
 from exml_lightning.callbacks.loggers import check_installed
 from exml_lightning.callbacks.parts import print_accuracies, write_test
 from exml_lightning.callbacks.resume import find_checkpoint
@@ -26,8 +26,8 @@ from exml_lightning.experts.recipe import ExpertRecipe
 from exml_lightning.experts.selection import list_file, read_experts
 from exml_lightning.files import check_folder
 from exml_lightning.fitting import TRAINER_DEFAULTS, StreamTrainer, run_callbacks
-from exml_lightning.generation.samples import GenerateOptions
-from exml_lightning.measure import BufferSettings, measure
+from exml_lightning.generation.files import GenerateOptions
+from exml_lightning.generation.samples import Sampler
 from exml_lightning.module import ExModelModule
 from exml_lightning.terminal import Quiet, Terminated, say
 
@@ -90,7 +90,12 @@ class StreamCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the groups that are not Lightning's own."""
         parser.add_lightning_class_args(SyntheticBufferCallback, "buffer")
-        parser.set_defaults({"buffer.generator": {"class_path": "exml_lightning.core.generators.ModelInversion"}})
+        parser.set_defaults(
+            {
+                "buffer.generator": {"class_path": "exml_lightning.core.generators.ModelInversion"},
+                "model.normalize": {"class_path": "exml_lightning.core.scales.Center"},
+            }
+        )
         parser.add_lightning_class_args(StreamCheckpoint, "checkpoint")
         parser.add_class_arguments(ExpertRecipe, "experts")
         parser.add_class_arguments(PrivacySettings, "privacy")
@@ -153,7 +158,8 @@ class StreamCLI(LightningCLI):
         )
         trainer = super().instantiate_trainer(**kwargs)
         self.stop = StopOnSignal()
-        trainer.callbacks[:0] = [self.stop, SameSettings(), StartLoggers(others)]  # type: ignore[attr-defined]  # Lightning sets it from outside
+        first = [self.stop, SameSettings(), CheckExperts(), StartLoggers(others)]
+        trainer.callbacks[:0] = first  # type: ignore[attr-defined]  # Lightning sets it from outside
         return trainer
 
     def after_fit(self) -> None:
@@ -196,13 +202,8 @@ class StreamCLI(LightningCLI):
         device = trainer.strategy.root_device
         start = time.monotonic()
         baseline = self._get(self.config_init, "baseline")
-        row = measure(
-            baseline,
-            stream,
-            device,
-            BufferSettings(buffer.generator, buffer.size, buffer.cache),
-            show_progress=trainer.progress_bar_callback is not None,
-        )
+        sampler = Sampler(buffer.generator, stream, buffer.cache, trainer.progress_bar_callback is not None)
+        row = measure(baseline, sampler, buffer.size, device)
         if path is not None:
             seconds = time.monotonic() - start
             write_test(path, stream, row, device, seconds, self.command, baseline=type(baseline).__name__)

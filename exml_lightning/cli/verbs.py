@@ -9,7 +9,8 @@ from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
 from exml_lightning.cli.lightning_cli import StreamCLI
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts.training import ExpertTraining, train_experts
-from exml_lightning.generation.samples import generate_files
+from exml_lightning.generation.files import generate_files
+from exml_lightning.generation.samples import Sampler
 
 
 def run_stream(args: list[str]) -> None:
@@ -76,12 +77,6 @@ def run_generate(args: list[str]) -> None:
     """
     cli = StreamCLI(args, verb="generate")
     buffer = cli.config_init.buffer
-    generate_files(
-        cli.datamodule,
-        buffer.generator,
-        buffer.size,
-        buffer.cache,
-        cli.config_init.generate,
-        cli.trainer.strategy.root_device,
-        show_progress=cli.config_init.trainer.enable_progress_bar is not False,
-    )
+    shown = cli.config_init.trainer.enable_progress_bar is not False
+    sampler = Sampler(buffer.generator, cli.datamodule, buffer.cache, shown)
+    generate_files(sampler, buffer.size, cli.config_init.generate, cli.trainer.strategy.root_device)

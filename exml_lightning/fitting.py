@@ -254,7 +254,16 @@ def _fit(experts: Path, run_folder: Path, task: int | None, progress: bool, give
             logger=RunLogger(str(run_folder)),
             enable_progress_bar=progress,
             log_every_n_steps=min(50, stream.n_iter),
-            callbacks=[stop, SameSettings(), CheckExperts(), StartLoggers(), buffer, StreamCheckpoint(), *ours, RunFolderLock()],
+            callbacks=[
+                stop,
+                SameSettings(),
+                CheckExperts(),
+                StartLoggers(),
+                buffer,
+                StreamCheckpoint(),
+                *ours,
+                RunFolderLock(),
+            ],
         )
         trainer.fit(module, datamodule=stream, ckpt_path=checkpoint)
     except MisconfigurationException as error:

@@ -10,7 +10,14 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from exml_lightning.baselines import Baseline, measure
-from exml_lightning.callbacks import CheckExperts, SameSettings, StartLoggers, StopOnSignal, StreamCheckpoint, SyntheticBufferCallback
+from exml_lightning.callbacks import (
+    CheckExperts,
+    SameSettings,
+    StartLoggers,
+    StopOnSignal,
+    StreamCheckpoint,
+    SyntheticBufferCallback,
+)
 from exml_lightning.callbacks.loggers import check_installed
 from exml_lightning.callbacks.parts import print_accuracies, write_test
 from exml_lightning.callbacks.resume import find_checkpoint

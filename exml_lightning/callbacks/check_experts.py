@@ -33,9 +33,7 @@ class CheckExperts(Callback):
         all_units = listening is not None and listening.all_units
         taught = [name for entry in manifest.experts[: stream.num_experts] for name in entry.classes]
         if all_units and len(set(taught)) < len(taught):
-            raise ExmlError(
-                "model.normalize others is for experts that share no classes: learn these in a run with others 0"
-            )
+            raise ExmlError("model.normalize.others is for experts that share no classes: set it to 0 for these")
         for index in range(stream.completed, stream.num_experts):
             expert = stream.load_expert(index, torch.device("cpu"))
             check_answers(expert)

@@ -43,7 +43,7 @@ class Distillation:
         if not self.temperature > 0:
             raise ExmlError(f"model.temperature is {self.temperature}: give more than 0")
         if self._others(None) and (self.merge, self.loss) != ("unit", "mse"):
-            raise ExmlError("model.normalize others has a meaning only with merge unit and loss mse: set it to 0")
+            raise ExmlError("model.normalize.others has a meaning only with merge unit and loss mse: set it to 0")
 
     def _others(self, heads: Tensor | None) -> float:
         listening = self.normalize.listening(heads)

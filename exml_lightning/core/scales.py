@@ -125,7 +125,7 @@ class NormalScores(NoScale):
     def __post_init__(self) -> None:
         for name in ("raw_logits", "others", "familiarity"):
             if not getattr(self, name) >= 0:
-                raise ExmlError(f"model.normalize {name} is {getattr(self, name)}: give 0 or more")
+                raise ExmlError(f"model.normalize.{name} is {getattr(self, name)}: give 0 or more")
 
     def listening(self, heads: Tensor | None) -> "Listening":
         """Return the weights; see `Scale.listening`."""

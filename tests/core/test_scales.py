@@ -57,7 +57,7 @@ def test_heads_never_compete_so_others_and_familiarity_are_left_out():
 
 @pytest.mark.parametrize("name", ["raw_logits", "others", "familiarity"])
 def test_weights_are_not_negative(name):
-    with pytest.raises(ExmlError, match=rf"model.normalize {name} is -1: give 0 or more"):
+    with pytest.raises(ExmlError, match=rf"model.normalize.{name} is -1: give 0 or more"):
         NormalScores(**{name: -1})
 
 

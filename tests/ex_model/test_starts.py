@@ -11,7 +11,6 @@ from exml_lightning.ex_model.starts import check_start, starting_weights
 from exml_lightning.experts import load_expert, read_manifest
 from exml_lightning.experts.architecture import Architecture
 from exml_lightning.models import LeNet5
-from exml_lightning.module import ExModelModule
 from tests.conftest import refused
 
 
@@ -42,32 +41,10 @@ def test_expert_is_a_copy_of_the_first(start_of, digit_experts):
         assert torch.equal(tensor, first[name])
 
 
-def test_expert_with_reset_is_a_copy_of_the_newest(start_of, digit_experts):
-    _, second = experts(digit_experts)
-    options = "--model.start", "expert", "--model.reset_each_experience", "true"
-    for name, tensor in start_of(*options).state_dict().items():
-        assert torch.equal(tensor, second[name])
-
-
 def test_scratch_is_the_one_initial_model_of_a_run(start_of):
     initial = Architecture("exml_lightning.models.LeNet5", {"num_classes": 10}).build(1234, "ex-model").state_dict()
     for name, tensor in start_of("--model.start", "scratch").state_dict().items():
         assert torch.equal(tensor, initial[name])
-
-
-@pytest.mark.parametrize("reset", [True, False])
-def test_reset_goes_back_to_the_initial_model_at_each_experience(small_run, reset, monkeypatch):
-    begun = []
-    original = ExModelModule.begin_experience
-
-    def recorded(module, expert, learned):
-        original(module, expert, learned)
-        begun.append({name: tensor.clone() for name, tensor in module.network.state_dict().items()})
-
-    monkeypatch.setattr(ExModelModule, "begin_experience", recorded)
-    main([*small_run(), "--model.start", "scratch", "--model.reset_each_experience", str(reset).lower()])
-    first, second = begun
-    assert all(torch.equal(first[name], second[name]) for name in first) == reset
 
 
 def test_the_mean_of_three_is_a_running_one(make_expert):
@@ -122,7 +99,3 @@ def test_a_start_that_is_not_possible_is_refused_before_work(small_run, tmp_path
     wide = '{"class_path": "tests.ex_model.test_starts.WideLeNet5"}'
     args = [*small_run("run"), "--model.start", "expert", "--model.architecture", wide]
     assert "they must be the same" in refused(args, capsys)
-    assert "no meaning with start average" in refused(
-        [*small_run("run"), "--model.start", "average", "--model.reset_each_experience", "true"], capsys
-    )
-    assert not (tmp_path / "run" / "config.yaml").exists()

@@ -7,7 +7,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from exml_lightning.callbacks import SyntheticBufferCallback
+from exml_lightning.callbacks import CheckExperts, SyntheticBufferCallback
 from exml_lightning.cli.main import main
 from exml_lightning.core.distillation import Distillation
 from exml_lightning.core.errors import ExmlError
@@ -18,7 +18,7 @@ from exml_lightning.data import ExpertStream
 from exml_lightning.module import ExModelModule
 from exml_lightning.scenarios import Digits, Scenario
 
-EXPERT_FORWARD = Expert.forward
+EXPERT_ASK = Expert.ask
 
 
 class Recorder(Callback):
@@ -67,7 +67,7 @@ def fit(
         accelerator="cpu",
         devices=1,
         max_epochs=epochs,
-        callbacks=[SyntheticBufferCallback(30, Noise()), recorder],
+        callbacks=[CheckExperts(), SyntheticBufferCallback(30, Noise()), recorder],
         default_root_dir=tmp_path,
         logger=False,
         enable_checkpointing=False,
@@ -89,7 +89,7 @@ def test_the_loss_is_that_of_the_paper(tmp_path, digit_experts, lambda_ce):
 def test_the_loss_is_the_same_where_teachers_are_remembered(tmp_path, digit_experts, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        Expert, "forward", lambda self, images: asked.append(len(images)) or EXPERT_FORWARD(self, images)
+        Expert, "ask", lambda self, model, images: asked.append(len(images)) or EXPERT_ASK(self, model, images)
     )
     recorder = Recorder(0.7)
     fit(tmp_path, digit_experts, recorder, lambda_ce=0.7, batch_size=12)

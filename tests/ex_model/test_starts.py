@@ -65,15 +65,15 @@ def test_the_mean_of_three_is_a_running_one(make_expert):
 def test_other_architectures_are_refused(digit_experts):
     manifest = read_manifest(digit_experts)
     ours = manifest.experts[0].architecture
-    check_start("average", manifest, ours, range(5), each_experience=False)
+    check_start("average", manifest, ours, range(5))
     other = replace(manifest.experts[1], architecture=Architecture("torch.nn.Linear", {}))
     mixed = replace(manifest, experts=(manifest.experts[0], other))
-    check_start("scratch", mixed, ours, range(2), each_experience=True)
-    check_start("expert", mixed, ours, range(2), each_experience=False)
+    check_start("scratch", mixed, ours, range(2))
+    check_start("expert", mixed, ours, range(2))
     for start, each in (("average", False), ("expert", True)):
         with pytest.raises(ExmlError, match=r"expert 1 is .*torch\.nn\.Linear.*set model\.start to scratch"):
-            check_start(start, mixed, ours, range(1, 2), each_experience=each)
-        check_start(start, mixed, ours, range(1), each_experience=each)  # learned before, or not asked for
+            check_start(start, mixed, ours, range(1, 2))
+        check_start(start, mixed, ours, range(1))  # learned before, or not asked for
 
 
 def test_other_inputs_are_refused(digit_experts):
@@ -81,14 +81,14 @@ def test_other_inputs_are_refused(digit_experts):
     other = replace(manifest.experts[1], input=ImageFormat((1, 28, 28), (0.5,), (0.5,)))
     mixed = replace(manifest, experts=(manifest.experts[0], other))
     with pytest.raises(ExmlError, match=r"expert 1 takes .*28, 28.*set model\.start to scratch"):
-        check_start("average", mixed, manifest.experts[0].architecture, range(2), each_experience=False)
+        check_start("average", mixed, manifest.experts[0].architecture, range(2))
 
 
 def test_heads_with_units_of_their_own_are_refused(digit_experts):
     manifest = read_manifest(digit_experts)
     narrow = replace(manifest, experts=(replace(manifest.experts[0], outputs=(0, 1)),))
     with pytest.raises(ExmlError, match=r"expert 0 has units \[0, 1\] for the classes of the stream \[5, 4\]"):
-        check_start("expert", narrow, manifest.experts[0].architecture, range(1), each_experience=False)
+        check_start("expert", narrow, manifest.experts[0].architecture, range(1))
 
 
 class WideLeNet5(LeNet5):

@@ -187,7 +187,7 @@ STRATEGIES = {
     "replay": ["Replay"],
     "noise, sample": ["Noise", "--model.merge", "sample"],
     "procedural, scores": ["Procedural", "--model.normalize", "NormalScores"],
-    "noise, scores by a reference": REFERENCE[1:] + ["Strokes"],
+    "noise, scores by a reference": [*REFERENCE[1:], "Strokes"],
 }  # fmt: skip
 
 

@@ -12,11 +12,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # threads of two processes that share c
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.rng import derive_seed
+from exml_lightning.terminal import is_quiet, set_quiet
 
 ROOT = Path(__file__).parent.parent
 EXPERTS = ROOT / "checkpoints" / "split_digits" / "run0"
@@ -104,6 +106,26 @@ def finished_run(small_run_once: Path, tmp_path: Path) -> Path:
     """The run folder that the command of `small_run` writes, with its cache beside it: a copy, made without the fit."""
     shutil.copytree(small_run_once, tmp_path, dirs_exist_ok=True)
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="session")
+def parse() -> Callable[[list[str]], Namespace]:
+    """Parses the words after ``exml`` as the command line does; the parser of each verb is made once."""
+    from exml_lightning.cli.verbs import parser_of
+
+    parsers: dict[str, ArgumentParser] = {}
+
+    def parsed(words: list[str]) -> Namespace:
+        verb, *options = words
+        if verb not in parsers:
+            parsers[verb] = parser_of(verb)
+        quiet = is_quiet()
+        try:
+            return parsers[verb].parse_args(options)
+        finally:
+            set_quiet(quiet)
+
+    return parsed
 
 
 def refused(args: list[str], capsys, code: int = 1) -> str:

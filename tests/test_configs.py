@@ -18,18 +18,10 @@ TRAINERS = sorted(path.stem for path in (CONFIGS / "trainer").glob("*.yaml"))
 SMOKE = str(CONFIGS / "trainer" / "smoke.yaml")
 
 
-def printed(capsys, *args: str) -> dict:
-    with pytest.raises(SystemExit) as exit_:
-        main([*args, "--print_config"])
-    assert exit_.value.code == 0
-    return yaml.safe_load(capsys.readouterr().out)
-
-
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("verb", ["fit", "experts"])
-def test_a_scenario_is_complete(scenario, verb, capsys):
-    config = printed(capsys, verb, "-c", str(CONFIGS / f"{scenario}.yaml"))
-    assert config["data"]["scenario"]["name"] == scenario
+def test_a_scenario_is_complete(scenario, verb, parse):
+    assert parse([verb, "-c", str(CONFIGS / f"{scenario}.yaml")]).data.scenario.name == scenario
 
 
 def test_all_scenarios_are_there():
@@ -37,42 +29,31 @@ def test_all_scenarios_are_there():
     assert sorted([*names, "joint_core50", "core50_nc", "core50_ni", "core50_nic"]) == SCENARIOS
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_strategy_stacks(strategy, capsys):
-    assert_stacks("fit", "split_digits", f"strategies/{strategy}", lambda config: config["buffer"]["generator"], capsys)
-
-
-@pytest.mark.parametrize("baseline", BASELINES)
-def test_a_baseline_stacks(baseline, capsys):
-    assert_stacks("test", "split_digits", f"baselines/{baseline}", lambda config: config["baseline"], capsys)
-
-
-def assert_stacks(verb, scenario, overlay, chosen, capsys):
+@pytest.mark.parametrize(
+    ("verb", "file"),
+    [("fit", f"strategies/{name}") for name in STRATEGIES] + [("test", f"baselines/{name}") for name in BASELINES],
+)
+def test_a_strategy_or_a_baseline_stacks(verb, file, parse):
     """A file is named after the class that it chooses, or the name that it gives."""
-    config = printed(capsys, verb, "-c", str(CONFIGS / f"{scenario}.yaml"), "-c", str(CONFIGS / f"{overlay}.yaml"))
-    class_name = chosen(config)["class_path"].rpartition(".")[2]
-    name = config["buffer"]["name"] or class_name.lower()
-    assert name == Path(overlay).name.replace("_", "")
+    config = parse([verb, "-c", str(CONFIGS / "split_digits.yaml"), "-c", str(CONFIGS / f"{file}.yaml")])
+    chosen = config.baseline or config.buffer.generator
+    name = config.buffer.name or chosen.class_path.rpartition(".")[2].lower()
+    assert name == Path(file).name.replace("_", "")
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_network_stacks(model, capsys):
+def test_a_network_stacks(model, parse):
     stacked = ["-c", str(CONFIGS / "split_digits.yaml"), "-c", str(CONFIGS / "models" / f"{model}.yaml")]
     chosen = yaml.safe_load((CONFIGS / "models" / f"{model}.yaml").read_text())["experts"]["architecture"]
-    assert printed(capsys, "experts", *stacked)["experts"]["architecture"].items() >= chosen.items()
-    printed(capsys, "fit", *stacked)
+    assert parse(["experts", *stacked]).experts.architecture.items() >= chosen.items()
+    parse(["fit", *stacked])
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
-def test_a_trainer_stacks(trainer, capsys):
-    printed(
-        capsys,
-        "fit",
-        "-c",
-        str(CONFIGS / "split_digits.yaml"),
-        "-c",
-        str(CONFIGS / "trainer" / f"{trainer}.yaml"),
-    )
+def test_a_trainer_stacks(trainer, parse):
+    file = CONFIGS / "trainer" / f"{trainer}.yaml"
+    config = parse(["fit", "-c", str(CONFIGS / "split_digits.yaml"), "-c", str(file)])
+    assert {key: config.trainer[key] for key in yaml.safe_load(file.read_text())["trainer"]}
 
 
 def arguments(scenario: str, strategy: str, folder: Path, *options: str) -> list[str]:
@@ -195,7 +176,7 @@ def test_experts_of_another_scenario_are_trained_by_its_own_config(capsys, tmp_p
     assert "`exml experts -c configs/split_cifar10.yaml --data.run_id 2`" in error
 
 
-def test_an_architecture_with_arguments_is_changed_by_a_file(capsys, tmp_path):
+def test_an_architecture_with_arguments_is_changed_by_a_file(capsys, tmp_path, parse):
     args = ["experts", "-c", str(CONFIGS / "core50_nc.yaml")]
     with pytest.raises(SystemExit) as exit_:
         main([*args, "--experts.architecture", json.dumps(BARE)])
@@ -203,4 +184,4 @@ def test_an_architecture_with_arguments_is_changed_by_a_file(capsys, tmp_path):
     assert "as the last -c FILE" in capsys.readouterr().err
     path = tmp_path / "bare.yaml"
     path.write_text(yaml.safe_dump({"experts": {"architecture": BARE}}))
-    assert printed(capsys, *args, "-c", str(path))["experts"]["architecture"] == BARE
+    assert parse([*args, "-c", str(path)]).experts.architecture == BARE

@@ -85,7 +85,7 @@ def test_an_expert_that_breaks_in_one_process_is_skipped_in_both(small_run, tmp_
     folder = tmp_path / "experts"
     shutil.copytree(EXPERTS, folder)
     manifest = read_manifest(folder)
-    kind = Architecture("tests.callbacks.test_check_experts.Sometimes", {"num_classes": 10, "low": 0.4})
+    kind = Architecture("tests.callbacks.test_broken.Sometimes", {"num_classes": 10, "low": 0.4})
     broken = replace(manifest.experts[0], architecture=kind)
     write_manifest(replace(manifest, experts=(broken, *manifest.experts[1:])), folder)
     args = small_run(data__experts=str(folder), trainer__max_epochs=2)

@@ -70,32 +70,10 @@ def workspace(tmp_path_factory):
         yield folder
 
 
-@pytest.fixture(scope="module")
-def configured():
-    """The parsers of the verbs that take a configuration: building them takes most of a second each."""
-    from exml_lightning.cli.lightning_cli import RUN_VERBS, StreamCLI
-
-    class Parser(StreamCLI):
-        def parse_arguments(self, parser, args):
-            raise Parsed(parser)
-
-    def build(verb):
-        with pytest.raises(Parsed) as parsed:
-            Parser([], verb)
-        return parsed.value.args[0]
-
-    run = build("fit")
-    parsers = {"experts": build("experts"), "generate": build("generate")}
-    return lambda words: run.parse_args(words) if words[0] in RUN_VERBS else parsers[words[0]].parse_args(words[1:])
-
-
-def parse(words, configured, monkeypatch):
+def understand(words, parse, monkeypatch):
     """Parse a command by the program's own parser, whose files are opened; status 2 or an error if it is wrong."""
-    if words[0] == "exml" and words[1] in ("fit", "validate", "test", "experts", "generate"):
-        configured(words[1:])
-        return
-    if words[:2] == ["exml", "--print_completion"]:
-        main(words[1:])
+    if words[0] == "exml":
+        main(words[1:]) if words[1].startswith("--") else parse(words[1:])
         return
     for kind in (argparse.ArgumentParser, jsonargparse.ArgumentParser):
         real = kind.parse_args
@@ -107,18 +85,18 @@ def parse(words, configured, monkeypatch):
         monkeypatch.setattr(kind, "parse_args", parse_and_stop)
     monkeypatch.setattr(sys, "argv", words[2:])
     with pytest.raises(Parsed):
-        main(words[1:]) if words[0] == "exml" else runpy.run_module(words[2], run_name="__main__")
+        runpy.run_module(words[2], run_name="__main__")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda s: s.text[:60])
-def test_a_command_is_understood(command, workspace, configured, monkeypatch):
+def test_a_command_is_understood(command, workspace, parse, monkeypatch):
     monkeypatch.chdir(workspace)
     words = command.words
     if words[0] == "exml" or (words[:2] == ["python", "-m"] and words[2] != "pytest"):
         if words[2] == "benchmarks.results":  # takes a folder and nothing else
             assert importlib.util.find_spec(words[2]) is not None
         else:
-            parse(words, configured, monkeypatch)
+            understand(words, parse, monkeypatch)
     elif words[0] == "pip":
         extras = set(re.findall(r"[a-z]+", (re.findall(r"\[(.*)\]", command.text) or [""])[0]))
         assert extras <= tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
@@ -127,12 +105,12 @@ def test_a_command_is_understood(command, workspace, configured, monkeypatch):
         assert why_not_run(command), f"{command.page}: {command.text}"
 
 
-def test_a_command_that_is_wrong_is_noticed(workspace, configured, monkeypatch, capsys):
+def test_a_command_that_is_wrong_is_noticed(workspace, parse, monkeypatch, capsys):
     monkeypatch.chdir(workspace)
     for text in ("exml fit -c configs/split_digits.yaml --data.n_itre 3", "exml fit -c configs/split_digit.yaml",
                  "exml sweep --scenarios x --worker_s 2", "python -m benchmarks.beyond --scenarios x"):  # fmt: skip
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as exit_:
-            parse(shlex.split(text), configured, patch)
+            understand(shlex.split(text), parse, patch)
         assert exit_.value.code == 2
     assert "n_itre" in capsys.readouterr().err
 
@@ -145,14 +123,14 @@ def test_no_command_is_overlooked():
 
 
 @pytest.mark.parametrize("block", [s for s in ALL if s.kind == "yaml"], ids=lambda s: s.page)
-def test_yaml_of_a_page_stacks(block, workspace, configured, tmp_path, monkeypatch):
+def test_yaml_of_a_page_stacks(block, workspace, parse, tmp_path, monkeypatch):
     if block.page in YAML_NOT_STACKED:
         return
     monkeypatch.chdir(workspace)
     (tmp_path / "block.yaml").write_text(block.text)
-    config = configured(["fit", "-c", "configs/split_digits.yaml", "-c", str(tmp_path / "block.yaml")])
+    config = parse(["fit", "-c", "configs/split_digits.yaml", "-c", str(tmp_path / "block.yaml")])
     for group in yaml.safe_load(block.text):
-        assert group in config.fit
+        assert group in config
 
 
 @pytest.mark.parametrize("block", [s for s in ALL if s.kind == "python"], ids=lambda s: s.page)

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from exml_lightning.cli.lightning_cli import StreamCLI
+from exml_lightning.cli.stream_verbs import fit
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.rng import keyed_generator
@@ -190,4 +191,5 @@ def run_fit(arguments: list[str], callback: Callback) -> None:
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with Path(devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        Watched(arguments, verb="fit")
+        cli = Watched("fit", arguments[1:])
+        fit(cli)

@@ -1,18 +1,20 @@
-"""Parsers of the command line: help that keeps its lines, and what is wrong in one line, with status 2."""
+"""Parsers of the command line: a function's signature as options, and what is wrong in one line, with status 2."""
 
+import inspect
 import sys
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
+import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from exml_lightning.cli.usage_errors import check_files, explain
+from exml_lightning.cli.usage_errors import explain
 from exml_lightning.terminal import Quiet
 
 
 class LinesKept(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the lines of a description and of an epilog."""
+    """Keeps the lines of a description."""
 
 
 class OneLineErrors(ArgumentParser):
@@ -22,11 +24,8 @@ class OneLineErrors(ArgumentParser):
     """What is parsed."""
 
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
-        """Look at the files given by ``-c`` first: what is wrong with them is said with their names."""
+        """Keep the words, for what is to be said of them."""
         self.words = [str(word) for word in (sys.argv[1:] if args is None else args)]
-        wrong = check_files(self.words)
-        if wrong is not None:
-            self.error(wrong)
         return super().parse_args(args, *more, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -41,29 +40,44 @@ class OneLineErrors(ArgumentParser):
         """
         if not self.exit_on_error:  # of a setting within another, whose parser says it in its turn
             super().error(message, ex)
-        parser = getattr(ex, "subcommand_parser", None) or self
-        print(f"exml: error: {self.explain(message, parser)}", file=sys.stderr)
+        print(f"exml: error: {explain(self, self.words, message)}", file=sys.stderr)
         self.exit(2)
         raise AssertionError
 
-    def explain(self, message: str, parser: ArgumentParser) -> str:
-        """Say what is wrong in one line; see `usage_errors.explain`."""
-        return explain(message, parser, self.words)
 
+def function_parser(verb: str, function: Callable[..., None]) -> OneLineErrors:
+    """Make the parser of a verb from its function.
 
-class Parser(OneLineErrors):
-    """The parser of a verb without a configuration."""
-
-
-def verb_parser(verb: str, usage: str, description: str, kind: type[Parser] = Parser) -> Parser:
-    """Make the parser of a verb without a configuration, with the option that all verbs have.
+    A parameter without a default is positional, or needed if it is by keyword only; a list takes one or more words; a
+    flag takes none; ``config`` is a file of the other options. The text of the docstring is the help, and what it says
+    of an argument is the help of that.
 
     Args:
         verb: The verb.
-        usage: The words after it.
-        description: Its help, whose lines are kept.
-        kind: The class, for one that says more of what is wrong.
+        function: What it runs.
     """
-    parser = kind(prog=f"exml {verb}", usage=f"exml {verb} {usage}", description=description, formatter_class=LinesKept)
+    about = docstring_parser.parse(inspect.getdoc(function) or "", docstring_parser.DocstringStyle.GOOGLE)
+    meanings = {entry.arg_name: entry.description for entry in about.params}
+    parser = OneLineErrors(prog=f"exml {verb}", description=about.description, formatter_class=LinesKept)
     parser.add_argument("--quiet", action=Quiet)
+    types = get_type_hints(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        default, kind = parameter.default, types[name]
+        options: dict[str, Any] = {"help": meanings[name]}
+        if name == "config":
+            parser.add_argument("-c", "--config", action="config", **options)
+            continue
+        items = next((get_args(part)[0] for part in (kind, *get_args(kind)) if get_origin(part) is list), None)
+        if kind is bool:
+            options["action"] = "store_true"
+        elif get_origin(kind) is Literal:
+            options["choices"] = get_args(kind)
+        else:
+            options |= {"type": items, "nargs": "+"} if items else {"type": kind}
+        if default is not parameter.empty:
+            parser.add_argument(f"--{name}", default=default, **options)
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            parser.add_argument(f"--{name}", required=True, **options)
+        else:
+            parser.add_argument(name, metavar=name.upper(), **options)
     return parser

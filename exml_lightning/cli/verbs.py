@@ -1,82 +1,139 @@
-"""The verbs of the command line that need Lightning: `exml fit`, `validate`, `test`, `experts` and `generate`."""
+"""The verbs: functions, whose signatures and docstrings are the options and the help; each is imported when it runs."""
 
-from pathlib import Path
+import inspect
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
-from lightning import Trainer
+from jsonargparse import ArgumentParser, capture_parser
 
-from exml_lightning.callbacks.progress import ExpertProgressBar
-from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
-from exml_lightning.cli.lightning_cli import StreamCLI
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.experts.training import ExpertTraining, train_experts
-from exml_lightning.generation.files import generate_files
-from exml_lightning.generation.samples import Sampler
+from exml_lightning.terminal import quiet_lightning
 
 
-def run_stream(args: list[str]) -> None:
-    """Run ``exml fit``, ``validate`` or ``test``.
+class Verb(NamedTuple):
+    """A verb.
 
     Args:
-        args: The verb and its options.
+        function: Its module and name.
+        what: What it does, in a line.
+        configured: Whether it takes the configuration of a stream: its function then gets a `StreamCLI`; of others,
+            the parameters are the options.
+        stopped: What is said where it was stopped.
+    """
+
+    function: str
+    what: str
+    configured: bool = False
+    stopped: str = "nothing was written"
+
+
+def _stream_verb(name: str, what: str) -> Verb:
+    return Verb(f"exml_lightning.cli.stream_verbs.{name}", what, True, "go on with the same command")
+
+
+VERBS = {
+    "experts": _stream_verb("experts", "train the stream of experts of a scenario and write them with a manifest"),
+    "fit": _stream_verb("fit", "learn one ex-model from a stream of experts"),
+    "validate": _stream_verb("validate", "print the accuracy of a checkpoint, or of a baseline, on the test stream"),
+    "generate": _stream_verb("generate", "write images made from experts of a folder: buffer files and pictures"),
+    "test": _stream_verb(
+        "test", "measure the accuracy of a checkpoint, or of a baseline, on the test stream and write test.json"
+    ),
+    "manifest": Verb(
+        "exml_lightning.cli.folder_verbs.manifest",
+        "describe trained classifiers of your own, so that they can be learned",
+    ),
+    "catalog": Verb(
+        "exml_lightning.cli.folder_verbs.catalog",
+        "list the experts and ex-models in folders, and select some in an order of your own",
+    ),
+    "predict": Verb("exml_lightning.cli.folder_verbs.predict", "label a folder of images by an ex-model"),
+    "export": Verb(
+        "exml_lightning.cli.folder_verbs.export",
+        "write an ex-model as ONNX and safetensors with a model card, as the Hugging Face Hub expects it",
+    ),
+    "report": Verb(
+        "exml_lightning.cli.folder_verbs.report",
+        "write the paper's tables and figures of runs",
+        stopped="files written are whole",
+    ),
+    "sweep": Verb(
+        "exml_lightning.cli.sweep.command.sweep",
+        "run scenarios x strategies x runs on Ray, here or on a cluster",
+        stopped="go on with the same command",
+    ),
+}
+
+
+def function_of(verb: str) -> Callable[..., None]:
+    """Import what a verb runs."""
+    module, _, name = VERBS[verb].function.rpartition(".")
+    function: Callable[..., None] = getattr(import_module(module), name)
+    return function
+
+
+def parser_of(verb: str) -> ArgumentParser:
+    """Return the parser of the words after a verb."""
+    if VERBS[verb].configured:
+        with quiet_lightning():
+            from exml_lightning.cli.lightning_cli import StreamCLI
+
+            parser: ArgumentParser = capture_parser(lambda: StreamCLI(verb, []))
+            return parser
+    from exml_lightning.cli.parser import function_parser
+
+    return function_parser(verb, function_of(verb))
+
+
+def run_verb(verb: str, words: Sequence[str]) -> None:
+    """Run a verb.
+
+    Args:
+        verb: One of `VERBS`.
+        words: Its options.
 
     Raises:
         ExmlError: For whatever the user can put right.
+        SystemExit: With status 2 for words that do not exist.
     """
-    StreamCLI(args, verb=args[0])
+    if not VERBS[verb].configured:
+        function = function_of(verb)
+        given = parser_of(verb).parse_args(words)
+        function(**{name: given[name] for name in inspect.signature(function).parameters})
+        return
+    with quiet_lightning():
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+        from exml_lightning.cli.lightning_cli import StreamCLI
+
+        try:
+            function_of(verb)(StreamCLI(verb, words))
+        except MisconfigurationException as error:
+            device = "; choose a device with trainer.accelerator, or -c configs/trainer/cpu.yaml"
+            raise ExmlError(f"{' '.join(str(error).split())}{device if 'backend' in str(error) else ''}") from error
 
 
-def run_experts(args: list[str]) -> None:
-    """Run ``exml experts``: train the stream of experts of a scenario.
+def completion_script(shell: str) -> str:
+    """Make a script that completes verbs, options and values on Tab.
 
     Args:
-        args: The options.
+        shell: One that shtab knows, as bash and zsh.
 
     Raises:
-        ExmlError: For whatever the user can put right.
+        ExmlError: For another one, or where shtab is not installed.
     """
-    cli = StreamCLI(args, verb="experts")
-    config, stream = cli.config_init, cli.datamodule
-    trainer_config = vars(config.trainer)
+    if find_spec("shtab") is None:
+        extra = 'pip install "exml-lightning[completion]", or in a clone pip install -e ".[completion]"'
+        raise ExmlError(f"completion needs shtab: {extra}")
+    import shtab
 
-    def make_trainer(title: str, checkpoint: Path, epochs: int) -> Trainer:
-        bars = [] if trainer_config["enable_progress_bar"] is False else [ExpertProgressBar(title)]
-        own = {"default_root_dir": str(checkpoint.parent), "max_epochs": epochs, "logger": False}
-        return Trainer(**{**trainer_config, **own, "callbacks": [EpochCheckpoint(checkpoint), *bars]})
-
-    whole_epochs = {
-        "fast_dev_run": False,
-        "max_steps": -1,
-        "limit_train_batches": None,
-        "max_time": None,
-        "overfit_batches": 0.0,
-    }
-    for key, value in whole_epochs.items():
-        if trainer_config[key] != value:
-            raise ExmlError(
-                f"trainer.{key} is {trainer_config[key]}: experts are trained by whole epochs (experts.epochs)"
-            )
-
-    limit = trainer_config["max_epochs"]
-    if limit == 0:
-        raise ExmlError("trainer.max_epochs is 0: give the number of experts to train, or -1 for all")
-    first = None if limit in (None, -1) else limit
-    job = ExpertTraining(
-        stream.scenario, stream.experts, stream.seed, stream.run_id, stream.root, config.experts, config.privacy
-    )
-    train_experts(job, make_trainer, first, stream.download)
-
-
-def run_generate(args: list[str]) -> None:
-    """Run ``exml generate``: write samples made from the experts of a folder.
-
-    Args:
-        args: The options.
-
-    Raises:
-        ExmlError: For whatever the user can put right.
-    """
-    cli = StreamCLI(args, verb="generate")
-    buffer = cli.config_init.buffer
-    shown = cli.config_init.trainer.enable_progress_bar is not False
-    sampler = Sampler(buffer.generator, cli.datamodule, buffer.cache, shown)
-    generate_files(sampler, buffer.size, cli.config_init.generate, cli.trainer.strategy.root_device)
+    if shell not in shtab.SUPPORTED_SHELLS:
+        raise ExmlError(f"--print_completion {shell!r}: give {', '.join(shtab.SUPPORTED_SHELLS)}")
+    whole: Any = ArgumentParser(prog="exml")
+    verbs = whole.add_subcommands()
+    for verb, about in VERBS.items():
+        verbs.add_subcommand(verb, parser_of(verb), help=about.what)
+    # Not by jsonargparse's get_completion_script, which lists the options of all classes that there are: 140 MB.
+    return str(shtab.complete(whole, shell))

@@ -49,11 +49,10 @@ def raise_together(error: BrokenExpertError | None) -> None:
     Raises:
         BrokenExpertError: If any process has found something.
     """
-    said = None if error is None else str(error.args[0])
-    found = [said]
+    found = [None if error is None else str(error)]
     if together():
         found = [None] * world_size()
-        dist.all_gather_object(found, said)
+        dist.all_gather_object(found, None if error is None else str(error))
     for message in found:
         if message is not None:
             raise BrokenExpertError(message) from error

@@ -24,11 +24,7 @@ class ExmlError(ValueError):
 
 
 class BrokenExpertError(ExmlError):
-    """An expert whose weights or answers are NaN, infinite or always the same."""
-
-    def __str__(self) -> str:
-        """Say what is wrong, and what to do."""
-        return f"{super().__str__()}; put a sound expert in its place, in manifest.yaml too"
+    """An expert whose weights or answers are NaN, infinite or always the same; a stream may go on without it."""
 
 
 def one_line(error: Exception) -> str:

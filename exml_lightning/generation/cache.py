@@ -39,7 +39,7 @@ def describe_samples(
     """
     return {
         "version": VERSION,
-        **generator.describe(),
+        "generator": generator.settings(),
         "expert": entry.sha256,
         "architecture": asdict(entry.architecture),
         "classes": expert.classes.tolist(),

@@ -1,11 +1,13 @@
 """Wrong command lines: one line, what was likely meant, status 2."""
 
+import os
 import subprocess
+import sys
 
 import pytest
 
-from exml_lightning.cli.completion import completion_script
-from exml_lightning.cli.main import VERBS, main
+from exml_lightning.cli.config_files import wrong_file
+from exml_lightning.cli.verbs import VERBS, completion_script
 from exml_lightning.core.errors import ExmlError
 from tests.conftest import refused
 
@@ -16,9 +18,57 @@ FILES = {
     "list.yaml": "- 1\n",
     "empty.yaml": "",
     "scalar.yaml": "data: 3\n",
+    "nothing.yaml": "data:\n",
     "class.yaml": "model:\n  optimizer:\n    class_path: torch.optim.Adamm\n",
     "inner.yaml": "buffer:\n  generator:\n    class_path: ModelInversion\n    init_args:\n      stepss: 3\n",
+    "whole.yaml": "data: {n_iter: 3}\n",
 }
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("-c syntax.yaml", "syntax.yaml, line 3: no valid YAML (expected ',' or ']', but got '<stream end>')"),
+        ("--config=list.yaml", "list.yaml holds [1]: it must hold keys, such as `data: {run_id: 0}`"),
+        ("-c whole.yaml --config empty.yaml", "empty.yaml is empty: it must hold keys, such as `data: {run_id: 0}`"),
+        ("-c scalar.yaml", "scalar.yaml: data is 3: it must hold keys, or be left out"),
+        ("-c nothing.yaml", "nothing.yaml: data holds nothing: it must hold keys, or be left out"),
+        ("-c typ.yaml", "no file typ.yaml; did you mean typo.yaml?"),
+        ("-c .", ". is a folder: name a file in it, for instance class.yaml"),
+        ("-c configs/split_mnist.yaml",
+         "no file configs/split_mnist.yaml; configs/ is in the clone of the repository: give its path, or go there"),
+        ("-c whole.yaml", None),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_file(files, words, said):
+    assert wrong_file(words.split()) == said
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "weights.yaml").write_bytes(b"\xff\xfe\x00")
+    assert wrong_file(["-c", str(tmp_path / "weights.yaml")]).startswith(
+        f"{tmp_path / 'weights.yaml'} cannot be read as text ("
+    )
+
+
+def test_a_wrong_file_is_named_before_torch_is_imported(tmp_path):
+    code = """
+import sys
+from exml_lightning.cli.main import main
+try:
+    main(["fit", "-c", "nowhere.yaml"])
+except SystemExit as error:
+    print(error.code, "torch" in sys.modules or "lightning" in sys.modules)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (out.stdout, out.stderr) == ("2 False\n", "exml: error: no file nowhere.yaml\n")
 
 
 @pytest.mark.parametrize(
@@ -26,104 +76,96 @@ FILES = {
     [
         ("-c typo.yaml", "typo.yaml: no key data.n_itre; did you mean data.n_iter?"),
         ("-c level.yaml", "level.yaml: no key n_iter; did you mean data.n_iter?"),
-        ("-c syntax.yaml", "syntax.yaml, line 3: no valid YAML (expected ',' or ']', but got '<stream end>')"),
-        ("-c list.yaml", "list.yaml holds a list: it must hold keys, such as `data: {run_id: 0}`"),
-        ("-c empty.yaml", "empty.yaml is empty: it must hold keys, such as `data: {run_id: 0}`"),
-        ("-c scalar.yaml", "scalar.yaml: data is 3: it must hold keys, or be left out"),
         ("-c class.yaml", "model.optimizer: no class torch.optim.Adamm; did you mean Adam?"),
         ("-c inner.yaml", "buffer.generator: ModelInversion has no setting stepss; did you mean steps?"),
-        ("-c typ.yaml", "no file typ.yaml; did you mean typo.yaml?"),
-        ("-c .", ". is a folder: name a file in it, for instance class.yaml"),
-        ("-c", "--config needs a value"),
         ("--data.run_idd 3", "no option --data.run_idd; did you mean --data.run_id?"),
         ("--run_id=3", "no option --run_id; did you mean --data.run_id?"),
-        ("--data.run_id x", "data.run_id: x is not a whole number"),
-        ("--data.run_id", "--data.run_id needs a value"),
-        ("--model.compile maybe", "model.compile: maybe is not true or false"),
         ("--model.lr_scheduler cosin", "model.lr_scheduler: no class cosin; did you mean cosine?"),
         ("--model.optimizer Adamm", "model.optimizer: no class Adamm; did you mean Adam?"),
         ("--model.optimizer.lrr 3", "model.optimizer: Adam has no setting lrr; did you mean lr?"),
-        ("--buffer.generator.steps many", "buffer.generator.steps: many is not a whole number"),
         ("--data.scenario.dataset Digitss", "data.scenario.dataset: no class Digitss; did you mean Digits?"),
-        ("extra", "'extra' is more than is asked for; options begin with --"),
-        ("b.yaml", "'b.yaml' is more than is asked for: a file is given by -c, as -c b.yaml"),
-        (
-            "--model.normalize centre",
-            "model.normalize: centre is none of center, standardize, center_batch, quantile, none; "
-            "did you mean center?",
-        ),
+        ("--data.scenario.nam x", "data.scenario: Scenario has no setting nam; did you mean name?"),
+        ("--buffer.generator.augmentation.shiftt 3",
+         "buffer.generator.augmentation: Augmentation has no setting shiftt; did you mean shift?"),
+        ("--buffer.generator no.such.module", "buffer.generator: no class no.such.module"),
+        # What jsonargparse says itself, in a line.
+        ("--data.run_id x", "Parser key \"data.run_id\": Expected a <class 'int'>. Got value: x"),
+        ("--data.run_id", "argument --data.run_id: expected one argument"),
+        ("extra", "unrecognized arguments: extra"),
     ],
-)
-def test_one_line_says_what_was_meant(repository, tmp_path, monkeypatch, capsys, words, said):
-    for name, text in FILES.items():
-        (tmp_path / name).write_text(text)
-    monkeypatch.chdir(tmp_path)
+)  # fmt: skip
+def test_one_line_says_what_was_meant(files, parse, repository, capsys, words, said):
     config = str(repository / "configs" / "split_digits.yaml")
-    assert refused(["fit", "-c", config, *words.split(" ")], capsys, code=2) == f"exml: error: {said}\n"
+    with pytest.raises(SystemExit) as exit_:
+        parse(["fit", "-c", config, *words.split(" ")])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == f"exml: error: {said}\n"
 
 
-def test_a_strategy_file_with_nearly_that_name(repository, monkeypatch, capsys):
+def test_the_innermost_reason_is_said_with_its_key(parse, repository, capsys):
+    config = str(repository / "configs" / "split_digits.yaml")
+    with pytest.raises(SystemExit):
+        parse(["fit", "-c", config, "--buffer.generator.steps", "many"])
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert line.startswith('exml: error: Parser key "buffer.generator": ')
+    assert line.endswith("Parser key \"steps\": Expected a <class 'int'>. Got value: many\n")
+
+
+def test_a_strategy_file_with_nearly_that_name(repository, monkeypatch):
     monkeypatch.chdir(repository)
     for wrong in ("configs/strategies/procedual.yaml", "configs/stratgies/procedural.yaml"):
-        line = refused(["fit", "-c", wrong], capsys, code=2)
-        assert line == f"exml: error: no file {wrong}; did you mean configs/strategies/procedural.yaml?\n"
+        assert wrong_file(["-c", wrong]) == f"no file {wrong}; did you mean configs/strategies/procedural.yaml?"
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("predict a", "IMAGES must be given: usage: exml predict EX_MODEL_DIR IMAGES [options]"),
+        ("predict a", "the following arguments are required: images"),
         ("predict a b --outpt x", "no option --outpt; did you mean --output?"),
-        ("manifest d --architecture x --size big", "size: big is not a whole number"),
-        ("report", "RUN must be given: usage: exml report RUN... [--output DIR] [--html]"),
-        ("sweep --grid 3", "grid: 3 is not a mapping"),
+        ("manifest d --architecture x --size big",
+         "Parser key \"size\" element 1: Expected a <class 'int'>. Got value: big"),
+        ("manifest d", "the following arguments are required: architecture"),
         ("fitt", "no verb 'fitt'; did you mean `exml fit`?"),
     ],
-)
+)  # fmt: skip
 def test_the_other_verbs_say_it_alike(capsys, words, said):
     assert refused(words.split(), capsys, code=2) == f"exml: error: {said}\n"
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_help_of_a_verb_has_an_example_and_ends_with_0(verb, capsys):
+def test_the_help_of_a_verb_has_an_example_and_ends_with_0(verb, parse, capsys):
     with pytest.raises(SystemExit) as exit_:
-        main([verb, "--help"])
+        parse([verb, "--help"])
     assert exit_.value.code == 0
     out = capsys.readouterr().out
     assert f"\n  exml {verb} " in out
     assert "--quiet" in out
+    if VERBS[verb].configured:
+        for option in ("--data.run_id", "--buffer.size", "--experts.epochs", "--checkpoint.every_n_steps"):
+            assert option in out
+        assert "Folder of the experts" in out
 
 
-def test_completion_in_bash(repository, tmp_path):
+def test_completion_in_bash(tmp_path):
     script = tmp_path / "exml.bash"
-    script.write_text(completion_script("bash", VERBS))
+    script.write_text(completion_script("bash"))
     code = """
         source "$0"
-        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _shtab_exml; echo "${COMPREPLY[*]}"
+        complete() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _shtab_exml; echo "${COMPREPLY[*]}"; }
+        complete exml fi
+        complete exml predict --device ""
+        for verb in $VERBS; do complete exml $verb --qui; done
+        complete exml fit --data.run
     """
-
-    def completed(*words: str) -> str:
-        command = ["bash", "-c", code, str(script), "exml", *words]
-        return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout.strip()
-
-    assert completed("fi") == "fit"
-    for verb in VERBS:
-        assert completed(verb, "--qui") == "--quiet"
-    assert completed("fit", "--data.run") == "--data.run_id"
-    assert completed("fit", "--model.normalize", "center") == "center center_batch"
-    assert completed("fit", "-c", "configs/split_d") == "configs/split_digits.yaml"
-    assert completed("predict", "--device", "") == "auto cpu cuda"
+    environment = {**os.environ, "VERBS": " ".join(VERBS)}
+    command = ["bash", "-c", code, str(script)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    assert out.splitlines() == ["fit", "auto cpu cuda", *["--quiet"] * len(VERBS), "--data.run_id"]
 
 
 def test_completion_of_an_unknown_shell_and_without_shtab(monkeypatch, capsys):
     assert "'ash': give bash, zsh, " in refused(["--print_completion", "ash"], capsys)
-    monkeypatch.setattr("exml_lightning.cli.completion.find_spec", lambda name: None)
+    monkeypatch.setattr("exml_lightning.cli.verbs.find_spec", lambda name: None)
     with pytest.raises(ExmlError, match=r'pip install "exml-lightning\[completion\]"'):
-        completion_script("bash", VERBS)
-
-
-def test_every_verb_can_be_completed():
-    """A verb that takes no configuration names its parser in `completion.PARSERS`."""
-    script = completion_script("zsh", VERBS)
-    assert script.startswith("#compdef exml")
-    assert all(verb in script for verb in VERBS)
+        completion_script("bash")

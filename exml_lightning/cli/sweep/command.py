@@ -8,26 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from exml_lightning.cli.parser import Parser, verb_parser
 from exml_lightning.cli.sweep.cell import last_error
 from exml_lightning.cli.sweep.grid import RUNS, Grid, Job, cells_of
 from exml_lightning.cli.sweep.on_disk import has_experts, is_finished
 from exml_lightning.cli.sweep.progress import FAILED, SKIPPED, WAITING, Progress, State, count_cells, print_results
 from exml_lightning.cli.sweep.run import ray_cluster, run_jobs
+from exml_lightning.cli.verbs import parser_of
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import check_folder
 from exml_lightning.terminal import quiet_lightning, say
 
-SWEEP_HELP = """\
-Run scenarios x strategies x runs, and values of any setting, on the CPUs and GPUs of this machine or of a Ray cluster.
-
-Each cell of the grid is one `exml fit`, or `exml test` of a baseline, in a run folder of its own. Missing experts are
-trained first. Finished cells are skipped, stopped ones go on: the same command again does what is left.
-
-  exml sweep --scenarios joint_mnist split_mnist --strategies model_inversion auxiliary min_entropy --workers 2
-  exml sweep --scenarios split_mnist --strategies auxiliary --runs 0 --grid '{buffer.size: [10, 100, 1000]}'
-  exml sweep -c configs/sweeps/mnist.yaml --set '{data.root: data}' --dry_run
-"""
 NO_RAY = 'exml sweep needs Ray: pip install "exml-lightning[sweep]", or in a clone pip install -e ".[sweep]"'
 
 
@@ -57,8 +47,7 @@ def check_settings(cells: Sequence[Job]) -> None:
     Raises:
         ExmlError: If there is a key or a value that the package does not take.
     """
-    from exml_lightning.cli.lightning_cli import StreamCLI  # takes seconds
-
+    parsers = {verb: parser_of(verb) for verb in {cell.words[0] for cell in cells}}
     parsed: dict[tuple[str, str], set[str]] = {}
     for cell in cells:
         seen = parsed.setdefault((cell.scenario, cell.strategy), set())
@@ -68,7 +57,7 @@ def check_settings(cells: Sequence[Job]) -> None:
         heard = io.StringIO()
         try:
             with quiet_lightning(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(heard):
-                StreamCLI([*cell.words, "--print_config"], verb=cell.words[0])
+                parsers[cell.words[0]].parse_args(cell.words[1:])
         except SystemExit as error:
             if error.code:
                 raise ExmlError(f"{cell.scenario}, {cell.strategy}: {last_error(heard.getvalue())}") from error
@@ -150,55 +139,3 @@ def sweep(
         with ray_cluster(workers or 2, cpus, gpus, address, retries):
             run_jobs(progress, cpus, gpus, retries)
     print_results(progress, output)
-
-
-def run_sweep(args: list[str]) -> None:
-    """Run ``exml sweep`` with the words after the verb."""
-    given = vars(sweep_parser().parse_args(args))
-    sweep(**{**given, "output": Path(given["output"])})
-
-
-def sweep_parser() -> Parser:
-    """Return the parser of ``exml sweep``."""
-    parser = verb_parser("sweep", "--scenarios NAME ... --strategies NAME ... [options]", SWEEP_HELP)
-    add = parser.add_argument
-    add("-c", "--config", action="config", help="YAML file of these options, as in configs/sweeps.")
-    add(
-        "--scenarios",
-        metavar="NAME",
-        nargs="+",
-        type=str,
-        help="configs/NAME.yaml of the working directory, or the path of a YAML file.",
-    )
-    add(
-        "--strategies",
-        metavar="NAME",
-        nargs="+",
-        type=str,
-        help="configs/strategies/NAME.yaml or configs/baselines/NAME.yaml, or the path of a YAML file; NAME+FILE "
-        "stacks a file of further settings.",
-    )
-    add("--runs", metavar="K", nargs="+", type=int, default=list(RUNS), help="Runs of each scenario, 0 to 4.")
-    add(
-        "--grid",
-        metavar="YAML",
-        type=dict[str, list[Any]] | None,
-        default=None,
-        help="Lists of values of settings of `exml fit`: every combination is run.",
-    )
-    add("--set", metavar="YAML", type=dict[str, Any] | None, default=None, help="Settings of all cells.")
-    add(
-        "--overlays",
-        metavar="NAME",
-        nargs="+",
-        type=str,
-        help="configs/trainer/NAME.yaml, or the path of a YAML file: stacked on all cells, in this order.",
-    )
-    add("--output", metavar="DIR", default="runs", help="Folder of the run folders.")
-    add("--workers", type=int | None, default=None, help="Cells at a time on this machine; 2 if not given.")
-    add("--cpus", type=int, default=1, help="CPUs of a cell: its threads.")
-    add("--gpus", type=float, default=0.0, help="GPUs of a cell; 0.5 lets two share one; 0 hides them.")
-    add("--address", metavar="HOST:PORT", type=str | None, default=None, help="Ray cluster to join, or auto.")
-    add("--retries", type=int, default=3, help="How often a cell goes on whose worker was lost.")
-    add("--dry_run", action="store_true", help="Print the commands and what is on disk; run nothing.")
-    return parser

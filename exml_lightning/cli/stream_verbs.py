@@ -1,0 +1,148 @@
+"""The verbs that take the configuration of a stream: `exml experts`, `fit`, `validate`, `generate` and `test`.
+
+Their docstrings are their help; `StreamCLI` is what was parsed.
+"""
+
+import time
+from pathlib import Path
+
+from lightning import Trainer
+
+from exml_lightning.callbacks.parts import print_accuracies, write_test
+from exml_lightning.callbacks.progress import ExpertProgressBar
+from exml_lightning.callbacks.run_folder import write_config
+from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
+from exml_lightning.cli.lightning_cli import StreamCLI
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.experts.training import ExpertTraining, train_experts
+from exml_lightning.files import check_folder
+from exml_lightning.generation.samples import generate_files
+from exml_lightning.measure import BufferSettings, measure
+from exml_lightning.terminal import Terminated, say
+
+WHOLE_EPOCHS = {
+    "fast_dev_run": False,
+    "max_steps": -1,
+    "limit_train_batches": None,
+    "max_time": None,
+    "overfit_batches": 0.0,
+}
+"""What the trainer must be told where experts are trained."""
+
+
+def fit(cli: StreamCLI) -> None:
+    """Learn one ex-model from a stream of trained experts, one after the other, without their data.
+
+    The run folder (runs/SCENARIO/STRATEGY/runK, or --trainer.default_root_dir DIR) gets the finished ex-model,
+    accuracies, pictures and checkpoints. The same command goes on with a run that was stopped.
+
+      exml fit -c configs/split_digits.yaml
+      exml fit -c configs/split_mnist.yaml -c configs/strategies/auxiliary.yaml --data.root data --buffer.size 2000
+      exml fit -c configs/from_folder.yaml --data.experts my_experts
+    """
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+    if cli.datamodule.completed == cli.trainer.max_epochs:
+        return
+    if cli.stop.asked:
+        raise Terminated
+    say("stopped before the end: go on with the same command, and a larger trainer.max_time if that was over")
+
+
+def validate(cli: StreamCLI) -> None:
+    """Print the accuracy of a checkpoint, or of a baseline, on each part of the test stream.
+
+    Nothing is written: that is what `exml test` is for.
+
+      exml validate -c configs/split_digits.yaml --ckpt_path last
+      exml validate -c configs/split_digits.yaml -c configs/baselines/oracle.yaml
+    """
+    if cli.config.baseline is None:
+        cli.trainer.validate(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+    else:
+        _measure_baseline(cli, None)
+
+
+def test(cli: StreamCLI) -> None:
+    """Measure the accuracy of a checkpoint, or of a baseline, on the test stream, and write test.json.
+
+    It goes into the run folder.
+
+      exml test -c configs/split_digits.yaml --ckpt_path last
+      exml test -c configs/split_digits.yaml -c configs/baselines/min_entropy.yaml
+    """
+    if cli.config.baseline is None:
+        cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+    else:
+        _measure_baseline(cli, Path(cli.trainer.default_root_dir) / "test.json")
+
+
+def _measure_baseline(cli: StreamCLI, path: Path | None) -> None:
+    """Print what a baseline reaches, or write it to a file."""
+    stream, trainer = cli.datamodule, cli.trainer
+    if trainer.num_devices * trainer.num_nodes > 1:
+        raise ExmlError("a baseline is measured on one device: --trainer.devices 1 --trainer.num_nodes 1")
+    stream.trainer = trainer
+    stream.prepare_data()
+    stream.setup("test")
+    if path is not None:
+        check_folder(path.parent, "trainer.default_root_dir")
+    buffer, baseline, device = cli.config_init.buffer, cli.config_init.baseline, trainer.strategy.root_device
+    settings = BufferSettings(buffer.generator, buffer.size, buffer.cache)
+    start = time.monotonic()
+    row = measure(baseline, stream, device, settings, show_progress=trainer.progress_bar_callback is not None)
+    if path is not None:
+        seconds = time.monotonic() - start
+        write_test(path, stream, row, device, seconds, cli.command, baseline=type(baseline).__name__)
+        if not (path.parent / "summary.json").exists():  # else it is the folder of a fit, which has its own
+            write_config(path.parent, cli.parser, cli.config)
+    print_accuracies(stream, row, str(path or "accuracy on the test stream"), always=path is None)
+
+
+def experts(cli: StreamCLI) -> None:
+    """Train the experts of a scenario on its original data, and write them with a manifest.
+
+    They go to checkpoints/SCENARIO/runK, or --data.experts DIR. Experts that are there are left alone; training that
+    was stopped goes on.
+
+      exml experts -c configs/split_mnist.yaml --data.root data
+      exml experts -c configs/split_digits.yaml --data.run_id 1 --experts.epochs 20
+    """
+    config, stream = cli.config_init, cli.datamodule
+    settings = vars(config.trainer)
+
+    def make_trainer(title: str, checkpoint: Path, epochs: int) -> Trainer:
+        bars = [] if settings["enable_progress_bar"] is False else [ExpertProgressBar(title)]
+        own = {"default_root_dir": str(checkpoint.parent), "max_epochs": epochs, "logger": False}
+        return Trainer(**{**settings, **own, "callbacks": [EpochCheckpoint(checkpoint), *bars]})
+
+    for key, value in WHOLE_EPOCHS.items():
+        if settings[key] != value:
+            raise ExmlError(f"trainer.{key} is {settings[key]}: experts are trained by whole epochs (experts.epochs)")
+    limit = settings["max_epochs"]
+    if limit == 0:
+        raise ExmlError("trainer.max_epochs is 0: give the number of experts to train, or -1 for all")
+    first = None if limit in (None, -1) else limit
+    job = ExpertTraining(
+        stream.scenario, stream.experts, stream.seed, stream.run_id, stream.root, config.experts, config.privacy
+    )
+    train_experts(job, make_trainer, first, stream.download)
+
+
+def generate(cli: StreamCLI) -> None:
+    """Write images made from experts, and pictures of them, without any data set.
+
+    The files are expert_K.safetensors and expert_K.png.
+
+      exml generate --data.experts checkpoints/split_digits/run0 --generate.num_samples 50 --generate.folder look
+      exml generate -c configs/split_digits.yaml -c configs/strategies/data_impression.yaml --generate.expert 0
+    """
+    buffer = cli.config_init.buffer
+    generate_files(
+        cli.datamodule,
+        buffer.generator,
+        buffer.size,
+        buffer.cache,
+        cli.config_init.generate,
+        cli.trainer.strategy.root_device,
+        show_progress=cli.config_init.trainer.enable_progress_bar is not False,
+    )

@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -93,7 +93,7 @@ class AuxiliaryImages(ABC):
             ExmlError: If they could not be fetched.
         """
 
-    def draw(self, num_images: int | None, generator: torch.Generator) -> Tensor:
+    def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
         """Draw a random square crop of each of many images.
 
         Walks through the images in random order, each once; when more are asked for than there are, again in another
@@ -102,35 +102,32 @@ class AuxiliaryImages(ABC):
         for, and RGB where three are. Instead of a broken image the next one is taken, with a warning, once for each.
 
         Args:
-            num_images: How many, at least 1; None for the whole set: each image once, in its own order.
+            num_images: How many, at least 1.
             generator: CPU generator of the draws.
 
         Returns:
-            uint8 ``(num_images, channels, height, width)``; the whole set lacks broken images.
+            uint8 ``(num_images, channels, height, width)``.
 
         Raises:
             ExmlError: If no image can be read any more.
         """
-        order = range(len(self)) if num_images is None else self._random_order(generator)
-        images = islice(self._readable(order), num_images)
+        images = islice(self._readable(generator), num_images)
         return torch.stack([self._crop(image, generator) for image in images])
 
-    def _random_order(self, generator: torch.Generator) -> Iterator[int]:
+    def _readable(self, generator: torch.Generator) -> Iterator[Tensor]:
+        """Read images without end, each order anew."""
         while True:
-            yield from torch.randperm(len(self), generator=generator).tolist()
-
-    def _readable(self, order: Iterable[int]) -> Iterator[Tensor]:
-        for index in order:
-            if index in self._broken:
-                continue
-            image = self._read(index)
-            if isinstance(image, Tensor):
-                yield image
-                continue
-            log.warning("%s: the next image is taken instead", image)
-            self._broken.add(index)
-            if len(self._broken) == len(self):
-                raise ExmlError(f"data.auxiliary: {self.describe()} has no image left that can be read. {image}")
+            for index in torch.randperm(len(self), generator=generator).tolist():
+                if index in self._broken:
+                    continue
+                image = self._read(index)
+                if isinstance(image, Tensor):
+                    yield image
+                    continue
+                log.warning("%s: the next image is taken instead", image)
+                self._broken.add(index)
+                if len(self._broken) == len(self):
+                    raise ExmlError(f"data.auxiliary: {self.describe()} has no image left that can be read. {image}")
 
     def _read(self, index: int) -> Tensor | str:
         """Return an image, or what is wrong with it."""

@@ -56,8 +56,6 @@ class ExpertStream(LightningDataModule):
         seed: Seed of every random draw; default the run's (1234, 2345, 3456, 5678, 6789).
         eval_batch_size: Images at a time when accuracy is measured.
         download: Fetch missing data sets into `root`.
-        skip_broken: Go on without experts whose weights or answers are NaN, infinite, absurdly large or always the
-            same, instead of stopping. Files that are missing or damaged stop a fit all the same, before it begins.
 
     Example:
         >>> from exml_lightning import ExpertStream
@@ -78,7 +76,6 @@ class ExpertStream(LightningDataModule):
         seed: int | None = None,
         eval_batch_size: int = 1000,
         download: bool = False,
-        skip_broken: bool = False,
     ) -> None:
         super().__init__()
         for name, value in {"n_iter": n_iter, "batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
@@ -104,19 +101,56 @@ class ExpertStream(LightningDataModule):
         self.seed = RUN_SEEDS[run_id] if seed is None else seed
         self.eval_batch_size = eval_batch_size
         self.download = download
-        self.skip_broken = skip_broken
 
-        self.experience = -1
-        """The experience that `buffer` belongs to; -1 before the first."""
-        self.buffer: Buffer | None = None
-        self.fresh: ProceduralImages | None = None
-        """What draws new images for each step, in place of those of the buffer; None for the buffer's."""
-        self.completed = 0
-        """Number of experiences learned to their last step, or skipped."""
-        self.skipped: list[int] = []
-        """The experiences whose experts turned out to be broken."""
         self.test_parts: list[TestPart] = []
         self._manifest: Manifest | None = None
+        self._fresh: ProceduralImages | None = None
+        self._experience = -1
+        self._buffer: Buffer | None = None
+        self._completed = 0
+
+    @property
+    def experience(self) -> int:
+        """The experience that the buffer belongs to; -1 before the first."""
+        return self._experience
+
+    @property
+    def completed(self) -> int:
+        """Number of experiences learned to their last step."""
+        return self._completed
+
+    @property
+    def buffer(self) -> Buffer:
+        """The samples of the experience."""
+        assert self._buffer is not None, "no experience has begun"
+        return self._buffer
+
+    @property
+    def has_buffer(self) -> bool:
+        """Whether an experience has begun."""
+        return self._buffer is not None
+
+    def draw_fresh(self, images: ProceduralImages | None) -> None:
+        """Serve images drawn anew for each step in place of those of the buffer; None for the buffer's."""
+        self._fresh = images
+
+    def begin(self, experience: int, buffer: Buffer) -> None:
+        """Begin an experience.
+
+        Args:
+            experience: Its place in the stream.
+            buffer: The samples that its mini-batches are drawn from.
+        """
+        self._experience, self._buffer = experience, buffer
+
+    def move_buffer(self, device: torch.device) -> Buffer:
+        """Put the buffer where the work is (a checkpoint brings it back on the CPU), and return it."""
+        self._buffer = self.buffer.to(device)
+        return self._buffer
+
+    def complete(self) -> None:
+        """Count the experience as learned."""
+        self._completed = self._experience + 1
 
     @property
     def manifest(self) -> Manifest:
@@ -205,8 +239,8 @@ class ExpertStream(LightningDataModule):
     @property
     def images_stay(self) -> bool:
         """Whether an experience has steps enough for all images of the buffer, and sees these alone, unchanged."""
-        stay = self.fresh is None and not self.augmentation.changes
-        return stay and self.buffer is not None and self.n_iter * self.batch_size >= len(self.buffer)
+        stay = self._fresh is None and not self.augmentation.changes
+        return stay and self.n_iter * self.batch_size >= len(self.buffer)
 
     def load_expert(self, index: int, device: torch.device) -> Expert:
         """Read one expert.
@@ -241,7 +275,17 @@ class ExpertStream(LightningDataModule):
     def train_dataloader(self) -> BufferLoader:
         """Return the mini-batches of an experience; the buffer is read when the first is asked for."""
         assert self.trainer is not None
-        return BufferLoader(self, self.trainer.global_rank, self.trainer.world_size)
+        return BufferLoader(
+            lambda: (self._experience, self.buffer),
+            self.n_iter,
+            self.batch_size,
+            self.augmentation,
+            self.seed,
+            self.manifest.input,
+            self._fresh,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+        )
 
     def val_dataloader(self) -> list[ImageLoader]:
         """Return one loader for each part of the test stream."""
@@ -275,11 +319,10 @@ class ExpertStream(LightningDataModule):
         return {
             "scenario": None if self._scenario is None else self._scenario.name,
             "class_names": list(self.manifest.class_names),
-            "experience": self.experience,
-            "completed": self.completed,
-            "skipped": self.skipped,
-            "buffer": None if self.buffer is None else self.buffer.state_dict(),
-            "learned": [entry.sha256 for entry in self.manifest.experts[: self.experience + 1]],
+            "experience": self._experience,
+            "completed": self._completed,
+            "buffer": None if self._buffer is None else self._buffer.state_dict(),
+            "learned": [entry.sha256 for entry in self.manifest.experts[: self._experience + 1]],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -291,10 +334,9 @@ class ExpertStream(LightningDataModule):
         _check_same_run(state, self.manifest, self.list_file, self._scenario.name if self._scenario else None)
         if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
-        self.experience = state["experience"]
-        self.completed = state["completed"]
-        self.skipped = list(state.get("skipped", []))  # checkpoints of before 0.1.0 lack it
-        self.buffer = None if state["buffer"] is None else Buffer(**state["buffer"])
+        self._experience = state["experience"]
+        self._completed = state["completed"]
+        self._buffer = None if state["buffer"] is None else Buffer(**state["buffer"])
 
 
 def _check_same_run(state: dict[str, Any], manifest: Manifest, path: Path, scenario: str | None) -> None:

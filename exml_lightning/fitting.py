@@ -1,23 +1,24 @@
 """`distil`: what `exml fit` does with a folder of experts, as a function."""
 
 import difflib
+import inspect
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any
 
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 from exml_lightning.callbacks import (
     AccuracyCallback,
     AgreementCallback,
+    CheckExperts,
     ExModelWriter,
     SameSettings,
     StageProgressBar,
@@ -29,20 +30,13 @@ from exml_lightning.callbacks import (
 from exml_lightning.callbacks.resume import find_checkpoint
 from exml_lightning.callbacks.run_folder import RunFolderLock
 from exml_lightning.callbacks.run_logger import RunLogger
-from exml_lightning.core.augmentation import Augmentation
-from exml_lightning.core.distillation import Loss
+from exml_lightning.core.distillation import Distillation
 from exml_lightning.core.errors import ExmlError, one_line
-from exml_lightning.core.generators import Generator
-from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.strategy_name import strategy_name
-from exml_lightning.core.targets import Merge, Normalize, Unknown
 from exml_lightning.data import ExpertStream
 from exml_lightning.ex_model.model import ExModel, load_ex_model
-from exml_lightning.ex_model.starts import Start
-from exml_lightning.experts.architecture import ArchitectureConfig
 from exml_lightning.experts.manifest import tasks_of
 from exml_lightning.module import ExModelModule
-from exml_lightning.scenarios import AuxiliaryImages
 from exml_lightning.terminal import Terminated, is_quiet, quiet_lightning, set_quiet
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -161,64 +155,12 @@ class StreamTrainer(Trainer):
         return super().test(model, dataloaders, ckpt_path, verbose, datamodule, weights_only=True)
 
 
-class DataSettings(TypedDict, total=False):
-    """Settings of `ExpertStream`, which explains them and has their defaults."""
-
-    n_iter: int
-    batch_size: int
-    augmentation: Augmentation
-    auxiliary: AuxiliaryImages
-    root: str
-    seed: int
-    skip_broken: bool
-
-
-class ModelSettings(TypedDict, total=False):
-    """Settings of `ExModelModule`, which explains them and has their defaults."""
-
-    architecture: ArchitectureConfig
-    lambda_ce: float
-    normalize: Normalize
-    merge: Merge
-    unknown: Unknown
-    loss: Loss
-    temperature: float
-    others: float
-    raw_logits: float
-    familiarity: float
-    reference: ProceduralImages
-    start: Start
-    reset_each_experience: bool
-    optimizer: OptimizerCallable
-    lr_scheduler: LRSchedulerCallable | Literal["cosine"] | None
-    compile: bool
-
-
-class BufferSettings(TypedDict, total=False):
-    """Settings of `SyntheticBufferCallback`, which explains them and has their defaults (`buffer_size` is `size`)."""
-
-    buffer_size: int
-    generator: Generator
-    cache: str | None
-
-
-class TrainerSettings(TypedDict, total=False):
-    """Settings of `StreamTrainer`, which is Lightning's trainer."""
-
-    accelerator: str
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"]
-
-
-class Settings(DataSettings, ModelSettings, BufferSettings, TrainerSettings):
-    """What `distil` takes by keyword."""
-
-
 def distil(
     experts: str | Path,
     folder: str | Path | None = None,
     task: int | None = None,
     progress: bool = True,
-    **settings: Unpack[Settings],
+    **settings: Any,
 ) -> ExModel:
     """Learn one ex-model from a folder of experts; no data set is opened.
 
@@ -234,12 +176,10 @@ def distil(
         task: Which head to return, where the experts have several tasks; `load_ex_model` reads the others from
             ``folder/ex_model``.
         progress: Show progress bars and tables, as `exml fit` does.
-        settings: Of the data (``n_iter``, ``batch_size``, ``augmentation``, ``auxiliary``, ``root``, ``seed``,
-            ``skip_broken``: `ExpertStream`), of the ex-model (``architecture``, ``lambda_ce``, ``normalize``,
-            ``merge``, ``unknown``, ``loss``, ``temperature``, ``others``, ``raw_logits``, ``familiarity``,
-            ``reference``, ``start``, ``reset_each_experience``, ``optimizer``, ``lr_scheduler``, ``compile``:
-            `ExModelModule`), of the buffer
-            (``buffer_size``, ``generator``, ``cache``: `SyntheticBufferCallback`), and ``accelerator`` (``auto``,
+        settings: Of `ExpertStream` but for a scenario (``n_iter``, ``batch_size``, ``augmentation``, ``auxiliary``,
+            ``root``, ``seed``), of `ExModelModule` and its `Distillation` (``architecture``, ``start``, ``optimizer``,
+            ``lr_scheduler``, ``compile``, ``lambda_ce``, ``normalize``, ``merge``, ``loss``, ``temperature``), of
+            `SyntheticBufferCallback` (``buffer_size``, ``generator``, ``cache``), and ``accelerator`` (``auto``,
             ``cpu``, ``gpu``) and ``precision`` of Lightning's trainer.
 
     Returns:
@@ -268,23 +208,37 @@ def distil(
         return load_ex_model(Path(run_folder) / "ex_model", task)
 
 
-def _check_names(settings: Settings) -> None:
+def _settings(kind: Callable[..., Any], *others: str) -> dict[str, str]:
+    """Name the settings of a class as `distil` takes them, by what the class calls them."""
+    names = [name for name in inspect.signature(kind).parameters if name not in others]
+    return {"buffer_size" if name == "size" else name: name for name in names}
+
+
+GROUPS = {
+    "data": _settings(ExpertStream, "scenario", "run_id", "experts", "download", "eval_batch_size"),
+    "model": {**_settings(ExModelModule, "distillation"), **_settings(Distillation)},
+    "buffer": _settings(SyntheticBufferCallback, "name"),
+    "trainer": {name: name for name in ("accelerator", "precision")},
+}
+"""What `distil` takes by keyword, by where it goes: each class says what its settings mean, and has their defaults."""
+
+
+def _check_names(settings: Iterable[str]) -> None:
+    known = [name for group in GROUPS.values() for name in group]
     for name in settings:
-        if name not in Settings.__annotations__:
-            close = difflib.get_close_matches(name, Settings.__annotations__, n=1)
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise TypeError(f"distil() got an unexpected keyword argument {name!r}{hint}")
 
 
 def _fit(experts: Path, run_folder: Path, task: int | None, progress: bool, given: dict[str, Any]) -> None:
-    def of(group: Any) -> dict[str, Any]:
-        return {key: given[key] for key in group.__annotations__ if key in given}
+    def of(group: str) -> dict[str, Any]:
+        return {name: given[key] for key, name in GROUPS[group].items() if key in given}
 
-    stream = ExpertStream(experts=str(experts), **of(DataSettings))
-    module = ExModelModule(**of(ModelSettings))
-    buffer = SyntheticBufferCallback(
-        **{key.removeprefix("buffer_"): value for key, value in of(BufferSettings).items()}
-    )
+    stream = ExpertStream(experts=str(experts), **of("data"))
+    module = ExModelModule(**of("model"))
+    buffer = SyntheticBufferCallback(**of("buffer"))
     _check_task(stream, task)
     if run_folder.exists() and not run_folder.is_dir():
         raise ExmlError(f"{run_folder} is a file: name a folder")
@@ -295,12 +249,21 @@ def _fit(experts: Path, run_folder: Path, task: int | None, progress: bool, give
     try:
         trainer = StreamTrainer(
             **TRAINER_DEFAULTS,
-            **of(TrainerSettings),
+            **of("trainer"),
             default_root_dir=str(run_folder),
             logger=RunLogger(str(run_folder)),
             enable_progress_bar=progress,
             log_every_n_steps=min(50, stream.n_iter),
-            callbacks=[stop, SameSettings(), StartLoggers(), buffer, StreamCheckpoint(), *ours, RunFolderLock()],
+            callbacks=[
+                stop,
+                SameSettings(),
+                CheckExperts(),
+                StartLoggers(),
+                buffer,
+                StreamCheckpoint(),
+                *ours,
+                RunFolderLock(),
+            ],
         )
         trainer.fit(module, datamodule=stream, ckpt_path=checkpoint)
     except MisconfigurationException as error:

@@ -14,6 +14,7 @@ from lightning import Trainer
 from torch import nn
 
 from exml_lightning import baselines
+from exml_lightning.baselines import measure
 from exml_lightning.cli.main import main
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
@@ -25,7 +26,7 @@ from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import ExpertEntry, Manifest, load_expert, read_manifest, save_weights, write_manifest
 from exml_lightning.experts.architecture import Architecture
-from exml_lightning.measure import BufferSettings, measure
+from exml_lightning.generation.samples import Sampler
 from exml_lightning.scenarios import Digits, ImageDataset, Scenario, TestPart
 from tests.conftest import refused
 
@@ -113,8 +114,8 @@ def stream(tmp_path, request) -> ExpertStream:
     return open_stream(write_experts(tmp_path, heads), heads)
 
 
-def settings(generator: Generator | None = None, size: int = 50) -> BufferSettings:
-    return BufferSettings(generator or Noise(), size, None)
+def measured(baseline, stream, generator: Generator | None = None, size: int = 50) -> list[float]:
+    return measure(baseline, Sampler(generator or Noise(), stream, None, False), size, CPU)
 
 
 def images(n: int = 40) -> torch.Tensor:
@@ -128,7 +129,7 @@ def accuracy(
     """Accuracy on one part of a test stream: 1 if, and only if, each image gets its label."""
     part = LabelledImages(pixels, torch.tensor(labels), torch.tensor(labels))
     stream.test_parts = [TestPart(part, first_seen, 0)]
-    (fraction,) = measure(baseline, stream, CPU, settings())
+    (fraction,) = measured(baseline, stream)
     return fraction
 
 
@@ -216,14 +217,14 @@ def test_no_answer_is_a_wrong_answer(stream):
 @pytest.mark.parametrize("stream", ["wide, overlapping", "narrow"], indirect=True)
 def test_the_oracle_is_refused_where_a_class_has_two_experts(stream):
     with pytest.raises(ExmlError, match=r"oracle is not defined here: class '.' is known to experts 0 and [12]"):
-        measure(baselines.Oracle(), stream, CPU, settings())
+        measured(baselines.Oracle(), stream)
 
 
 def test_min_entropy_is_refused_where_an_expert_can_say_one_thing_only(tmp_path):
     heads = [wide(0, 1), narrow(2)]
     stream = open_stream(write_experts(tmp_path, heads), heads)
     with pytest.raises(ExmlError, match="expert 1 has one class and no units for others"):
-        measure(baselines.MinEntropy(), stream, CPU, settings())
+        measured(baselines.MinEntropy(), stream)
 
 
 @pytest.mark.parametrize("stream", ["wide", "wide, overlapping"], indirect=True)
@@ -260,7 +261,7 @@ def test_the_parameter_average_knows_what_the_experts_asked_know(tmp_path, exper
 def test_weights_that_mean_other_things_are_not_averaged(tmp_path, heads, words):
     stream = open_stream(write_experts(tmp_path, heads), heads)
     with pytest.raises(ExmlError, match=words):
-        measure(baselines.ParameterAverage(), stream, CPU, settings())
+        measured(baselines.ParameterAverage(), stream)
 
 
 WITH_NORM = [replace(head, init_args={"batch_norm": True}) for head in STREAMS["wide"]]
@@ -281,7 +282,7 @@ def test_one_expert_is_in_memory_at_a_time(tmp_path, monkeypatch, kind):
         return expert
 
     monkeypatch.setattr(stream, "load_expert", watched)
-    measure(kind(), stream, CPU, settings())
+    measured(kind(), stream)
     assert len(alive) == 18  # each is read to be checked, and again to be asked
 
 
@@ -355,7 +356,7 @@ def test_batch_norm_measured_anew_brings_the_function_of_the_experts_back(tmp_pa
     torch.testing.assert_close(second(FORMAT.normalize(pixels)), logits, rtol=1e-3, atol=1e-3)
     labels = logits[:, :4].argmax(dim=1)
     stream.test_parts = [TestPart(LabelledImages(pixels, labels, labels), 0, 0)]
-    assert measure(baselines.ParameterAverageBatchNorm(), stream, CPU, settings(Fixed(samples), 200)) == [1.0]
+    assert measured(baselines.ParameterAverageBatchNorm(), stream, Fixed(samples), 200) == [1.0]
     anew = averaged(baselines.ParameterAverageBatchNorm, stream, samples)(FORMAT.normalize(pixels))
     torch.testing.assert_close(anew, logits, rtol=0.01, atol=0.01)
     plain = averaged(baselines.ParameterAverage, stream, samples)(FORMAT.normalize(pixels))

@@ -7,17 +7,18 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from exml_lightning.callbacks import SyntheticBufferCallback
+from exml_lightning.callbacks import CheckExperts, SyntheticBufferCallback
 from exml_lightning.cli.main import main
 from exml_lightning.core.distillation import Distillation
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Noise
+from exml_lightning.core.scales import NormalScores
 from exml_lightning.data import ExpertStream
 from exml_lightning.module import ExModelModule
 from exml_lightning.scenarios import Digits, Scenario
 
-EXPERT_FORWARD = Expert.forward
+EXPERT_ASK = Expert.ask
 
 
 class Recorder(Callback):
@@ -66,7 +67,7 @@ def fit(
         accelerator="cpu",
         devices=1,
         max_epochs=epochs,
-        callbacks=[SyntheticBufferCallback(30, Noise()), recorder],
+        callbacks=[CheckExperts(), SyntheticBufferCallback(30, Noise()), recorder],
         default_root_dir=tmp_path,
         logger=False,
         enable_checkpointing=False,
@@ -88,7 +89,7 @@ def test_the_loss_is_that_of_the_paper(tmp_path, digit_experts, lambda_ce):
 def test_the_loss_is_the_same_where_teachers_are_remembered(tmp_path, digit_experts, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        Expert, "forward", lambda self, images: asked.append(len(images)) or EXPERT_FORWARD(self, images)
+        Expert, "ask", lambda self, model, images: asked.append(len(images)) or EXPERT_ASK(self, model, images)
     )
     recorder = Recorder(0.7)
     fit(tmp_path, digit_experts, recorder, lambda_ce=0.7, batch_size=12)
@@ -144,7 +145,7 @@ class Watcher(Callback):
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         assert not module.previous.training
         assert module.network.training
-        assert module.attached == trainer.current_epoch
+        assert module.learning == trainer.current_epoch
         if batch_idx == 0 and trainer.current_epoch > 0:
             previous = module.previous.state_dict()
             assert all(torch.equal(previous[name], tensor) for name, tensor in self.ends[-1].items())
@@ -228,8 +229,8 @@ def test_the_loss_can_be_the_divergence_of_softened_probabilities(tmp_path, digi
         {"temperature": 0.0},
         {"lambda_ce": -1.0},
         {"lambda_ce": float("nan")},
-        {"reset_each_experience": True, "start": "average"},
-        {"unknown": "zero", "loss": "kl"},
+        {"normalize": NormalScores(others=0.1), "loss": "kl"},
+        {"normalize": NormalScores(others=0.1), "merge": "sample"},
     ],
 )
 def test_impossible_settings_are_refused(wrong):
@@ -242,9 +243,9 @@ def test_targets_are_merged_in_full_precision(small_run, monkeypatch):
     seen = []
     original = Distillation.__call__
 
-    def watched(self, logits, expert, previous, *others):
-        seen.append((torch.is_autocast_enabled("cpu"), logits.dtype, expert[0].dtype, previous[0].dtype))
-        return original(self, logits, expert, previous, *others)
+    def watched(self, logits, answers, *others):
+        seen.append((torch.is_autocast_enabled("cpu"), logits.dtype, answers.expert.dtype, answers.previous.dtype))
+        return original(self, logits, answers, *others)
 
     monkeypatch.setattr(Distillation, "__call__", watched)
     main([*small_run(), "--trainer.precision", "bf16-mixed", "--trainer.accelerator", "cpu"])

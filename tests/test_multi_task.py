@@ -149,7 +149,7 @@ def test_the_divergence_loss_knows_heads(small_run, tmp_path):
 
 
 def test_familiarity_does_nothing_where_heads_never_compete(small_run, tmp_path):
-    options = [*MULTI_TASK, "--model.normalize", "quantile", "--model.familiarity"]
+    options = [*MULTI_TASK, "--model.normalize", "NormalScores", "--model.normalize.familiarity"]
     for weight in ("0", "1"):
         main([*small_run(weight), *options, weight])
     without, with_it = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in "01")

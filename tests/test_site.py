@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from exml_lightning.core.targets import merge_targets
+from exml_lightning.core.targets import Answers, merge_targets
 from tests.documents import ROOT
 
 
@@ -40,13 +40,13 @@ def test_the_pictures_are_drawn(tmp_path):
 
 def test_the_merging_picture_says_what_the_code_does():
     """Classes 4 5 2 8 6 9: the numbers of docs/pictures/merging.png."""
-    target = merge_targets(
+    answers = Answers(
         torch.tensor([[1.0, -1.0]]),
         torch.tensor([1, 2]),
         torch.tensor([[2.0, -2.0, 0.0, 0.0, 0.0, 0.0]]),
         torch.tensor([True, True, False, False, False, False]),
-        torch.tensor([1]),
     )
+    target = merge_targets(answers, torch.tensor([1]))
     assert target.logits[0, :3].tolist() == [2.0, -0.5, -1.0]
     assert target.mask[0].tolist() == [True, True, True, False, False, False]
     assert '"target": ["2.0", "-0.5", "-1.0", "", "", ""]' in (ROOT / "docs" / "pictures" / "draw.py").read_text()

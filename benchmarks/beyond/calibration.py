@@ -26,9 +26,9 @@ from torch import Tensor
 from exml_lightning.cli.lightning_cli import StreamCLI
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.familiarity import LayerShares
-from exml_lightning.core.normal_scores import NormalScores
 from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, Mixture, ProceduralImages, Strokes
 from exml_lightning.core.rng import keyed_generator
+from exml_lightning.core.score_table import ScoreTable
 from exml_lightning.data import ExpertStream
 from exml_lightning.files import write_text
 
@@ -101,10 +101,10 @@ def measure(scenario: str, run: int, root: str, folder: str, num_images: int) ->
         drawn = kind.draw(num_images, stream.manifest.input.shape, keyed_generator("reference", run), device)
         asked = [_ask(expert, stream.manifest.input.normalize(drawn)) for expert in experts]
         pairs = list(zip(asked, logits, strict=True))
-        found[f"quantile, {name}"] = concat([NormalScores(r)(x) for r, x in pairs])
+        found[f"quantile, {name}"] = concat([ScoreTable(r)(x) for r, x in pairs])
         if name == likeliest:
             found[f"standardised, {name}"] = concat([(x - r.mean(dim=0)) / r.std(dim=0) for r, x in pairs])
-            scores = [NormalScores(r, RAW)(x) for r, x in pairs]
+            scores = [ScoreTable(r, RAW)(x) for r, x in pairs]
             found[f"quantile and logits, {name}"] = concat(scores)
             together = (1 - OTHERS) * concat(scores) + OTHERS * torch.stack(scores).sum(dim=0)
             found[f"quantile and logits, {name}, a tenth of the others"] = together
@@ -139,7 +139,7 @@ def _familiar(expert: Expert, reference: Tensor, images: Tensor) -> Tensor:
     """Return how familiar images are to the expert, next to those of the reference, ``(n, 1)``."""
     shares = LayerShares(expert)
     asked = [torch.cat([shares(expert, part)[1] for part in x.split(256)]) for x in (reference, images)]
-    return NormalScores(asked[0])(asked[1]).mean(dim=1, keepdim=True)
+    return ScoreTable(asked[0])(asked[1]).mean(dim=1, keepdim=True)
 
 
 def _centred(logits: Tensor, classes: Tensor) -> Tensor:

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-ALONE = ("--model.others", "0")
-UNFAMILIAR = ("--model.familiarity", "0")
-NO_SCORES = (*ALONE, *UNFAMILIAR, "--model.raw_logits", "0", "--model.normalize")
+ALONE = ("--model.normalize.others", "0")
+UNFAMILIAR = ("--model.normalize.familiarity", "0")
 AUGMENTED = ("--data.augmentation.shift", "0.06", "--data.augmentation.rotation", "10")
 REFINED = ("--model.lambda_ce", "0.1", "--buffer.generator.steps", "10", "--buffer.generator.initial", "Strokes")
 LEAVES = ("--buffer.generator.images", "DeadLeaves")
@@ -36,8 +35,8 @@ class Row:
 
 
 LIKE_BEST = (
-    *("--model.normalize", "quantile", "--model.lambda_ce", "0", "--model.optimizer.init_args.lr", "0.003"),
-    *("--model.raw_logits", "0.3", "--model.familiarity", "1", "--data.batch_size", "64"),
+    *("--model.normalize", "NormalScores", "--model.lambda_ce", "0", "--model.optimizer.init_args.lr", "0.003"),
+    *("--model.normalize.raw_logits", "0.3", "--model.normalize.familiarity", "1", "--data.batch_size", "64"),
 )
 """What makes another strategy like the best: the same scale, no labels, the same rate and batch."""
 
@@ -48,11 +47,11 @@ ROWS = {
         "`start: average`, Adam 0.003, batch 64"
     ),
     "unfamiliar": Row("`familiarity: 0`", UNFAMILIAR),
-    "half_familiar": Row("`familiarity: 0.5`", ("--model.familiarity", "0.5")),
+    "half_familiar": Row("`familiarity: 0.5`", ("--model.normalize.familiarity", "0.5")),
     "alone": Row("`others: 0`", ALONE),
-    "more": Row("`others: 0.2`", ("--model.others", "0.2")),
-    "scores": Row("`raw_logits: 0`", ("--model.raw_logits", "0")),
-    "more_logits": Row("`raw_logits: 1`", ("--model.raw_logits", "1")),
+    "more": Row("`others: 0.2`", ("--model.normalize.others", "0.2")),
+    "scores": Row("`raw_logits: 0`", ("--model.normalize.raw_logits", "0")),
+    "more_logits": Row("`raw_logits: 1`", ("--model.normalize.raw_logits", "1")),
     "augmented": Row("augmentation as the scenario has it", AUGMENTED),
     "stored": Row("strokes stored in the buffer (5,000)", ("--buffer.generator.fresh", "false")),
     "stored_augmented": Row("the same, augmented", ("--buffer.generator.fresh", "false", *AUGMENTED)),
@@ -67,11 +66,9 @@ ROWS = {
         (*LIKE_BEST, "--buffer.generator.confidence", "0.99"),
         "model_inversion",
     ),
-    "center": Row("`others: 0`, `raw_logits: 0`, `familiarity: 0`, `normalize: center`", (*NO_SCORES, "center")),
-    "standardize": Row(
-        "`others: 0`, `raw_logits: 0`, `familiarity: 0`, `normalize: standardize`", (*NO_SCORES, "standardize")
-    ),
-    "none": Row("`others: 0`, `raw_logits: 0`, `familiarity: 0`, `normalize: none`", (*NO_SCORES, "none")),
+    "center": Row("`normalize: Center`", ("--model.normalize", "Center")),
+    "standardize": Row("`normalize: Standardize`", ("--model.normalize", "Standardize")),
+    "none": Row("`normalize: NoScale`", ("--model.normalize", "NoScale")),
     "labels": Row(
         "procedural.yaml (stored, augmented) with `lambda_ce: 0.1`", ("--model.lambda_ce", "0.1"), "procedural"
     ),

@@ -18,37 +18,41 @@ from torch import nn
 import exml_lightning.baselines
 import exml_lightning.core.generators
 import exml_lightning.core.procedural
+import exml_lightning.core.scales
 import exml_lightning.models
 import exml_lightning.scenarios
 from exml_lightning.baselines import Baseline
 from exml_lightning.callbacks import StreamCheckpoint, SyntheticBufferCallback
 from exml_lightning.core.augmentation import Augmentation
+from exml_lightning.core.distillation import Distillation
 from exml_lightning.core.generators import Generator
 from exml_lightning.core.procedural import ProceduralImages
+from exml_lightning.core.scales import Scale
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts.privacy import PrivacySettings
 from exml_lightning.experts.recipe import ExpertRecipe
-from exml_lightning.generation.samples import GenerateOptions
+from exml_lightning.generation.files import GenerateOptions
 from exml_lightning.module import ExModelModule
 from exml_lightning.scenarios import AuxiliaryImages, ImageDataset, Scenario
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "configuration.md"
 
-GROUPS = {
+GROUPS: dict[str, type | tuple[type, ...]] = {
     "data": ExpertStream,
     "data.scenario": Scenario,
     "data.augmentation": Augmentation,
-    "model": ExModelModule,
+    "model": (ExModelModule, Distillation),
     "buffer": SyntheticBufferCallback,
     "checkpoint": StreamCheckpoint,
     "experts": ExpertRecipe,
     "privacy": PrivacySettings,
     "generate": GenerateOptions,
 }
-"""The keys of a configuration, and the class that takes those below each."""
+"""The keys of a configuration, and the class, or classes, that take those below each."""
 CHOICES: dict[str, tuple[ModuleType, type]] = {
     "buffer.generator": (exml_lightning.core.generators, Generator),
+    "model.normalize": (exml_lightning.core.scales, Scale),
     "buffer.generator.images": (exml_lightning.core.procedural, ProceduralImages),
     "data.scenario.dataset": (exml_lightning.scenarios, ImageDataset),
     "data.auxiliary": (exml_lightning.scenarios, AuxiliaryImages),
@@ -94,8 +98,10 @@ Beside the groups there are `ckpt_path`, the checkpoint to go on from or to meas
 def write() -> str:
     """Return the page."""
     parts = [INTRODUCTION]
-    for key, kind in GROUPS.items():
-        parts.append(f"## `{key}`\n\n{_first(kind)}\n\n{_table(kind)}")
+    for key, kinds in GROUPS.items():
+        first, *others = kinds if isinstance(kinds, tuple) else (kinds,)
+        rows = [_table(first), *("\n".join(_table(kind).splitlines()[2:]) for kind in others)]
+        parts.append(f"## `{key}`\n\n{_first(first)}\n\n" + "\n".join(rows))
     parts.append(TRAINER)
     for key, (module, base) in CHOICES.items():
         said = NETWORKS if base is nn.Module else _first(base)

@@ -2,6 +2,7 @@
 
 from exml_lightning.callbacks.accuracy import AccuracyCallback
 from exml_lightning.callbacks.agreement import AgreementCallback
+from exml_lightning.callbacks.check_experts import CheckExperts
 from exml_lightning.callbacks.ex_model import ExModelWriter
 from exml_lightning.callbacks.loggers import StartLoggers
 from exml_lightning.callbacks.progress import StageProgressBar
@@ -13,6 +14,7 @@ from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 __all__ = [
     "AccuracyCallback",
     "AgreementCallback",
+    "CheckExperts",
     "ExModelWriter",
     "SameSettings",
     "StageProgressBar",

@@ -9,10 +9,8 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from exml_lightning.callbacks.find import find_callback
-from exml_lightning.callbacks.resume import FORMAT
-from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.callbacks.resume import FORMAT, go_back
+from exml_lightning.core.errors import BrokenExpertError, ExmlError
 from exml_lightning.files import write_whole
 from exml_lightning.module import ExModelModule
 
@@ -80,11 +78,8 @@ class StreamCheckpoint(Checkpoint):
         if not asked or between or steps == trainer.num_training_batches:
             return
         assert isinstance(pl_module, ExModelModule)
-        buffer = find_callback(trainer, SyntheticBufferCallback)
-        assert buffer is not None
-        buffer.look(trainer, pl_module, wait=True)
-        if pl_module.attached is not None:
-            save_checkpoint(trainer, self.folder(trainer) / "last.ckpt")
+        pl_module.check_numbers(wait=True)
+        save_checkpoint(trainer, self.folder(trainer) / "last.ckpt")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``experience=<k>.ckpt`` and the same as ``last.ckpt``, unless the experience was cut short."""
@@ -95,6 +90,11 @@ class StreamCheckpoint(Checkpoint):
         save_checkpoint(trainer, path)
         if trainer.is_global_zero:
             write_whole(path.with_name("last.ckpt"), lambda part: shutil.copyfile(path, part))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Keep nothing of an expert that turned out to be broken, so that a sound one can take its place."""
+        if isinstance(exception, BrokenExpertError) and trainer.is_global_zero:
+            go_back(Path(trainer.default_root_dir), trainer.current_epoch)
 
 
 class EpochCheckpoint(Checkpoint):

@@ -11,7 +11,14 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from exml_lightning.baselines import Baseline
-from exml_lightning.callbacks import SameSettings, StartLoggers, StopOnSignal, StreamCheckpoint, SyntheticBufferCallback
+from exml_lightning.callbacks import (
+    CheckExperts,
+    SameSettings,
+    StartLoggers,
+    StopOnSignal,
+    StreamCheckpoint,
+    SyntheticBufferCallback,
+)
 from exml_lightning.callbacks.loggers import check_installed
 from exml_lightning.callbacks.resume import find_checkpoint
 from exml_lightning.callbacks.run_folder import RunFolder
@@ -25,7 +32,7 @@ from exml_lightning.experts.privacy import PrivacySettings
 from exml_lightning.experts.recipe import ExpertRecipe
 from exml_lightning.experts.selection import list_file, read_experts
 from exml_lightning.fitting import TRAINER_DEFAULTS, StreamTrainer, run_callbacks
-from exml_lightning.generation.samples import GenerateOptions
+from exml_lightning.generation.files import GenerateOptions
 from exml_lightning.module import ExModelModule
 from exml_lightning.terminal import Quiet
 
@@ -93,7 +100,12 @@ class StreamCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the groups that are not Lightning's own."""
         parser.add_lightning_class_args(SyntheticBufferCallback, "buffer")
-        parser.set_defaults({"buffer.generator": {"class_path": "exml_lightning.core.generators.ModelInversion"}})
+        parser.set_defaults(
+            {
+                "buffer.generator": {"class_path": "exml_lightning.core.generators.ModelInversion"},
+                "model.normalize": {"class_path": "exml_lightning.core.scales.Center"},
+            }
+        )
         parser.add_lightning_class_args(StreamCheckpoint, "checkpoint")
         parser.add_class_arguments(ExpertRecipe, "experts")
         parser.add_class_arguments(PrivacySettings, "privacy")
@@ -156,7 +168,7 @@ class StreamCLI(LightningCLI):
             with_bar=trainer.enable_progress_bar is not False,
         )
         made = super().instantiate_trainer(**kwargs)
-        first = [self.stop, SameSettings(), StartLoggers(others)]
+        first = [self.stop, SameSettings(), CheckExperts(), StartLoggers(others)]
         made.callbacks[:0] = first  # type: ignore[attr-defined]  # Lightning sets it from outside
         return made
 

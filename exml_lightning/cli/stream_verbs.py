@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lightning import Trainer
 
+from exml_lightning.baselines import measure
 from exml_lightning.callbacks.parts import print_accuracies, write_test
 from exml_lightning.callbacks.progress import ExpertProgressBar
 from exml_lightning.callbacks.run_folder import write_config
@@ -16,8 +17,8 @@ from exml_lightning.cli.lightning_cli import StreamCLI
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts.training import ExpertTraining, train_experts
 from exml_lightning.files import check_folder
-from exml_lightning.generation.samples import generate_files
-from exml_lightning.measure import BufferSettings, measure
+from exml_lightning.generation.files import generate_files
+from exml_lightning.generation.samples import Sampler
 from exml_lightning.terminal import Terminated, say
 
 WHOLE_EPOCHS = {
@@ -87,9 +88,9 @@ def _measure_baseline(cli: StreamCLI, path: Path | None) -> None:
     if path is not None:
         check_folder(path.parent, "trainer.default_root_dir")
     buffer, baseline, device = cli.config_init.buffer, cli.config_init.baseline, trainer.strategy.root_device
-    settings = BufferSettings(buffer.generator, buffer.size, buffer.cache)
+    sampler = Sampler(buffer.generator, stream, buffer.cache, trainer.progress_bar_callback is not None)
     start = time.monotonic()
-    row = measure(baseline, stream, device, settings, show_progress=trainer.progress_bar_callback is not None)
+    row = measure(baseline, sampler, buffer.size, device)
     if path is not None:
         seconds = time.monotonic() - start
         write_test(path, stream, row, device, seconds, cli.command, baseline=type(baseline).__name__)
@@ -137,12 +138,6 @@ def generate(cli: StreamCLI) -> None:
       exml generate -c configs/split_digits.yaml -c configs/strategies/data_impression.yaml --generate.expert 0
     """
     buffer = cli.config_init.buffer
-    generate_files(
-        cli.datamodule,
-        buffer.generator,
-        buffer.size,
-        buffer.cache,
-        cli.config_init.generate,
-        cli.trainer.strategy.root_device,
-        show_progress=cli.config_init.trainer.enable_progress_bar is not False,
-    )
+    shown = cli.config_init.trainer.enable_progress_bar is not False
+    sampler = Sampler(buffer.generator, cli.datamodule, buffer.cache, shown)
+    generate_files(sampler, buffer.size, cli.config_init.generate, cli.trainer.strategy.root_device)

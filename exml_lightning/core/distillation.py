@@ -1,14 +1,15 @@
 """What the ex-model is asked for on a mini-batch: targets and losses put together (Section 3, Eq. 6-11)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.losses import distillation_kl, distillation_mse, known_cross_entropy
-from exml_lightning.core.targets import Merge, Normalize, Unknown, add_targets, merge_targets
+from exml_lightning.core.scales import Center, Scale
+from exml_lightning.core.targets import Answers, Merge, Target, add_targets, merge_targets
 
 Loss = Literal["mse", "kl"]
 
@@ -18,63 +19,57 @@ class Distillation:
     """The loss of Eq. 11.
 
     Args:
-        lambda_ce: Weight of the cross-entropy, 0 or more.
-        normalize: How the logits of both teachers are put on one scale; see `normalize_logits`.
-        merge: How they are merged; see `merge_targets`.
-        unknown: What is asked of classes that nobody knows yet; see `merge_targets`.
-        loss: ``mse`` (Eq. 10) or ``kl``.
-        temperature: Of ``kl``, more than 0.
-        others: Weight of what the expert says of classes it does not know; see `add_targets`. 0: nothing.
-        raw_logits: With ``quantile``, weight of the logits that are added to their normal scores; see `NormalScores`.
-        familiarity: With ``quantile``, weight of how familiar images are to the expert; see `Teachers`. 0: nothing.
+        lambda_ce: Weight of the cross-entropy with the buffer's labels (Eq. 11), 0 or more.
+        normalize: How the logits of both teachers are put on one scale (Eq. 6, 7): `Center`, `Standardize`,
+            `CenterBatch`, `NoScale`, or `NormalScores` (docs/distillation.md).
+        merge: How they are merged (Eq. 9): class by class (`unit`) or by each sample's label (`sample`).
+        loss: What compares the ex-model with the merged target: `mse` of the logits (Eq. 10), or `kl`, the divergence
+            of their softened probabilities.
+        temperature: Softens the probabilities of `kl`, more than 0.
 
     Raises:
         ExmlError: If a setting has no meaning.
     """
 
     lambda_ce: float = 1.0
-    normalize: Normalize = "center"
+    normalize: Scale = field(default_factory=Center)
     merge: Merge = "unit"
-    unknown: Unknown = "skip"
     loss: Loss = "mse"
     temperature: float = 2.0
-    others: float = 0.0
-    raw_logits: float = 0.0
-    familiarity: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.lambda_ce >= 0:
             raise ExmlError(f"model.lambda_ce is {self.lambda_ce}: give 0 or more")
         if not self.temperature > 0:
             raise ExmlError(f"model.temperature is {self.temperature}: give more than 0")
-        for name in ("others", "raw_logits", "familiarity"):
-            if not getattr(self, name) >= 0:
-                raise ExmlError(f"model.{name} is {getattr(self, name)}: give 0 or more")
-        given = [f"model.{name}" for name in ("others", "raw_logits", "familiarity") if getattr(self, name)]
-        if given and self.normalize != "quantile":
-            raise ExmlError(f"only with normalize quantile is there a meaning to {' and '.join(given)}: set each to 0")
-        if self.others and (self.merge, self.loss) != ("unit", "mse"):
-            raise ExmlError("model.others has a meaning only with merge unit and loss mse: set it to 0")
-        if self.loss == "kl" and self.unknown == "zero":
-            raise ExmlError(
-                "model.unknown zero has no meaning with loss kl, where a logit of 0 is a guess: set it to skip"
-            )
+        if self._others(None) and (self.merge, self.loss) != ("unit", "mse"):
+            raise ExmlError("model.normalize.others has a meaning only with merge unit and loss mse: set it to 0")
+
+    def _others(self, heads: Tensor | None) -> float:
+        listening = self.normalize.listening(heads)
+        return 0.0 if listening is None else listening.others
 
     def asks_all_units(self, heads: Tensor | None) -> bool:
         """Whether all units of the expert are asked for: with `others`, but for several heads, which never compete."""
-        return self.others > 0 and heads is None
+        return self._others(heads) > 0
 
-    def familiarity_for(self, heads: Tensor | None) -> float:
-        """Weight of familiarity: 0 for several heads, which never compete."""
-        return self.familiarity if heads is None else 0.0
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the labels of samples are read."""
+        return self.lambda_ce > 0 or self.merge == "sample"
+
+    def target(self, answers: Answers, labels: Tensor, heads: Tensor | None = None) -> Target:
+        """Merge what both teachers say; see `merge_targets` and `add_targets`."""
+        if others := self._others(heads):
+            return add_targets(answers, others)
+        return merge_targets(answers, labels, self.normalize, self.merge, heads)
 
     def __call__(
         self,
         logits: Tensor,
-        expert: tuple[Tensor, Tensor],
-        previous: tuple[Tensor, Tensor],
+        answers: Answers,
         labels: Tensor,
-        answers: Tensor,
+        possible: Tensor,
         heads: Tensor | None = None,
         tasks: Sequence[int] = (),
     ) -> dict[str, Tensor]:
@@ -82,29 +77,16 @@ class Distillation:
 
         Args:
             logits: The ex-model's, float ``(n, num_classes)``.
-            expert: The expert's logits ``(n, classes of the expert)`` and its classes, int64; ``(n, num_classes)`` with
-                `others` and a single head.
-            previous: The previous ex-model's logits ``(n, num_classes)`` and the classes it knows, bool.
+            answers: Of both teachers.
             labels: y_syn, int64 ``(n,)``.
-            answers: The classes that the cross-entropy is over; see `known_cross_entropy`.
+            possible: The classes that the cross-entropy is over; see `known_cross_entropy`.
             heads: The task of each class, int64 ``(num_classes,)``, for a multi-head ex-model.
             tasks: The tasks among `heads`.
 
         Returns:
             Scalars by name: ``mse`` or ``kl``, ``cross_entropy`` unless its weight is 0, and their sum ``loss``.
         """
-        if self.asks_all_units(heads):
-            target = add_targets(*expert, previous[0], self.others)
-        else:
-            target = merge_targets(
-                *expert,
-                *previous,
-                labels,
-                normalize=self.normalize,
-                merge=self.merge,
-                unknown=self.unknown,
-                heads=heads,
-            )
+        target = self.target(answers, labels, heads)
         if self.loss == "mse":
             distilled = distillation_mse(logits, target)
         else:
@@ -112,6 +94,11 @@ class Distillation:
             distilled = distillation_kl(logits, target, self.temperature, masks)
         if not self.lambda_ce:
             return {self.loss: distilled, "loss": distilled}
-        cross_entropy = known_cross_entropy(logits, labels, answers)
+        cross_entropy = known_cross_entropy(logits, labels, possible)
         loss = distilled + self.lambda_ce * cross_entropy
         return {self.loss: distilled, "cross_entropy": cross_entropy, "loss": loss}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings, as plain values; the temperature only where it has a meaning."""
+        temperature = self.temperature if self.loss == "kl" else None
+        return {**asdict(self), "normalize": self.normalize.settings(), "temperature": temperature}

@@ -49,10 +49,11 @@ def raise_together(error: BrokenExpertError | None) -> None:
     Raises:
         BrokenExpertError: If any process has found something.
     """
-    found = [None if error is None else str(error)]
+    said = None if error is None else str(error.args[0])
+    found = [said]
     if together():
         found = [None] * world_size()
-        dist.all_gather_object(found, None if error is None else str(error))
+        dist.all_gather_object(found, said)
     for message in found:
         if message is not None:
             raise BrokenExpertError(message) from error

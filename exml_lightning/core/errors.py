@@ -24,7 +24,11 @@ class ExmlError(ValueError):
 
 
 class BrokenExpertError(ExmlError):
-    """An expert whose weights or answers are NaN, infinite or always the same; a stream may go on without it."""
+    """An expert whose weights or answers are NaN, infinite or always the same."""
+
+    def __str__(self) -> str:
+        """Say what is wrong, and what to do."""
+        return f"{super().__str__()}; put a sound expert in its place, in manifest.yaml too"
 
 
 def one_line(error: Exception) -> str:

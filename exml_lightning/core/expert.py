@@ -91,7 +91,7 @@ class Expert(nn.Module):
         blank = torch.zeros(1, *self.image_format.shape, device=self.classes.device)
         with torch.no_grad():
             logits = self.ask_every_unit(self.model, blank)
-        remedy = "learn it in a run with model.others 0"
+        remedy = "learn it in a run with model.normalize.others 0"
         if not self._aligned or logits.shape[1] != num_classes:
             raise ExmlError(f"{self.name} has no unit for each class of the stream: {remedy}")
         if not bool((logits.abs() < MASKED).all()):

@@ -94,7 +94,7 @@ def layers_that_tell(expert: Expert) -> list[Layer]:
     if not found:
         raise ExmlError(
             f"{expert.name} has no convolution or linear layer with fewer outputs than inputs that can be looked at: "
-            "nothing says how familiar images are to it; learn it in a run with model.familiarity 0"
+            "nothing says how familiar images are to it; learn it in a run with model.normalize.familiarity 0"
         )
     return found
 

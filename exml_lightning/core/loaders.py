@@ -1,20 +1,17 @@
 """Mini-batches from memory: Lightning's loaders without worker processes and per-sample Python."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.rng import keyed_generator
-
-if TYPE_CHECKING:
-    from exml_lightning.data import ExpertStream
-
 
 AHEAD = 64
 """Steps whose draws are made together."""
@@ -37,68 +34,79 @@ class Batch(NamedTuple):
 
 
 class BufferLoader:
-    """`n_iter` mini-batches drawn from the buffer that the stream holds when the first is asked for.
+    """`n_iter` mini-batches drawn from the buffer that there is when the first is asked for.
 
     Lightning asks for the loader, and for its iterator, before a new experience has filled the buffer; so the buffer is
     read late, and `__iter__` does nothing. The state is the place in the experience, so that a run continues in the
     middle of one.
 
     Args:
-        stream: Holds the buffer, the experience and the settings.
+        read: Returns the experience and its buffer.
+        n_iter: Mini-batches of an experience.
+        batch_size: Samples of a mini-batch of each process.
+        augmentation: Random changes of the images.
+        seed: Seed of the draws, which are keyed by experience and step, too.
+        image_format: That of the images.
+        fresh: What is drawn anew for each step in place of the buffer's images; None for the buffer's.
         rank: This process; of the samples drawn for all, it takes its share.
-        world_size: Number of processes, each with ``stream.batch_size`` samples a step.
+        world_size: Number of processes.
     """
 
-    def __init__(self, stream: "ExpertStream", rank: int = 0, world_size: int = 1) -> None:
-        self._stream = stream
-        self._world_size = world_size
-        self._own = slice(rank * stream.batch_size, (rank + 1) * stream.batch_size)
+    def __init__(
+        self,
+        read: Callable[[], tuple[int, Buffer]],
+        n_iter: int,
+        batch_size: int,
+        augmentation: Augmentation,
+        seed: int,
+        image_format: ImageFormat,
+        fresh: ProceduralImages | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._read, self._n_iter, self._batch_size = read, n_iter, batch_size
+        self._augmentation, self._seed, self._format, self._images = augmentation, seed, image_format, fresh
+        self._total, self._own = world_size * batch_size, slice(rank * batch_size, (rank + 1) * batch_size)
         self._experience = -1
         self._position = 0
 
     def __len__(self) -> int:
-        return self._stream.n_iter
+        return self._n_iter
 
     def __iter__(self) -> Iterator[Batch]:
         return self._batches()
 
     def _batches(self) -> Iterator[Batch]:
-        stream = self._stream
-        if self._experience != stream.experience:
-            self._experience, self._position = stream.experience, 0
-        if stream.experience in stream.skipped:
-            return
-        buffer = stream.buffer
-        assert buffer is not None
-        while self._position < stream.n_iter:
-            ahead = range(self._position, min(self._position + AHEAD, stream.n_iter))
+        experience, buffer = self._read()
+        if self._experience != experience:
+            self._experience, self._position = experience, 0
+        while self._position < self._n_iter:
+            ahead = range(self._position, min(self._position + AHEAD, self._n_iter))
             for rows, matrices in zip(*self._draw(buffer, ahead), strict=True):
                 step, self._position = self._position, self._position + 1
-                if stream.fresh is None:
-                    images = stream.augmentation.apply(buffer.images[rows], matrices)
+                if self._images is None:
+                    images = self._augmentation.apply(buffer.images[rows], matrices)
                     yield Batch(images, buffer.labels[rows], buffer.tasks[rows], rows)
                 else:
-                    images = stream.augmentation.apply(self._fresh(stream.fresh, buffer, step), matrices)
+                    images = self._augmentation.apply(self._fresh(self._images, buffer, step), matrices)
                     yield Batch(images, torch.full_like(rows, -1), torch.zeros_like(rows))
 
     def _fresh(self, images: ProceduralImages, buffer: Buffer, step: int) -> Tensor:
         """Draw new images for a step, and take those of this process."""
-        stream, total = self._stream, self._world_size * self._stream.batch_size
-        generator = keyed_generator("fresh", stream.seed, self._experience, step)
-        shape = stream.manifest.input.shape
-        return stream.manifest.input.normalize(images.draw(total, shape, generator, buffer.images.device)[self._own])
+        generator = keyed_generator("fresh", self._seed, self._experience, step)
+        pixels = images.draw(self._total, self._format.shape, generator, buffer.images.device)
+        return self._format.normalize(pixels[self._own])
 
     def _draw(self, buffer: Buffer, steps: range) -> tuple[Tensor, Tensor]:
         """Draw samples and changes of this process for some steps, and bring them to the buffer's device at once."""
-        stream, total = self._stream, self._world_size * self._stream.batch_size
         rows, draws = [], []
         for step in steps:
-            generator = keyed_generator("batch", stream.seed, self._experience, step)
-            rows.append(torch.randint(len(buffer), (total,), generator=generator)[self._own])
-            draws.append(stream.augmentation.draw(total, generator)[self._own])
-        matrices = stream.augmentation.matrices(torch.cat(draws), *buffer.images.shape[-2:])
+            generator = keyed_generator("batch", self._seed, self._experience, step)
+            rows.append(torch.randint(len(buffer), (self._total,), generator=generator)[self._own])
+            draws.append(self._augmentation.draw(self._total, generator)[self._own])
+        matrices = self._augmentation.matrices(torch.cat(draws), *buffer.images.shape[-2:])
         device = buffer.images.device
-        return torch.stack(rows).to(device), matrices.unflatten(0, (len(steps), stream.batch_size)).to(device)
+        return torch.stack(rows).to(device), matrices.unflatten(0, (len(steps), self._batch_size)).to(device)
 
     def state_dict(self) -> dict[str, int]:
         """Return the place in the experience."""

@@ -8,19 +8,20 @@ from torch import Tensor, nn
 
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.core.layout import fast_layout
-from exml_lightning.data import ExpertStream
+from exml_lightning.experts import Manifest
 from exml_lightning.experts.architecture import Architecture, probe
 from exml_lightning.terminal import say
 
 
-def build_networks(architecture: Architecture, stream: ExpertStream) -> tuple[nn.Module, nn.Module]:
+def build_networks(architecture: Architecture, manifest: Manifest, seed: int) -> tuple[nn.Module, nn.Module]:
     """Build the ex-model and the previous ex-model, on the CPU.
 
     Weights come at the first experience or from a checkpoint: none are downloaded for nothing.
 
     Args:
         architecture: The network, for the classes of the stream.
-        stream: Knows the images and the classes.
+        manifest: The experts: their images and the classes of the stream.
+        seed: Seed of the weights.
 
     Returns:
         The ex-model, and a frozen one in eval mode.
@@ -28,24 +29,20 @@ def build_networks(architecture: Architecture, stream: ExpertStream) -> tuple[nn
     Raises:
         ExmlError: If the network cannot be built, refuses the images, or has another number of units than classes.
     """
-    shape, num_classes = stream.manifest.input.shape, len(stream.manifest.class_names)
+    shape, num_classes = manifest.input.shape, len(manifest.class_names)
     name = f"model.architecture {architecture.class_path}"
-    network, previous, other = (_build(architecture, stream) for _ in range(3))
+    try:
+        network, previous, other = (architecture.skeleton().build(seed, "ex-model") for _ in range(3))
+    except ExmlError as error:
+        raise ExmlError(
+            "the ex-model, built as the first expert unless model.architecture names another network, cannot be "
+            f"built: {error}; that network must take num_classes"
+        ) from error
     units = probe(network, shape, name)
     probe(other, shape, f"{name}, while it is trained,", training=True)
     if units != num_classes:
         raise ExmlError(f"{name} has {units} output units: it must have {num_classes}, one a class of the stream")
     return fast_layout(network, shape), fast_layout(previous, shape).requires_grad_(False).eval()
-
-
-def _build(architecture: Architecture, stream: ExpertStream) -> nn.Module:
-    try:
-        return architecture.skeleton().build(stream.seed, "ex-model")
-    except ExmlError as error:
-        raise ExmlError(
-            f"the ex-model, built as the first expert in {stream.experts} unless model.architecture names "
-            f"another network, cannot be built: {error}; that network must take num_classes"
-        ) from error
 
 
 def compile_network(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:

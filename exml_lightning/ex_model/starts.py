@@ -37,9 +37,7 @@ def starting_weights(
     return running_mean(network.state_dict(), expert.model.state_dict(), learned)
 
 
-def check_start(
-    start: Start, manifest: Manifest, architecture: Architecture, experiences: range, each_experience: bool
-) -> None:
+def check_start(start: Start, manifest: Manifest, architecture: Architecture, experiences: range) -> None:
     """Refuse to start with the weights of experts that are not built as the ex-model is.
 
     Args:
@@ -47,7 +45,6 @@ def check_start(
         manifest: The experts.
         architecture: The ex-model's.
         experiences: The experts that are still to be learned.
-        each_experience: Whether the ex-model starts anew with each of them, else with the first of the stream only.
 
     Raises:
         ExmlError: If an expert whose weights are needed has another architecture, another input, or another unit for
@@ -55,8 +52,7 @@ def check_start(
     """
     if start == "scratch":
         return
-    asked = experiences if start == "average" or each_experience else [k for k in experiences if k == 0]
-    for k in asked:
+    for k in experiences if start == "average" else [k for k in experiences if k == 0]:
         entry = manifest.experts[k]
         if entry.architecture.skeleton() != architecture.skeleton():
             reason = f"is {entry.architecture} and the ex-model {architecture}"

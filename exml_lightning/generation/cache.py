@@ -39,7 +39,7 @@ def describe_samples(
     """
     return {
         "version": VERSION,
-        "generator": generator.settings(),
+        **generator.describe(),
         "expert": entry.sha256,
         "architecture": asdict(entry.architecture),
         "classes": expert.classes.tolist(),

@@ -1,5 +1,6 @@
 """Gives generators the data they need and do not read themselves: auxiliary, original and precomputed images."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -8,37 +9,52 @@ from torch import Tensor
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.generators import Auxiliary, Generator, Precomputed, Procedural, Replay
+from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import Manifest
 from exml_lightning.generation.buffer_file import read_buffer
+from exml_lightning.scenarios import AuxiliaryImages
 
 
-def connect(generator: Generator, stream: ExpertStream, size: int) -> None:
-    """Connect a generator to what the stream knows, and the stream to fresh images; most need nothing.
+class StreamSources:
+    """What generators may ask a stream for; see `core.generators.generator.Sources`.
 
     Args:
-        generator: The generator.
         stream: The stream.
         size: N, the samples of the buffer.
-
-    Raises:
-        ExmlError: If there is nothing to draw from.
     """
-    stream.fresh = generator.images if isinstance(generator, Procedural) and generator.fresh else None
-    if isinstance(generator, Auxiliary):
+
+    def __init__(self, stream: ExpertStream, size: int) -> None:
+        self._stream, self._size = stream, size
+
+    def other_images(self) -> AuxiliaryImages:
+        """Open ``data.auxiliary``.
+
+        Raises:
+            ExmlError: If there is none, or no image can be read.
+        """
+        stream = self._stream
         if stream.auxiliary is None:
             raise ExmlError(
                 "the auxiliary generator has no images to draw from: set data.auxiliary (docs/auxiliary.md), for "
                 "instance --data.auxiliary FolderImages --data.auxiliary.folder DIR"
             )
         stream.auxiliary.open(stream.root, stream.manifest.input.shape)
-        generator.draw = stream.auxiliary.draw
-    elif isinstance(generator, Replay):
-        generator.originals = stream.original_images()
-    elif isinstance(generator, Precomputed):
-        folder = Path(generator.folder) if generator.folder else generated_folder(stream.manifest)
-        generator.read = _Files(folder, stream.manifest, size)
+        return stream.auxiliary
+
+    def original_images(self) -> Callable[[int], LabelledImages]:
+        """Open the original training images; see `ExpertStream.original_images`."""
+        return self._stream.original_images()
+
+    def samples(self, folder: str | None) -> Callable[[Expert], Buffer]:
+        """Return what reads and checks the buffer file of an expert.
+
+        Args:
+            folder: The folder of the files; None for `generated_folder`.
+        """
+        manifest, size = self._stream.manifest, self._size
+        place = Path(folder) if folder else generated_folder(manifest)
+        return lambda expert: _read(generated_file(place, expert.experience), manifest, size, expert)
 
 
 def generated_folder(manifest: Manifest) -> Path:
@@ -51,35 +67,24 @@ def generated_file(folder: Path, experience: int) -> Path:
     return folder / f"expert_{experience}.safetensors"
 
 
-class _Files:
-    """Reads the buffer file of an expert and checks that it fits."""
-
-    def __init__(self, folder: Path, manifest: Manifest, size: int) -> None:
-        self._folder, self._manifest, self._size = folder, manifest, size
-
-    def __call__(self, expert: Expert) -> Buffer:
-        path = generated_file(self._folder, expert.experience)
-        if not path.is_file():
-            raise ExmlError(
-                f"{path} is missing: write it with `exml generate` and the same -c files, or name another folder with "
-                "--buffer.generator.folder DIR"
-            )
-        content = read_buffer(path)
-        if content.image_format != self._manifest.input:
-            raise ExmlError(f"{path} has {content.image_format}, but the experts take {self._manifest.input}")
-        wanted = self._size // (expert.experience + 1)
-        if len(content.samples) < wanted:
-            raise ExmlError(
-                f"{path} has {len(content.samples)} samples, but {wanted} are asked for: delete it and "
-                f"generate more with --generate.num_samples {wanted}, or make buffer.size smaller"
-            )
-        labels = _match_classes(path, content.samples.labels, content.class_names, self._manifest, expert)
-        return Buffer(
-            content.samples.images,
-            labels,
-            torch.full_like(labels, expert.task),
-            torch.full_like(labels, expert.experience),
+def _read(path: Path, manifest: Manifest, size: int, expert: Expert) -> Buffer:
+    if not path.is_file():
+        raise ExmlError(
+            f"{path} is missing: write it with `exml generate` and the same -c files, or name another folder with "
+            "--buffer.generator.folder DIR"
         )
+    content = read_buffer(path)
+    if content.image_format != manifest.input:
+        raise ExmlError(f"{path} has {content.image_format}, but the experts take {manifest.input}")
+    wanted = size // (expert.experience + 1)
+    if len(content.samples) < wanted:
+        raise ExmlError(
+            f"{path} has {len(content.samples)} samples, but {wanted} are asked for: delete it and "
+            f"generate more with --generate.num_samples {wanted}, or make buffer.size smaller"
+        )
+    labels = _match_classes(path, content.samples.labels, content.class_names, manifest, expert)
+    tasks, experiences = torch.full_like(labels, expert.task), torch.full_like(labels, expert.experience)
+    return Buffer(content.samples.images, labels, tasks, experiences)
 
 
 def _match_classes(path: Path, labels: Tensor, names: tuple[str, ...], manifest: Manifest, expert: Expert) -> Tensor:

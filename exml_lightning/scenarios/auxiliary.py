@@ -31,10 +31,7 @@ class AuxiliaryImages(ABC):
 
     def __post_init__(self) -> None:
         if not 0 < self.min_crop <= 1:
-            raise ExmlError(
-                f"data.auxiliary: min_crop is {self.min_crop}: give a fraction of the image's short side, "
-                "more than 0 and at most 1"
-            )
+            raise ExmlError(f"data.auxiliary: min_crop is {self.min_crop}: give more than 0 and at most 1")
 
     def open(self, root: Path, shape: tuple[int, int, int]) -> None:
         """Read what is needed before training starts, and make sure that an image can be read.
@@ -84,14 +81,7 @@ class AuxiliaryImages(ABC):
         return f"{type(self).__name__}, crops from {self.min_crop}"
 
     def download(self, root: Path) -> None:  # noqa: B027 - most sources have nothing to fetch
-        """Fetch the files into `root` where they are missing.
-
-        Args:
-            root: Folder of all data sets.
-
-        Raises:
-            ExmlError: If they could not be fetched.
-        """
+        """Fetch the files into `root` where they are missing; raises `ExmlError` where they cannot be."""
 
     def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
         """Draw a random square crop of each of many images.

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.scenarios.auxiliary import AuxiliaryImages
+from exml_lightning.scenarios.datasets import fetch
 from exml_lightning.scenarios.image_files import image_files, image_pixels, open_image
 
 
@@ -56,11 +57,6 @@ class FolderImages(AuxiliaryImages):
     Args:
         folder: The folder; a relative one is looked for in ``data.root`` first, then in the working directory.
         min_crop: Side of the smallest crop, as a fraction of the image's short side: more than 0, at most 1.
-
-    Example:
-        >>> from exml_lightning import FolderImages
-        >>> FolderImages("photographs", min_crop=0.3)
-        FolderImages(folder='photographs', min_crop=0.3)
     """
 
     folder: str
@@ -117,13 +113,12 @@ class TorchvisionImages(AuxiliaryImages):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        kinds = {name: getattr(datasets, name) for name in datasets.__all__}
-        names = {name.lower(): name for name, kind in kinds.items() if inspect.isclass(kind)}
+        names = {name.lower(): name for name in datasets.__all__ if inspect.isclass(getattr(datasets, name))}
         if self.name not in names.values():
-            close = difflib.get_close_matches(self.name.lower(), names, n=3)
-            hint = f"did you mean {' or '.join(names[name] for name in close)}?" if close else "see its documentation"
+            close = difflib.get_close_matches(self.name.lower(), names, n=1)
+            hint = f"did you mean {names[close[0]]}?" if close else "see its documentation"
             raise ExmlError(f"data.auxiliary: torchvision has no data set {self.name}; {hint}")
-        self._class = kinds[self.name]
+        self._class = getattr(datasets, self.name)
         if "download" in (self.options or {}):
             raise ExmlError("data.auxiliary: leave download out of the options, and give --data.download true")
         try:
@@ -148,11 +143,13 @@ class TorchvisionImages(AuxiliaryImages):
 
     def _find(self, root: Path) -> None:
         arguments = self._arguments(root)
-        fetched = self._takes("download")
+        remedy = "name another folder with --data.root DIR"
+        if self._takes("download"):
+            arguments["download"] = False  # SEMEION does unless told not to
+            remedy = "fetch them with --data.download true"
         try:
-            self._images = self._class(**arguments, **({"download": False} if fetched else {}))
+            self._images = self._class(**arguments)
         except Exception as error:  # each data set has its own
-            remedy = "fetch them with --data.download true" if fetched else "name another folder with --data.root DIR"
             raise ExmlError(
                 f"data.auxiliary: {self.describe()} cannot be opened in {arguments.get('root')} "
                 f"({one_line(error)}): put its files there, or {remedy}"
@@ -176,16 +173,8 @@ class TorchvisionImages(AuxiliaryImages):
 
     def download(self, root: Path) -> None:
         """Fetch the data set's files by torchvision, where it can; see `AuxiliaryImages.download`."""
-        if not self._takes("download"):
-            return
-        arguments = self._arguments(root)
-        try:
-            self._class(**arguments, download=True)
-        except Exception as error:  # each data set has its own
-            raise ExmlError(
-                f"data.auxiliary: {self.name} could not be fetched into {arguments.get('root')} "
-                f"({one_line(error)}): put its files there by hand"
-            ) from error
+        if self._takes("download"):
+            fetch(f"data.auxiliary: {self.name}", self._class, **self._arguments(root))
 
 
 def _tensor_pixels(image: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torchvision.datasets.utils import check_integrity
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
-from exml_lightning.scenarios.datasets import ImageDataset
+from exml_lightning.scenarios.datasets import ImageDataset, fetch
 from exml_lightning.scenarios.decoded import decode_images
 
 
@@ -20,18 +20,7 @@ class CIFAR10(ImageDataset):
     Folders of images are decoded once into ``decoded/cifar10_{train,test}.safetensors``, in ``data.root`` too.
     """
 
-    class_names = (
-        "airplane",
-        "automobile",
-        "bird",
-        "cat",
-        "deer",
-        "dog",
-        "frog",
-        "horse",
-        "ship",
-        "truck",
-    )
+    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     image_format = ImageFormat((3, 32, 32), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 
     def load(self, root: Path, train: bool) -> LabelledImages:
@@ -69,15 +58,9 @@ class CIFAR10(ImageDataset):
         return LabelledImages(images, torch.tensor(labels), torch.zeros(len(labels), dtype=torch.long))
 
     def download(self, root: Path) -> None:
-        """Fetch torchvision's files where neither they nor folders of images are there; checks their md5."""
-        if (root / "cifar10").is_dir():
-            return
-        try:
-            torchvision.datasets.CIFAR10(str(root), download=True)
-        except (RuntimeError, OSError) as error:
-            raise ExmlError(
-                f"CIFAR10 could not be fetched into {root} ({error}): put its files there by hand"
-            ) from error
+        """Fetch torchvision's files where neither they nor folders of images are there."""
+        if not (root / "cifar10").is_dir():
+            fetch("CIFAR10", torchvision.datasets.CIFAR10, root=str(root))
 
 
 class _Split(torchvision.datasets.CIFAR10):  # type: ignore[misc]  # torchvision has no types

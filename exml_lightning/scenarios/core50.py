@@ -13,16 +13,8 @@ from exml_lightning.scenarios.datasets import ImageDataset
 from exml_lightning.scenarios.decoded import decode_images
 
 CATEGORIES = (
-    "plug_adapter",
-    "mobile_phone",
-    "scissor",
-    "light_bulb",
-    "can",
-    "glass",
-    "ball",
-    "marker",
-    "cup",
-    "remote_control",
+    *("plug_adapter", "mobile_phone", "scissor", "light_bulb", "can"),
+    *("glass", "ball", "marker", "cup", "remote_control"),
 )
 
 
@@ -45,21 +37,17 @@ class CORe50(ImageDataset):
                 f"CORe50 is missing: {folder} is not there. Put the official files there (vlomonaco.github.io/core50: "
                 "core50_128x128, batches_filelists), or name another folder with --data.root DIR"
             )
-        sessions = TRAIN_SESSIONS if train else TEST_SESSIONS
+        split, sessions = ("train", TRAIN_SESSIONS) if train else ("test", TEST_SESSIONS)
         frames = [frame for frame in list_frames(folder) if frame.session in sessions]
         files = [folder / "core50_128x128" / frame.path for frame in frames]
         missing = [str(file) for file in files if not file.is_file()]
-        if missing:
+        if missing or not files:
             raise ExmlError(
-                f"{len(missing)} of {len(files)} frames of CORe50's {'training' if train else 'test'} sessions are "
-                f"missing ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}): fetch core50_128x128.zip "
-                f"again, or without batches_filelists list what is there in {folder}/core50_128x128/filelist.txt"
+                f"{len(missing)} of {len(files)} frames of CORe50's {split} sessions are missing ("
+                f"{', '.join(missing[:3])}): fetch core50_128x128.zip again, or without batches_filelists list what is "
+                f"there in {folder}/core50_128x128/filelist.txt"
             )
-        if not files:
-            raise ExmlError(f"{folder}: the frame list has no frames of sessions {list(sessions)}: fetch a whole one")
-        images = decode_images(
-            files, self.image_format.shape, root / "decoded" / f"core50_{'train' if train else 'test'}.safetensors"
-        )
+        images = decode_images(files, self.image_format.shape, root / "decoded" / f"core50_{split}.safetensors")
         labels = torch.tensor([frame.object - 1 for frame in frames])
         return LabelledImages(images, labels, torch.tensor([frame.session for frame in frames]))
 

@@ -11,7 +11,8 @@ from exml_lightning.core.errors import ExmlError, one_line
 NUM_OBJECTS = 50
 MAX_BOXES = 2**20
 """Bytes of the list of one video's boxes; the official ones have a hundredth of it."""
-FRAME = re.compile(r"s(\d{1,3})/o(\d{1,3})/C_(\d{1,3})_(\d{1,3})_(\d{1,6})\.png")
+LINE = re.compile(r"s(\d{1,2})/o(\d{1,2})/C_0?\1_0?\2_(\d{1,6})\.png\s+(\d{1,6})")
+"""A frame and its label; session and object stand in it twice."""
 LISTS = ("NC_inc", "NI_inc", "NIC_inc")
 """Folders of official file lists; the first run of any of them lists all frames."""
 
@@ -90,32 +91,22 @@ def read_lists(paths: Iterable[Path], label_is_object: bool = False) -> list[Fra
             lines = path.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ExmlError(f"{path} cannot be read ({error}): fetch CORe50's file lists again") from error
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
+        for number, line in enumerate(map(str.strip, lines), start=1):
+            if not line:
                 continue
-            frame, label = _parse(line.split(), f"{path}, line {number}")
-            if label_of.setdefault(frame.object, label) != label or object_of.setdefault(label, frame.object) != (
-                frame.object
-            ):
+            match = LINE.fullmatch(line)
+            session, object_, place, label = map(int, match.groups()) if match else (0, 0, 0, 0)
+            if not 1 <= session <= 11 or not 1 <= object_ <= NUM_OBJECTS:
+                raise ExmlError(f"{path}, line {number}: {line!r} must be like 's11/o1/C_11_01_000.png 0'")
+            if label_of.setdefault(object_, label) != label or object_of.setdefault(label, object_) != object_:
                 raise ExmlError(
-                    f"{path}, line {number}: label {label} contradicts the path {frame.path}: object {frame.object} "
-                    f"has label {label_of[frame.object]}; fetch CORe50's file lists again"
+                    f"{path}, line {number}: label {label} contradicts object {object_}, which has label "
+                    f"{label_of[object_]}; fetch CORe50's file lists again"
                 )
-            frames.append(frame)
+            frames.append(Frame(session, object_, place))
     if not frames:
         raise ExmlError(f"{', '.join(map(str, paths))}: no frames are listed; fetch CORe50's file lists again")
     return frames
-
-
-def _parse(words: list[str], where: str) -> tuple[Frame, int]:
-    match = FRAME.fullmatch(words[0])
-    if match is None or len(words) != 2 or not re.fullmatch(r"\d{1,6}", words[1]):
-        raise ExmlError(f"{where}: {' '.join(words)!r} must be like 's11/o1/C_11_01_000.png 0'")
-    session, object_, again, object_again, number = map(int, match.groups())
-    frame = Frame(session, object_, number)
-    if (again, object_again) != frame[:2] or not 1 <= session <= 11 or not 1 <= object_ <= NUM_OBJECTS:
-        raise ExmlError(f"{where}: {words[0]} is no frame of CORe50: session and object must be the same in all parts")
-    return frame, int(words[1])
 
 
 def _frames_with_boxes(path: Path) -> list[Frame]:

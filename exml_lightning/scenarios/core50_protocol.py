@@ -55,7 +55,7 @@ def _part(path: Path) -> Part:
     sessions: dict[int, set[int]] = {}
     for frame in read_lists([path]):
         sessions.setdefault(frame.object - 1, set()).add(frame.session)
-    foreign = sorted({session for of_class in sessions.values() for session in of_class} - set(TRAIN_SESSIONS))
+    foreign = sorted(set().union(*sessions.values()) - set(TRAIN_SESSIONS))
     if foreign:
         raise ExmlError(f"{path} has frames of sessions {foreign}: {list(TEST_SESSIONS)} are the test set")
     return tuple(sessions), tuple(tuple(sorted(of_class)) for of_class in sessions.values())

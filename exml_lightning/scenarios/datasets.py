@@ -1,7 +1,9 @@
 """Labelled image data sets, as uint8 tensors of the size that a scenario's networks expect."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -10,7 +12,7 @@ from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.transforms.v2 import functional as transforms
 
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
 
@@ -59,11 +61,26 @@ class ImageDataset(ABC):
         )
 
     def download(self, root: Path) -> None:  # noqa: B027 - most data sets have nothing to fetch
-        """Fetch the files into `root` where they are missing.
+        """Fetch the files into `root` where they are missing; raises `ExmlError` where they cannot be."""
 
-        Args:
-            root: Folder of all data sets.
-        """
+
+def fetch(what: str, kind: Callable[..., object], **options: Any) -> None:
+    """Let torchvision fetch the files of a data set of its own where they are missing; it checks their md5.
+
+    Args:
+        what: What to call it in an error.
+        kind: The class of torchvision.
+        options: Its arguments, such as ``root``, the folder.
+
+    Raises:
+        ExmlError: If they could not be fetched.
+    """
+    try:
+        kind(download=True, **options)
+    except Exception as error:  # each data set has its own
+        raise ExmlError(
+            f"{what} could not be fetched into {options.get('root')} ({one_line(error)}): put its files there by hand"
+        ) from error
 
 
 class Digits(ImageDataset):
@@ -98,31 +115,27 @@ class MNIST(ImageDataset):
         prefix = root / "MNIST" / "raw" / ("train" if train else "t10k")
         images = self._read(Path(f"{prefix}-images-idx3-ubyte"), read_image_file)
         labels = self._read(Path(f"{prefix}-labels-idx1-ubyte"), read_label_file)
-        if len(images) != len(labels):
-            raise ExmlError(f"{prefix}-labels-idx1-ubyte has {len(labels)} labels for {len(images)} images")
-        if images.ndim != 3 or labels.ndim != 1 or int(labels.max()) >= len(self.class_names):
-            raise ExmlError(f"{prefix}-labels-idx1-ubyte has labels that are no digits, or none: fetch it again")
+        if images.ndim != 3 or labels.shape != images.shape[:1] or not 0 <= int(labels.max()) <= 9:
+            raise ExmlError(
+                f"{prefix}-labels-idx1-ubyte has {len(labels)} labels for {len(images)} images, or some that are no "
+                "digits: fetch it again"
+            )
         return _labelled(images[:, None], labels.long(), self.image_format)
 
-    def _read(self, path: Path, reader: object) -> Tensor:
+    def _read(self, path: Path, reader: Callable[[str], Tensor]) -> Tensor:
         if not path.is_file():
             raise ExmlError(
                 f"{path} is missing: put the MNIST files there, name another folder with "
                 "--data.root DIR, or fetch them with --data.download true"
             )
         try:
-            values = reader(str(path))  # type: ignore[operator]
+            return reader(str(path))
         except (ValueError, AssertionError, KeyError, RuntimeError, TypeError) as error:
             raise ExmlError(f"{path} is not a whole idx file ({error or 'wrong header'}): fetch it again") from error
-        assert isinstance(values, Tensor)
-        return values
 
     def download(self, root: Path) -> None:
-        """Fetch all four files by torchvision, where they are missing; checks their md5."""
-        try:
-            torchvision.datasets.MNIST(str(root), download=True)
-        except (RuntimeError, OSError) as error:
-            raise ExmlError(f"MNIST could not be fetched into {root} ({error}): put its files there by hand") from error
+        """Fetch all four files by torchvision."""
+        fetch("MNIST", torchvision.datasets.MNIST, root=str(root))
 
 
 def _labelled(images: Tensor, labels: Tensor, image_format: ImageFormat) -> LabelledImages:

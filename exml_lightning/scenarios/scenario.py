@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -12,6 +13,9 @@ from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.files import folder_name
 from exml_lightning.scenarios.datasets import Groups, ImageDataset
 from exml_lightning.scenarios.runs import RUN_SEEDS, class_order
+
+_Part = tuple[tuple[int, ...], Groups | None]
+"""Class indices of an experience, and of each of them its recording sessions."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class TestPart:
     task: int
 
 
+@dataclass(frozen=True)
 class TrainImages:
     """The original training images of a scenario, one experience at a time.
 
@@ -56,10 +61,10 @@ class TrainImages:
         class_names: The data set's.
     """
 
-    def __init__(
-        self, scenario: str, split: LabelledImages, experiences: list[Experience], class_names: tuple[str, ...]
-    ) -> None:
-        self._scenario, self._split, self._experiences, self._names = scenario, split, experiences, class_names
+    scenario: str
+    split: LabelledImages
+    experiences: list[Experience]
+    class_names: tuple[str, ...]
 
     def __getitem__(self, index: int) -> LabelledImages:
         """Return the images of one experience, which are read when they are asked for.
@@ -67,16 +72,16 @@ class TrainImages:
         Raises:
             ExmlError: If there are none; names the experience and its classes.
         """
-        if index >= len(self._experiences):
-            raise ExmlError(f"{self._scenario} has {len(self._experiences)} experiences: none for expert {index}")
-        experience = self._experiences[index]
-        part = self._split[_rows(self._split, experience.classes, experience.groups)]
+        if index >= len(self.experiences):
+            raise ExmlError(f"{self.scenario} has {len(self.experiences)} experiences: none for expert {index}")
+        experience = self.experiences[index]
+        part = self.split[_rows(self.split, experience.classes, experience.groups)]
         if not len(part):
             sessions = sorted({group for groups in experience.groups or () for group in groups})
             where = f" in session {_listed(map(str, sessions))}" if sessions else ""
             raise ExmlError(
-                f"{self._scenario} has no training images for expert {index}, of "
-                f"{_listed(self._names[c] for c in experience.classes)}{where}: put them into data.root, or take "
+                f"{self.scenario} has no training images for expert {index}, of "
+                f"{_listed(self.class_names[c] for c in experience.classes)}{where}: put them into data.root, or take "
                 "fewer experts (trainer.max_epochs) or another run (data.run_id)"
             )
         return part
@@ -136,27 +141,25 @@ class Scenario:
         """
         if not 0 <= run_id < len(RUN_SEEDS):
             raise ExmlError(f"data.run_id is {run_id}: give 0 to {len(RUN_SEEDS) - 1}")
-        parts = self._deal_classes_and_groups(run_id) if self.protocol is None else self._follow(run_id, root)
-        dealt = [c for classes, _ in parts for c in classes]
-        if self.task_labels and len(set(dealt)) < len(dealt):
+        parts = self._dealt(run_id) if self.protocol is None else self._by_protocol(self.protocol, run_id, root)
+        classes = [c for part, _ in parts for c in part]
+        if self.task_labels and len(set(classes)) < len(classes):
             raise ExmlError(
                 "data.scenario.task_labels: a class belongs to one task, so no two experiences may share one"
             )
         return [Experience(c, i if self.task_labels else 0, g) for i, (c, g) in enumerate(parts)]
 
-    def _follow(self, run_id: int, root: Path) -> list[tuple[tuple[int, ...], Groups | None]]:
-        assert self.protocol is not None
-        others = ("classes_per_experience", "classes", "groups")
-        given = [name for name in others if getattr(self, name) is not None]
-        given += [] if self.shuffle_classes else ["shuffle_classes"]
-        if given:
-            raise ExmlError(f"data.scenario.protocol {self.protocol} deals everything itself: leave out {given[0]}")
-        return [*self.dataset.protocol(self.protocol, run_id, root)]
+    def _by_protocol(self, protocol: str, run_id: int, root: Path) -> list[_Part]:
+        for name in ("classes_per_experience", "classes", "groups", "shuffle_classes"):
+            if getattr(self, name) != getattr(Scenario, name):  # its default
+                raise ExmlError(f"data.scenario.protocol {protocol} deals everything itself: leave out {name}")
+        return [*self.dataset.protocol(protocol, run_id, root)]
 
-    def _deal_classes_and_groups(self, run_id: int) -> list[tuple[tuple[int, ...], Groups | None]]:
-        classes = self._deal(run_id)
+    def _dealt(self, run_id: int) -> list[_Part]:
+        """Deal classes out, and sessions of them."""
+        classes = self._named_classes(self.classes) if self.classes is not None else self._split_classes(run_id)
         groups = [None] * len(classes) if self.groups is None else [tuple(g) for g in self.groups]
-        if len(classes) == 1 and len(groups) > 1:  # NI: all classes in every experience
+        if len(classes) == 1 and groups:  # NI: all classes in every experience
             classes = classes * len(groups)
         if len(classes) != len(groups):
             raise ExmlError(
@@ -165,35 +168,32 @@ class Scenario:
             )
         return [(c, None if g is None else (g,) * len(c)) for c, g in zip(classes, groups, strict=True)]
 
-    def _deal(self, run_id: int) -> list[tuple[int, ...]]:
+    def _named_classes(self, parts: list[list[str]]) -> list[tuple[int, ...]]:
         names = self.dataset.class_names
-        if self.classes is not None:
-            if self.classes_per_experience is not None:
-                raise ExmlError("data.scenario has both classes and classes_per_experience: give one of them")
-            unknown = [name for part in self.classes for name in part if name not in names]
-            if unknown:
-                raise ExmlError(
-                    f"data.scenario.classes: {unknown} are not classes of {type(self.dataset).__name__}, "
-                    f"which has {list(names)}"
-                )
-            if not self.classes or not all(part and len(set(part)) == len(part) for part in self.classes):
-                raise ExmlError("data.scenario.classes: each experience needs one class or more, each of them once")
-            return [tuple(names.index(name) for name in part) for part in self.classes]
-        order = list(range(len(names)))
-        if self.shuffle_classes:
-            order = class_order(len(names), run_id)
-        if self.classes_per_experience is None:
+        if self.classes_per_experience is not None:
+            raise ExmlError("data.scenario has both classes and classes_per_experience: give one of them")
+        unknown = [name for part in parts for name in part if name not in names]
+        if unknown or not parts or not all(part and len(set(part)) == len(part) for part in parts):
+            raise ExmlError(
+                "data.scenario.classes: each experience needs one class or more, each of them once, of "
+                f"{list(names)}{f'; not {unknown}' if unknown else ''}"
+            )
+        return [tuple(names.index(name) for name in part) for part in parts]
+
+    def _split_classes(self, run_id: int) -> list[tuple[int, ...]]:
+        count, sizes = len(self.dataset.class_names), self.classes_per_experience
+        order = class_order(count, run_id) if self.shuffle_classes else list(range(count))
+        if sizes is None:
             return [tuple(order)]
-        sizes = self.classes_per_experience
         if isinstance(sizes, int):
-            sizes = [sizes] * (len(order) // max(sizes, 1))
-        if not sizes or min(sizes) < 1 or sum(sizes) != len(order):
+            sizes = [sizes] * (count // max(sizes, 1))
+        if not sizes or min(sizes) < 1 or sum(sizes) != count:
             raise ExmlError(
                 f"data.scenario.classes_per_experience is {self.classes_per_experience}: "
-                f"the parts must be 1 or more and add up to the {len(order)} classes of {type(self.dataset).__name__}"
+                f"the parts must be 1 or more and add up to the {count} classes of {type(self.dataset).__name__}"
             )
-        ends = torch.tensor(sizes).cumsum(0).tolist()
-        return [tuple(order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+        rest = iter(order)
+        return [tuple(islice(rest, size)) for size in sizes]
 
     def train_images(self, root: Path, experiences: list[Experience]) -> TrainImages:
         """Open the original training images. Fitting an ex-model never calls this.

@@ -3,7 +3,6 @@ import torch
 
 from exml_lightning.core.agreement import agreement
 from exml_lightning.core.buffer import Buffer, update_buffer
-from exml_lightning.core.generators.auxiliary import label_by_expert
 from exml_lightning.core.rng import keyed_generator
 
 
@@ -33,15 +32,6 @@ def test_the_task_of_each_sample_is_told():
         return torch.eye(2)
 
     assert agreement(predict, buffer) == [1.0, 1.0]
-
-
-def test_an_expert_answers_with_its_own_classes(make_expert):
-    expert = make_expert(classes=(7, 2), outputs=(3, 1))
-    images = torch.randn(6, 1, 8, 8, generator=keyed_generator("images"))
-    logits = expert.model(images)
-    expected = [7 if row[3] > row[1] else 2 for row in logits]
-    assert label_by_expert(images, expert).labels.tolist() == expected
-    assert set(expected) == {2, 7}
 
 
 def test_answers_stay_with_their_samples_when_the_buffer_is_subsampled():

@@ -15,14 +15,6 @@ def test_three_state_dicts_by_hand():
     assert mean["num_batches_tracked"].item() == 7  # of the last
 
 
-def test_it_is_the_mean_of_many():
-    tensors = torch.randn(20, 3, 4, generator=torch.Generator().manual_seed(0))
-    mean: dict[str, torch.Tensor] = {}
-    for count, tensor in enumerate(tensors):
-        mean = running_mean(mean, {"weight": tensor}, count)
-    torch.testing.assert_close(mean["weight"], tensors.mean(dim=0))
-
-
 def test_neither_the_mean_nor_the_new_one_is_changed_or_shared():
     first, second = state([1.0], 1), state([3.0], 2)
     mean = running_mean({}, first, 0)

@@ -45,9 +45,3 @@ def test_quotas_fill_small_groups_and_share_the_rest():
     assert quotas([5, 5, 5], 7) in ([3, 2, 2], [2, 3, 2], [2, 2, 3])
     assert quotas([1, 9, 9], 9) == [1, 4, 4]
     assert quotas([2, 0], 2) == [2, 0]
-
-
-def test_state_dict_and_back():
-    buffer = samples(3, 4)
-    again = Buffer(**buffer.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(buffer.tensors(), again.tensors(), strict=True))

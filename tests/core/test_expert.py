@@ -11,17 +11,20 @@ INFINITY = float("inf")
 IMAGES = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def test_all_units_of_a_wide_head_speak(make_expert):
-    expert = make_expert(classes=(3, 1))  # five units
-    assert torch.equal(expert.stream_logits(IMAGES, 5), expert.model(IMAGES))
-
-
-def test_a_wide_head_answers_for_its_own_classes_alone(make_expert):
-    expert = make_expert(classes=(3, 1))
-    logits, units = expert.own_logits(IMAGES, 5), expert.model(IMAGES)
-    for row in range(3):
-        expected = [-INFINITY, units[row, 1].item(), -INFINITY, units[row, 3].item(), -INFINITY]
-        assert logits[row].tolist() == expected
+@pytest.mark.parametrize(
+    ("classes", "outputs", "ask", "unit_of"),
+    [
+        ((3, 1), (3, 1), "stream_logits", [0, 1, 2, 3, 4]),  # a wide head: all units speak
+        ((3, 1), (3, 1), "own_logits", [None, 1, None, 3, None]),
+        ((1, 3), (3, 1), "stream_logits", [None, 3, None, 1, None]),  # as many units, but in another order
+        ((1, 3), (1, 3), "stream_logits", [None, 1, None, 3]),  # more units than classes
+    ],
+)
+def test_which_unit_speaks_of_each_class_of_the_stream(make_expert, classes, outputs, ask, unit_of):
+    expert = make_expert(classes=classes, outputs=outputs)  # five units
+    units, silent = expert.model(IMAGES), torch.full((3,), -INFINITY)
+    expected = torch.stack([silent if unit is None else units[:, unit] for unit in unit_of], dim=1)
+    assert torch.equal(getattr(expert, ask)(IMAGES, len(unit_of)), expected)
 
 
 def test_a_narrow_head_speaks_of_its_own_classes():
@@ -29,19 +32,6 @@ def test_a_narrow_head_speaks_of_its_own_classes():
     images = torch.tensor([[[[7.0, 8.0]]]])
     for logits in (expert.stream_logits(images, 5), expert.own_logits(images, 5)):
         assert logits.tolist() == [[7.0, -INFINITY, -INFINITY, -INFINITY, 8.0]]
-
-
-def test_as_many_units_as_classes_in_another_order_are_no_wide_head(make_expert):
-    expert = make_expert(classes=(1, 3), outputs=(3, 1))
-    logits, units = expert.stream_logits(IMAGES, 5), expert.model(IMAGES)
-    for row in range(3):
-        expected = [-INFINITY, units[row, 3].item(), -INFINITY, units[row, 1].item(), -INFINITY]
-        assert logits[row].tolist() == expected
-
-
-def test_more_units_than_classes_are_no_wide_head(make_expert):
-    logits = make_expert(classes=(1, 3)).stream_logits(IMAGES, 4)
-    assert logits.isfinite().sum(dim=0).tolist() == [0, 3, 0, 3]
 
 
 def test_how_probable_an_expert_finds_labels(make_expert):

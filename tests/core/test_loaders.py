@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import torch
 
 from exml_lightning.core.augmentation import Augmentation
@@ -17,18 +15,22 @@ def buffer(offset: int, n: int = 50) -> Buffer:
     return Buffer(images, torch.arange(n) + offset, zeros, zeros)
 
 
-def stream(**changes):
-    values = {
-        "n_iter": 5,
-        "batch_size": 8,
-        "seed": 3,
-        "experience": 0,
-        "buffer": buffer(0),
-        "augmentation": Augmentation(),
-        "skipped": [],
-        "fresh": None,
-    }
-    return SimpleNamespace(**{**values, **changes})
+FORMAT = ImageFormat((1, 12, 12), (0.2,), (0.4,))
+
+
+class Source:
+    """What a loader reads late: the experience and its buffer."""
+
+    def __init__(self, samples: Buffer | None = None) -> None:
+        self.experience, self.buffer = 0, samples or buffer(0)
+
+    def __call__(self) -> tuple[int, Buffer]:
+        return self.experience, self.buffer
+
+
+def loader_of(source=None, rank=0, world_size=1, **changes) -> BufferLoader:
+    values = {"n_iter": 5, "batch_size": 8, "augmentation": Augmentation(), "seed": 3, "image_format": FORMAT}
+    return BufferLoader(source or Source(), **{**values, **changes}, rank=rank, world_size=world_size)
 
 
 def labels(batches) -> list[list[int]]:
@@ -36,8 +38,8 @@ def labels(batches) -> list[list[int]]:
 
 
 def test_mini_batches_are_drawn_by_the_key():
-    drawn = list(BufferLoader(stream(), rank=0))
-    assert len(drawn) == len(BufferLoader(stream(), rank=0)) == 5
+    drawn = list(loader_of())
+    assert len(drawn) == len(loader_of()) == 5
     for position, batch in enumerate(drawn):
         expected = torch.randint(50, (8,), generator=keyed_generator("batch", 3, 0, position))
         assert torch.equal(batch.labels, expected)
@@ -45,8 +47,8 @@ def test_mini_batches_are_drawn_by_the_key():
 
 
 def test_the_buffer_is_read_when_the_first_batch_is_asked_for():
-    source = stream()
-    loader = BufferLoader(source, rank=0)
+    source = Source()
+    loader = loader_of(source)
     iterator = iter(loader)
     source.buffer, source.experience = buffer(1000), 1
     assert min(next(iterator).labels) >= 1000
@@ -54,14 +56,14 @@ def test_the_buffer_is_read_when_the_first_batch_is_asked_for():
 
 def test_iterating_twice_in_an_experience_goes_on_and_a_new_one_starts_anew():
     # Lightning calls iter() two or three times an epoch and does not exhaust the last
-    source = stream()
-    loader = BufferLoader(source, rank=0)
+    source = Source()
+    loader = loader_of(source)
     iter(loader), iter(loader)
     first = iter(loader)
     seen = [next(first) for _ in range(5)]
     source.experience = 1
     assert len(list(loader)) == 5
-    assert labels(seen) == labels(BufferLoader(stream(), rank=0))
+    assert labels(seen) == labels(loader_of())
 
 
 def test_draws_made_together_are_those_of_each_step():
@@ -69,10 +71,9 @@ def test_draws_made_together_are_those_of_each_step():
     augmentation = Augmentation(shift=0.2, rotation=20, flip=True)
     images = torch.rand(50, 1, 4, 4, generator=keyed_generator("loader"))
     changed = Buffer(images, *buffer(0).tensors()[1:])
-    source = stream(n_iter=150, augmentation=augmentation, buffer=changed)
-    loader = BufferLoader(source)
+    loader = loader_of(Source(changed), n_iter=150, augmentation=augmentation)
     first = [batch for _, batch in zip(range(71), loader, strict=False)]
-    again = BufferLoader(source)
+    again = loader_of(Source(changed), n_iter=150, augmentation=augmentation)
     again.load_state_dict({"experience": 0, "position": 71})
     for position, batch in enumerate([*first, *again]):
         draws = keyed_generator("batch", 3, 0, position)
@@ -84,11 +85,11 @@ def test_draws_made_together_are_those_of_each_step():
 
 
 def test_state_goes_on_in_the_middle():
-    whole = labels(BufferLoader(stream(), rank=0))
-    loader = BufferLoader(stream(), rank=0)
+    whole = labels(loader_of())
+    loader = loader_of()
     iterator = iter(loader)
     next(iterator), next(iterator)
-    again = BufferLoader(stream(), rank=0)
+    again = loader_of()
     again.load_state_dict(loader.state_dict())
     assert labels(again) == whole[2:]
 
@@ -97,24 +98,20 @@ def test_processes_share_the_mini_batch_that_one_would_draw():
     changes = Augmentation(shift=0.2, rotation=30)
     images = torch.rand(50, 1, 6, 6, generator=keyed_generator("images"))
     zeros = torch.zeros(50, dtype=torch.long)
-    source = {"buffer": Buffer(images, torch.arange(50), zeros, zeros), "augmentation": changes}
-    whole = list(BufferLoader(stream(batch_size=8, **source)))
-    parts = [list(BufferLoader(stream(batch_size=4, **source), rank, 2)) for rank in range(2)]
+    source = Source(Buffer(images, torch.arange(50), zeros, zeros))
+    whole = list(loader_of(source, batch_size=8, augmentation=changes))
+    parts = [list(loader_of(source, rank, 2, batch_size=4, augmentation=changes)) for rank in range(2)]
     for step, batch in enumerate(whole):
         assert torch.equal(batch.labels, torch.cat([part[step].labels for part in parts]))
         assert torch.equal(batch.images, torch.cat([part[step].images for part in parts]))
-
-
-def test_the_experience_of_a_skipped_expert_has_no_mini_batch():
-    assert list(BufferLoader(stream(skipped=[0], buffer=None))) == []
 
 
 def test_images_are_augmented_each_time_in_another_way():
     images = torch.zeros(1, 1, 9, 9)
     images[0, 0, 4, 4] = 1
     zero = torch.zeros(1, dtype=torch.long)
-    source = stream(buffer=Buffer(images, zero, zero, zero), augmentation=Augmentation(shift=0.3))
-    drawn = torch.cat([batch.images for batch in BufferLoader(source, rank=0)])
+    source = Source(Buffer(images, zero, zero, zero))
+    drawn = torch.cat([batch.images for batch in loader_of(source, augmentation=Augmentation(shift=0.3))])
     assert len({image.numpy().tobytes() for image in drawn}) == 40
 
 
@@ -133,10 +130,8 @@ def test_every_test_image_once_over_all_processes():
 
 
 def test_fresh_images_are_drawn_by_the_key_and_each_process_takes_its_share():
-    image_format = ImageFormat((1, 12, 12), (0.2,), (0.4,))
-    manifest = SimpleNamespace(input=image_format)
-    one = list(BufferLoader(stream(fresh=Strokes(), manifest=manifest, batch_size=16)))
-    two = [list(BufferLoader(stream(fresh=Strokes(), manifest=manifest), rank, 2)) for rank in range(2)]
+    one = list(loader_of(fresh=Strokes(), batch_size=16))
+    two = [list(loader_of(None, rank, 2, fresh=Strokes())) for rank in range(2)]
     for step, batch in enumerate(one):
         pixels = Strokes().draw(16, (1, 12, 12), keyed_generator("fresh", 3, 0, step), torch.device("cpu"))
         torch.testing.assert_close(batch.images, (pixels - 0.2) / 0.4)
@@ -144,7 +139,6 @@ def test_fresh_images_are_drawn_by_the_key_and_each_process_takes_its_share():
         assert batch.rows is None
         assert batch.labels.tolist() == [-1] * 16
     assert not torch.equal(one[0].images, one[1].images)
-    source = stream(fresh=Strokes(), manifest=manifest, batch_size=16)
-    loader = BufferLoader(source)
+    loader = loader_of(fresh=Strokes(), batch_size=16)
     loader.load_state_dict({"experience": 0, "position": 3})
     assert torch.equal(next(iter(loader)).images, one[3].images)

@@ -24,10 +24,6 @@ def test_blur_by_hand():
     assert priors.blur(image).item() == expected
 
 
-def test_blur_of_a_flat_image_is_nothing():
-    assert priors.blur(torch.full((2, 3, 4, 4), 0.7)).abs().max() < 1e-10
-
-
 def batch_norm_network() -> nn.Sequential:
     network = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 2, 1, bias=False), nn.BatchNorm2d(2)).eval()
     first, convolution, second = network

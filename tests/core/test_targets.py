@@ -1,31 +1,8 @@
-import math
-
 import pytest
 import torch
 
-from exml_lightning.core.targets import add_targets, merge_targets, normalize_logits
-
-LOGITS = torch.tensor([[1.0, 3.0, 7.0], [2.0, 8.0, 7.0], [6.0, 4.0, 7.0]])
-TWO = torch.tensor([True, True, False])  # the third class is not known, whatever its logit
-
-
-def test_normalizations_by_hand():
-    assert normalize_logits(LOGITS, TWO, "none").tolist() == [[1, 3, 0], [2, 8, 0], [6, 4, 0]]
-    assert normalize_logits(LOGITS, TWO, "center").tolist() == [[-1, 1, 0], [-3, 3, 0], [1, -1, 0]]
-    assert normalize_logits(LOGITS, TWO, "center_batch").tolist() == [[-2, -2, 0], [-1, 3, 0], [3, -1, 0]]
-    assert normalize_logits(LOGITS, TWO, "standardize").tolist() == [[-1, 1, 0], [-1, 1, 0], [1, -1, 0]]
-
-
-def test_standardize_divides_by_the_population_deviation():
-    row = torch.tensor([[0.0, 3.0, 6.0]])
-    deviation = math.sqrt((9 + 0 + 9) / 3)
-    known = torch.ones(3, dtype=torch.bool)
-    torch.testing.assert_close(normalize_logits(row, known, "standardize"), torch.tensor([[-3, 0, 3]]) / deviation)
-
-
-def test_standardize_of_one_class_is_zero_not_nan():
-    assert normalize_logits(torch.tensor([[5.0]]), torch.tensor([True]), "standardize").tolist() == [[0.0]]
-
+from exml_lightning.core.scales import NoScale
+from exml_lightning.core.targets import Answers, add_targets, merge_targets
 
 EXPERT = torch.tensor([[4.0, 2.0], [0.0, 6.0]])  # classes 3 and 1
 PREVIOUS = torch.tensor([[1.0, 3.0, 9.0, 9.0, 9.0], [2.0, 8.0, 9.0, 9.0, 9.0]])  # knows classes 0 and 1
@@ -34,8 +11,8 @@ KNOWN = torch.tensor([True, True, False, False, False])
 LABELS = torch.tensor([0, 3])
 
 
-def merge(**options):
-    return merge_targets(EXPERT, CLASSES, PREVIOUS, KNOWN, LABELS, **options)
+def merge(labels=LABELS, known=KNOWN, **options):
+    return merge_targets(Answers(EXPERT, CLASSES, PREVIOUS, known), labels, **options)
 
 
 def test_unit_by_unit():
@@ -45,14 +22,8 @@ def test_unit_by_unit():
     assert target.mask.tolist() == [[True, True, False, True, False]] * 2
 
 
-def test_unknown_classes_can_be_asked_to_be_zero():
-    target = merge(unknown="zero")
-    assert target.mask.all()
-    assert target.logits[:, [2, 4]].tolist() == [[0, 0], [0, 0]]
-
-
 def test_without_normalization():
-    assert merge(normalize="none").logits.tolist() == [[1, (2 + 3) / 2, 0, 4, 0], [2, (6 + 8) / 2, 0, 0, 0]]
+    assert merge(scale=NoScale()).logits.tolist() == [[1, (2 + 3) / 2, 0, 4, 0], [2, (6 + 8) / 2, 0, 0, 0]]
 
 
 def test_by_sample_the_label_chooses_the_vector():
@@ -63,13 +34,13 @@ def test_by_sample_the_label_chooses_the_vector():
 
 
 def test_by_sample_a_class_of_both_takes_the_mean():
-    target = merge_targets(EXPERT, CLASSES, PREVIOUS, KNOWN, torch.tensor([1, 1]), merge="sample")
+    target = merge(torch.tensor([1, 1]), merge="sample")
     assert target.logits.tolist() == [[-1, 0, 0, 1, 0], [-3, 3, 0, -3, 0]]
 
 
 @pytest.mark.parametrize("how", ["unit", "sample"])
 def test_before_the_first_experience_ends_the_expert_is_all_there_is(how):
-    target = merge_targets(EXPERT, CLASSES, PREVIOUS, torch.zeros(5, dtype=torch.bool), torch.tensor([3, 1]), merge=how)
+    target = merge(torch.tensor([3, 1]), torch.zeros(5, dtype=torch.bool), merge=how)
     assert target.logits.tolist() == [[0, -1, 0, 1, 0], [0, 3, 0, -3, 0]]
     assert target.mask.tolist() == [[False, True, False, True, False]] * 2
 
@@ -77,21 +48,11 @@ def test_before_the_first_experience_ends_the_expert_is_all_there_is(how):
 def test_equal_class_sets_take_the_mean_everywhere():
     known = torch.tensor([True, True])
     expert, previous = torch.tensor([[0.0, 2.0]]), torch.tensor([[6.0, 2.0]])
-    target = merge_targets(expert, torch.tensor([0, 1]), previous, known, torch.tensor([0]))
+    target = merge_targets(Answers(expert, torch.tensor([0, 1]), previous, known), torch.tensor([0]))
     assert target.logits.tolist() == [[(-1 + 2) / 2, (1 - 2) / 2]]
 
 
 HEADS = torch.tensor([5, 5, 7, 7, 7])
-
-
-def test_each_head_is_normalised_by_itself():
-    logits = torch.tensor([[1.0, 3.0, 9.0, 2.0, 4.0]])
-    known = torch.tensor([True, True, False, True, True])
-    # head 5: mean 2; head 7 over its two known classes: mean 3
-    assert normalize_logits(logits, known, "center", HEADS).tolist() == [[-1, 1, 0, -1, 1]]
-    spread = torch.tensor([[1.0, 3.0, 9.0, 0.0, 8.0]])
-    assert normalize_logits(spread, known, "standardize", HEADS).tolist() == [[-1, 1, 0, -1, 1]]
-    assert normalize_logits(logits, known, "none", HEADS).tolist() == [[1, 3, 0, 2, 4]]
 
 
 def test_with_heads_the_new_one_asks_the_expert_and_the_old_ones_the_previous_ex_model():
@@ -100,7 +61,7 @@ def test_with_heads_the_new_one_asks_the_expert_and_the_old_ones_the_previous_ex
     previous = torch.tensor([[1.0, 3.0, 50.0, 60.0, 70.0], [2.0, 8.0, 50.0, 60.0, 70.0]])
     known = torch.tensor([True, True, False, False, False])
     for labels in (torch.tensor([0, 1]), torch.tensor([3, 4])):
-        target = merge_targets(expert, torch.tensor([3, 2, 4]), previous, known, labels, heads=HEADS)
+        target = merge_targets(Answers(expert, torch.tensor([3, 2, 4]), previous, known), labels, heads=HEADS)
         assert target.logits.tolist() == [[-1, 1, -3, -1, 4], [-3, 3, 3, -3, 0]]
         assert target.mask.all()
 
@@ -111,7 +72,7 @@ def test_targets_with_the_others_add_up_over_the_stream():
     owners = [torch.tensor([0, 3]), torch.tensor([1, 2])]
     target = torch.zeros(1, 4)
     for each, classes in zip(scores, owners, strict=True):
-        merged = add_targets(each, classes, target, others=0.2)
+        merged = add_targets(Answers(each, classes, target, torch.ones(4, dtype=torch.bool)), others=0.2)
         assert merged.mask.all()
         target = merged.logits
     expected = [1 + 0.2 * -3, 0.2 * 2 + 0.2, 0.2 * -1 + 4, 0.5 + 0.2 * -0.1]

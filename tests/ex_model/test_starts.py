@@ -11,7 +11,6 @@ from exml_lightning.ex_model.starts import check_start, starting_weights
 from exml_lightning.experts import load_expert, read_manifest
 from exml_lightning.experts.architecture import Architecture
 from exml_lightning.models import LeNet5
-from exml_lightning.module import ExModelModule
 from tests.conftest import refused
 
 
@@ -42,32 +41,10 @@ def test_expert_is_a_copy_of_the_first(start_of, digit_experts):
         assert torch.equal(tensor, first[name])
 
 
-def test_expert_with_reset_is_a_copy_of_the_newest(start_of, digit_experts):
-    _, second = experts(digit_experts)
-    options = "--model.start", "expert", "--model.reset_each_experience", "true"
-    for name, tensor in start_of(*options).state_dict().items():
-        assert torch.equal(tensor, second[name])
-
-
 def test_scratch_is_the_one_initial_model_of_a_run(start_of):
     initial = Architecture("exml_lightning.models.LeNet5", {"num_classes": 10}).build(1234, "ex-model").state_dict()
     for name, tensor in start_of("--model.start", "scratch").state_dict().items():
         assert torch.equal(tensor, initial[name])
-
-
-@pytest.mark.parametrize("reset", [True, False])
-def test_reset_goes_back_to_the_initial_model_at_each_experience(small_run, reset, monkeypatch):
-    begun = []
-    original = ExModelModule.begin_experience
-
-    def recorded(module, expert, learned):
-        original(module, expert, learned)
-        begun.append({name: tensor.clone() for name, tensor in module.network.state_dict().items()})
-
-    monkeypatch.setattr(ExModelModule, "begin_experience", recorded)
-    main([*small_run(), "--model.start", "scratch", "--model.reset_each_experience", str(reset).lower()])
-    first, second = begun
-    assert all(torch.equal(first[name], second[name]) for name in first) == reset
 
 
 def test_the_mean_of_three_is_a_running_one(make_expert):
@@ -88,15 +65,16 @@ def test_the_mean_of_three_is_a_running_one(make_expert):
 def test_other_architectures_are_refused(digit_experts):
     manifest = read_manifest(digit_experts)
     ours = manifest.experts[0].architecture
-    check_start("average", manifest, ours, range(5), each_experience=False)
+    check_start("average", manifest, ours, range(5))
     other = replace(manifest.experts[1], architecture=Architecture("torch.nn.Linear", {}))
     mixed = replace(manifest, experts=(manifest.experts[0], other))
-    check_start("scratch", mixed, ours, range(2), each_experience=True)
-    check_start("expert", mixed, ours, range(2), each_experience=False)
-    for start, each in (("average", False), ("expert", True)):
-        with pytest.raises(ExmlError, match=r"expert 1 is .*torch\.nn\.Linear.*set model\.start to scratch"):
-            check_start(start, mixed, ours, range(1, 2), each_experience=each)
-        check_start(start, mixed, ours, range(1), each_experience=each)  # learned before, or not asked for
+    check_start("scratch", mixed, ours, range(2))
+    check_start("expert", mixed, ours, range(2))
+    swapped = replace(manifest, experts=(other, manifest.experts[0]))
+    for start, others, experiences in (("average", mixed, range(1, 2)), ("expert", swapped, range(2))):
+        with pytest.raises(ExmlError, match=r"is .*torch\.nn\.Linear.*set model\.start to scratch"):
+            check_start(start, others, ours, experiences)
+    check_start("average", mixed, ours, range(1))  # not asked for
 
 
 def test_other_inputs_are_refused(digit_experts):
@@ -104,14 +82,14 @@ def test_other_inputs_are_refused(digit_experts):
     other = replace(manifest.experts[1], input=ImageFormat((1, 28, 28), (0.5,), (0.5,)))
     mixed = replace(manifest, experts=(manifest.experts[0], other))
     with pytest.raises(ExmlError, match=r"expert 1 takes .*28, 28.*set model\.start to scratch"):
-        check_start("average", mixed, manifest.experts[0].architecture, range(2), each_experience=False)
+        check_start("average", mixed, manifest.experts[0].architecture, range(2))
 
 
 def test_heads_with_units_of_their_own_are_refused(digit_experts):
     manifest = read_manifest(digit_experts)
     narrow = replace(manifest, experts=(replace(manifest.experts[0], outputs=(0, 1)),))
     with pytest.raises(ExmlError, match=r"expert 0 has units \[0, 1\] for the classes of the stream \[5, 4\]"):
-        check_start("expert", narrow, manifest.experts[0].architecture, range(1), each_experience=False)
+        check_start("expert", narrow, manifest.experts[0].architecture, range(1))
 
 
 class WideLeNet5(LeNet5):
@@ -122,7 +100,3 @@ def test_a_start_that_is_not_possible_is_refused_before_work(small_run, tmp_path
     wide = '{"class_path": "tests.ex_model.test_starts.WideLeNet5"}'
     args = [*small_run("run"), "--model.start", "expert", "--model.architecture", wide]
     assert "they must be the same" in refused(args, capsys)
-    assert "no meaning with start average" in refused(
-        [*small_run("run"), "--model.start", "average", "--model.reset_each_experience", "true"], capsys
-    )
-    assert not (tmp_path / "run" / "config.yaml").exists()

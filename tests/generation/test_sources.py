@@ -12,13 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.core.generators import ModelInversion, Procedural
 from exml_lightning.core.procedural import Strokes
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.core.teachers import Teachers
-from exml_lightning.data import ExpertStream
 from exml_lightning.experts import read_manifest, write_manifest
-from exml_lightning.generation.sources import connect
 from exml_lightning.scenarios import Digits
 from tests.conftest import refused
 
@@ -57,34 +54,8 @@ def test_replay_wants_the_original_data(small_run, tmp_path, monkeypatch):
     assert not (tmp_path / "replay" / "config.yaml").exists()
 
 
-WHOLE_SET = ["--buffer.generator", "Auxiliary", "--buffer.generator.whole_set", "true", "--model.lambda_ce", "0",
-             "--data.auxiliary", "TorchvisionImages", "--data.auxiliary.name", "FakeData", "--data.auxiliary.options",
-             "{size: 20, image_size: [3, 40, 40]}"]  # fmt: skip
-
-
-def test_the_whole_set_replaces_the_buffer_at_each_experience(small_run, tmp_path):
-    main([*small_run(), *WHOLE_SET])
-    buffer = last_buffer(tmp_path / "run")
-    assert buffer["images"].shape == (20, 1, 32, 32)  # whatever buffer.size says
-    assert buffer["experiences"].tolist() == [1] * 20
-    assert set(buffer["labels"].tolist()) <= {2, 8}
-
-
-def test_a_run_on_the_whole_set_resumes_to_the_same_weights(small_run, tmp_path):
-    main([*small_run("whole"), *WHOLE_SET])
-    main([*small_run("cut"), *WHOLE_SET, "--trainer.max_epochs", "1"])
-    main([*small_run("cut"), *WHOLE_SET, "--ckpt_path", "last"])
-    whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
-    assert whole.read_bytes() == cut.read_bytes()
-
-
-@pytest.mark.parametrize("option", [["--model.lambda_ce", "1"], ["--model.merge", "sample"]])
-def test_labels_of_the_whole_set_are_not_learned(small_run, option, capsys):
-    assert "forget" in refused([*small_run(), *WHOLE_SET, *option], capsys)
-
-
 FRESH = ["--buffer.generator", "Procedural", "--buffer.generator.fresh", "true", "--model.lambda_ce", "0",
-         "--model.normalize", "quantile"]  # fmt: skip
+         "--model.normalize", "NormalScores"]  # fmt: skip
 
 
 def test_fresh_images_are_not_those_of_the_buffer(small_run, tmp_path, monkeypatch):
@@ -115,7 +86,7 @@ def test_fresh_images_have_no_labels_to_learn(small_run, option, capsys):
     assert "fresh images have no labels" in refused([*small_run(), *FRESH, *option], capsys)
 
 
-OTHERS = [*FRESH, "--model.others", "0.2"]
+OTHERS = [*FRESH, "--model.normalize.others", "0.2"]
 
 
 @pytest.fixture
@@ -133,7 +104,7 @@ def changed_experts(tmp_path, digit_experts):
 
 
 def test_others_and_familiarity_resume_to_the_same_weights(small_run, tmp_path):
-    options = [*OTHERS, "--model.familiarity", "1"]
+    options = [*OTHERS, "--model.normalize.familiarity", "1"]
     main([*small_run("whole"), *options])
     main([*small_run("cut"), *options, "--trainer.max_epochs", "1"])
     main([*small_run("cut"), *options])
@@ -141,19 +112,12 @@ def test_others_and_familiarity_resume_to_the_same_weights(small_run, tmp_path):
     assert whole.read_bytes() == cut.read_bytes()
 
 
-def test_familiarity_changes_what_is_learned(small_run, tmp_path):
-    for weight in ("0", "1"):
-        main([*small_run(weight), *FRESH, "--model.familiarity", weight])
-    without, with_it = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in "01")
-    assert without.read_bytes() != with_it.read_bytes()
-
-
 def test_familiarity_needs_layers_that_tell_before_work(small_run, tmp_path, monkeypatch, capsys):
     def no_layer(expert):
         raise ExmlError(f"{expert.name} has no such layer")
 
-    monkeypatch.setattr("exml_lightning.callbacks.synthetic_buffer.layers_that_tell", no_layer)
-    arguments = [*small_run(), *FRESH, "--model.familiarity"]
+    monkeypatch.setattr("exml_lightning.callbacks.check_experts.layers_that_tell", no_layer)
+    arguments = [*small_run(), *FRESH, "--model.normalize.familiarity"]
     assert "has no such layer" in refused([*arguments, "1"], capsys)
     assert not (tmp_path / "run").exists()
     main([*arguments, "0"])
@@ -162,7 +126,7 @@ def test_familiarity_needs_layers_that_tell_before_work(small_run, tmp_path, mon
 def test_the_others_need_a_unit_for_each_class(small_run, tmp_path, changed_experts, capsys):
     experts = changed_experts(lambda entry, _: replace(entry, outputs=tuple(reversed(entry.outputs))))
     line = refused([*small_run(), *OTHERS, "--model.start", "scratch", *experts], capsys)
-    assert "has no unit for each class of the stream: learn it in a run with model.others 0" in line
+    assert "has no unit for each class of the stream: learn it in a run with model.normalize.others 0" in line
     assert not (tmp_path / "run").exists()
 
 
@@ -185,40 +149,27 @@ def test_the_others_need_experts_that_share_no_classes(small_run, changed_expert
     assert "experts that share no classes" in refused([*small_run(), *OTHERS, *scenario, *experts], capsys)
 
 
-REFERENCE = ["--buffer.generator", "Noise", "--model.normalize", "quantile", "--model.reference"]
+REFERENCE = ["--buffer.generator", "Noise", "--model.normalize", "NormalScores", "--model.normalize.reference"]
 
 
 def test_logits_of_all_experts_are_compared_with_the_same_drawings(
     small_run, tmp_path, digit_experts, monkeypatch, capsys
 ):
     seen = []
-    original = Teachers.put_on_scale
+    original = Teachers.__init__
 
-    def watched(self, images, raw_logits):
-        seen.append(images)
-        original(self, images, raw_logits)
+    def watched(self, expert, previous, known, images, stay, scale, heads, reference, ready):
+        seen.append(reference)
+        original(self, expert, previous, known, images, stay, scale, heads, reference, ready)
 
-    monkeypatch.setattr(Teachers, "put_on_scale", watched)
+    monkeypatch.setattr(Teachers, "__init__", watched)
     main([*small_run(), *REFERENCE, "Strokes", "--trainer.accelerator", "cpu"])
     drawn = Strokes().draw(12, (1, 32, 32), keyed_generator("reference", 1234), torch.device("cpu"))
     expected = read_manifest(digit_experts).input.normalize(drawn)
     assert len(seen) == 2
     assert all(torch.equal(images, expected) for images in seen)
-    seen.clear()
-    main([*small_run("own"), *REFERENCE, "null", "--trainer.accelerator", "cpu"])
-    assert torch.equal(seen[1], last_buffer(tmp_path / "own")["images"])
-    words = (
-        "model.reference.class was exml_lightning.core.procedural.strokes.Strokes, now exml_lightning.core.procedural"
-    )
+    words = "model.normalize.reference.class was exml_lightning.core.procedural.strokes.Strokes, now exml_lightning"
     assert words in refused([*small_run(), *REFERENCE, "DeadLeaves", "--ckpt_path", "last"], capsys)
-
-
-def test_another_generator_ends_fresh_images(digit_experts):
-    stream = ExpertStream(experts=str(digit_experts))
-    connect(Procedural(fresh=True), stream, 10)
-    assert stream.fresh == Strokes()
-    connect(ModelInversion(), stream, 10)
-    assert stream.fresh is None
 
 
 def test_a_strategy_has_the_name_it_is_given(small_run, tmp_path, monkeypatch, capsys):
@@ -232,11 +183,11 @@ def test_a_strategy_has_the_name_it_is_given(small_run, tmp_path, monkeypatch, c
 STRATEGIES = {
     "data impression, average, kl": ["DataImpression", "--buffer.generator.steps", "3", "--model.start", "average",
                                      "--model.loss", "kl"],
-    "auxiliary, expert, reset": ["Auxiliary", "--model.start", "expert", "--model.reset_each_experience", "true"],
+    "auxiliary, expert": ["Auxiliary", "--model.start", "expert"],
     "replay": ["Replay"],
     "noise, sample": ["Noise", "--model.merge", "sample"],
-    "procedural, quantile": ["Procedural", "--model.normalize", "quantile"],
-    "noise, quantile by a reference": ["Noise", "--model.normalize", "quantile", "--model.reference", "Strokes"],
+    "procedural, scores": ["Procedural", "--model.normalize", "NormalScores"],
+    "noise, scores by a reference": [*REFERENCE[1:], "Strokes"],
 }  # fmt: skip
 
 

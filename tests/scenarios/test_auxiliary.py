@@ -16,7 +16,7 @@ def opened(source, root=Path(), shape=(3, 8, 8)):
     return source
 
 
-def drawn(source, num_images=None, key="draw"):
+def drawn(source, num_images=1, key="draw"):
     return source.draw(num_images, keyed_generator(key))
 
 
@@ -52,17 +52,6 @@ def test_a_folder_is_read_at_any_depth_in_any_format(tmp_path):
         assert images.dtype == torch.uint8
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_square_image_taken_whole_is_only_resized(tmp_path, mode):
-    expected = []
-    for k, side in enumerate((8, 13, 40, 75)):
-        image = noise(mode, (side, side), str(k))
-        image.save(tmp_path / f"{k}.png")
-        expected.append(pil_to_tensor(image.resize((8, 8), Image.Resampling.BILINEAR)))
-    source = opened(FolderImages(str(tmp_path), min_crop=1), shape=(len(mode), 8, 8))
-    assert (drawn(source).int() - torch.stack(expected).int()).abs().max() <= 1
-
-
 def test_crops_are_square_within_the_image_and_of_all_sizes_and_places(tmp_path):
     width, height = 240, 120
     x = torch.arange(width).expand(height, width)
@@ -87,24 +76,20 @@ def test_crops_are_square_within_the_image_and_of_all_sizes_and_places(tmp_path)
     assert middles[0].max() > width - 25
 
 
-@pytest.mark.parametrize("count", [1, 12])
-def test_each_image_comes_once_before_any_comes_again(tmp_path, count):
-    values = plain_colours(tmp_path, count)
+def test_each_image_comes_once_before_any_comes_again(tmp_path):
+    values = plain_colours(tmp_path, 12)
     source = opened(FolderImages(str(tmp_path)), shape=(1, 8, 8))
-    order = drawn(source, 3 * count)[:, 0, 0, 0].tolist()
-    for start in range(0, 3 * count, count):
-        assert sorted(order[start : start + count]) == values
-    if count > 1:
-        assert order[:count] != order[count : 2 * count]
-        assert order[:count] != values
-    assert drawn(source)[:, 0, 0, 0].tolist() == values  # the whole set, in order
+    order = drawn(source, 36)[:, 0, 0, 0].tolist()
+    for start in range(0, 36, 12):
+        assert sorted(order[start : start + 12]) == values
+    assert order[:12] != order[12:24]
 
 
 def test_draws_depend_on_the_generator_alone(tmp_path):
     for k in range(5):
         noise("RGB", (30, 20), str(k)).save(tmp_path / f"{k}.png")
     source = opened(FolderImages(str(tmp_path)))
-    for count in (3, 12, None):
+    for count in (3, 12):
         torch.manual_seed(1)
         first, state = drawn(source, count), torch.random.get_rng_state()
         torch.manual_seed(2)
@@ -136,14 +121,13 @@ def test_values_of_grey_and_rgb(tmp_path, image, grey, rgb):
     assert torch.equal(drawn(opened(source))[0], torch.tensor(rgb, dtype=torch.uint8)[:, None, None].expand(3, 8, 8))
 
 
-@pytest.mark.parametrize(("side", "tolerance"), [(63, 1), (1200, 8)])
-def test_a_jpeg_looks_as_if_decoded_in_full(tmp_path, side, tolerance):
-    image = noise("RGB", (12, 12)).resize((side, side), Image.Resampling.BICUBIC)
+def test_a_jpeg_looks_as_if_decoded_in_full(tmp_path):
+    image = noise("RGB", (12, 12)).resize((1200, 1200), Image.Resampling.BICUBIC)
     image.save(tmp_path / "image.jpg", quality=95)
     with Image.open(tmp_path / "image.jpg") as image:
         expected = pil_to_tensor(image.resize((32, 32), Image.Resampling.BILINEAR))
     crop = drawn(opened(FolderImages(str(tmp_path), min_crop=1), shape=(3, 32, 32)))[0]
-    assert (crop.int() - expected.int()).abs().max() <= tolerance
+    assert (crop.int() - expected.int()).abs().max() <= 8
 
 
 def test_broken_files_are_named_and_left_out(tmp_path, caplog):
@@ -163,27 +147,21 @@ def test_broken_files_are_named_and_left_out(tmp_path, caplog):
     assert len(caplog.messages) == 4
     order = images[:, 0, 0, 0].tolist()
     assert all(sorted(order[start : start + 4]) == values for start in range(0, 20, 4))
-    assert drawn(source)[:, 0, 0, 0].tolist() == values
     assert torch.equal(images, drawn(source, 20))
     assert torch.equal(images, drawn(opened(FolderImages(str(tmp_path)), shape=(1, 8, 8)), 20))
 
 
-def test_a_folder_of_broken_files_is_refused(tmp_path, caplog):
-    for k in range(3):
-        (tmp_path / f"{k}.png").write_text("no image")
-    with pytest.raises(ExmlError, match=rf"no image of .*{tmp_path}.*can be read; the first.*0\.png cannot be read"):
-        opened(FolderImages(str(tmp_path)))
-    assert not caplog.messages
-
-
-@pytest.mark.parametrize("count", [7, None])
-def test_a_folder_emptied_while_it_is_used_is_refused(tmp_path, count):
+def test_a_folder_without_an_image_that_can_be_read_is_refused(tmp_path, caplog):
     plain_colours(tmp_path, 3)
     source = opened(FolderImages(str(tmp_path)))
     for path in tmp_path.iterdir():
-        path.unlink()
+        path.write_text("no image")
     with pytest.raises(ExmlError, match="no image left that can be read"):
-        drawn(source, count)
+        drawn(source, 7)
+    caplog.clear()
+    with pytest.raises(ExmlError, match=rf"no image of .*{tmp_path}.*can be read; the first.*00\.png cannot be read"):
+        opened(FolderImages(str(tmp_path)))
+    assert not caplog.messages
 
 
 def test_a_missing_or_empty_folder_is_refused(tmp_path, monkeypatch):
@@ -192,38 +170,19 @@ def test_a_missing_or_empty_folder_is_refused(tmp_path, monkeypatch):
     (tmp_path / "photos" / "readme.txt").write_text("no image")
     with pytest.raises(ExmlError, match=r"data/photos is not a folder, photos has no images: .*\.png.*folder DIR"):
         opened(FolderImages("photos"), Path("data"))
-    with pytest.raises(ExmlError, match=rf"data\.auxiliary: {tmp_path}/none is not a folder: "):
-        opened(FolderImages(f"{tmp_path}/none"), Path("data"))
-
-
-def test_a_relative_folder_is_looked_for_in_the_data_root_first(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for place, value in (("data/photos", 50), ("photos", 100)):
-        (tmp_path / place).mkdir(parents=True)
+    for place, value in (("data/photos", 50), ("photos", 100)):  # in the data root first
+        Path(place).mkdir(parents=True, exist_ok=True)
         Image.new("L", (9, 9), value).save(tmp_path / place / "image.png")
     assert drawn(opened(FolderImages("photos"), Path("data"))).unique().tolist() == [50]
     assert drawn(opened(FolderImages("photos"), Path("elsewhere"))).unique().tolist() == [100]
 
 
-def test_experts_that_take_neither_grey_nor_rgb_are_refused():
+@pytest.mark.parametrize("min_crop", [0, 1.01, float("nan")])
+def test_a_crop_is_a_fraction_of_a_grey_or_rgb_image(min_crop):
+    with pytest.raises(ExmlError, match=r"data\.auxiliary: min_crop is"):
+        FolderImages("photos", min_crop)
     with pytest.raises(ExmlError, match=r"data\.auxiliary: the experts take 4 channels"):
         opened(Photographs(), shape=(4, 8, 8))
-
-
-@pytest.mark.parametrize("min_crop", [0, -0.5, 1.01, float("nan")])
-def test_a_crop_is_a_fraction(min_crop):
-    for source in (Photographs, lambda min_crop: FolderImages("photos", min_crop)):
-        with pytest.raises(ExmlError, match=r"data\.auxiliary: min_crop is"):
-            source(min_crop=min_crop)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_crops_of_the_photographs(channels):
-    photographs = opened(Photographs(), shape=(channels, 32, 32))
-    crops = drawn(photographs, 40)
-    assert crops.shape == (40, channels, 32, 32)
-    assert torch.equal(crops, drawn(photographs, 40))
-    assert len({crop.numpy().tobytes() for crop in crops}) == 40
 
 
 def test_the_first_crop_comes_from_where_it_was_drawn():

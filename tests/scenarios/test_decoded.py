@@ -105,15 +105,6 @@ def test_a_folder_that_cannot_be_written_costs_a_warning_only(files, tmp_path, c
     assert "cannot be written" in caplog.text
 
 
-def test_a_disk_that_fills_up_costs_a_warning_only(files, tmp_path, caplog, monkeypatch):
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(decoded, "_write", full)
-    assert torch.equal(decode_images(files, SHAPE, tmp_path / "c.safetensors"), pixels(files))
-    assert "No space left" in caplog.text
-
-
 def test_images_that_will_not_do_are_named(files, tmp_path):
     cache = tmp_path / "c.safetensors"
     with pytest.raises(ExmlError, match=r"0\.png has 6x4 pixels: it must have 8x8"):

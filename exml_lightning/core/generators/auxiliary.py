@@ -1,7 +1,7 @@
 """Auxiliary data: images of another data set (Section 4, Auxiliary Data)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +11,9 @@ from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import check_logits
 from exml_lightning.core.generators.generator import (
     Generator,
+    OtherImages,
     Progress,
+    Sources,
     batches,
     no_progress,
     require,
@@ -50,13 +52,8 @@ class Auxiliary(Generator):
 
     Which data set is set by ``data.auxiliary``, since it depends on the scenario.
 
-    Args:
-        whole_set: Take every image of the data set once, however many are asked for, as Section 4 has it; the buffer
-            is then these images, labelled by the newest expert.
-
     Attributes:
-        draw: Draws pixel values: called with a number of images (None for all) and a CPU generator, returns uint8 or
-            float ``(n, channels, height, width)`` as `ImageFormat.normalize` takes them. Whoever owns the data sets it.
+        images: What images are drawn from. `connect` sets it.
 
     Example:
         >>> from pathlib import Path
@@ -65,13 +62,20 @@ class Auxiliary(Generator):
         >>> expert = ExpertStream(experts="checkpoints/split_digits/run0").load_expert(0, torch.device("cpu"))
         >>> photographs, auxiliary = Photographs(), Auxiliary()
         >>> photographs.open(Path("data"), expert.image_format.shape)
-        >>> auxiliary.draw = photographs.draw
+        >>> auxiliary.images = photographs
         >>> auxiliary.generate(expert, 6, torch.Generator().manual_seed(0)).images.shape
         torch.Size([6, 1, 32, 32])
     """
 
-    whole_set: bool = False
-    draw: Callable[[int | None, torch.Generator], Tensor] | None = field(default=None, init=False)
+    images: OtherImages | None = field(default=None, init=False, repr=False)
+
+    def connect(self, sources: Sources) -> None:
+        """Take the auxiliary images; see `Generator.connect`."""
+        self.images = sources.other_images()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings, and which images these are; see `Generator.describe`."""
+        return {**super().describe(), **({} if self.images is None else {"auxiliary": self.images.describe()})}
 
     def generate(
         self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
@@ -81,7 +85,7 @@ class Auxiliary(Generator):
         Raises:
             ExmlError: If there is nothing to draw from.
         """
-        require(self.draw is not None, "the auxiliary generator has no images to draw from: set data.auxiliary")
-        assert self.draw is not None
-        pixels = self.draw(None if self.whole_set else num_samples, generator).to(expert.classes.device)
+        require(self.images is not None, "the auxiliary generator has no images to draw from: set data.auxiliary")
+        assert self.images is not None
+        pixels = self.images.draw(num_samples, generator).to(expert.classes.device)
         return label_by_expert(expert.image_format.normalize(pixels), expert, progress)

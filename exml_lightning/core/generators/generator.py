@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields, is_dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -12,6 +11,7 @@ from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.procedural import ProceduralImages
+from exml_lightning.core.settings import Configured
 
 
 class Progress(Protocol):
@@ -31,10 +31,42 @@ def no_progress(images: float, confidence: Callable[[], Tensor] | None = None) -
     """Report progress to nobody; see `Progress`."""
 
 
-class Generator(ABC):
-    """A way to get samples that stand in for the data an expert was trained on.
+class OriginalImages(Protocol):
+    """Original training images of one experience, read when they are asked for."""
 
-    Subclasses are dataclasses: their fields are the settings that a configuration may change.
+    @property
+    def labels(self) -> Tensor:
+        """Their class indices in the stream, int64 ``(n,)``."""
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Return those in `rows`, int64 ``(k,)``: uint8 ``(k, channels, height, width)``."""
+
+
+class OtherImages(Protocol):
+    """Images of another data set."""
+
+    def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
+        """Draw pixel values: uint8 or float ``(n, channels, height, width)`` as `ImageFormat.normalize` takes them."""
+
+    def describe(self) -> str:
+        """Say in a few words which images these are."""
+
+
+class Sources(Protocol):
+    """Data that generators may ask for beside experts. Each method raises `ExmlError` where there are none."""
+
+    def other_images(self) -> OtherImages:
+        """Return the auxiliary images."""
+
+    def original_images(self) -> Callable[[int], OriginalImages]:
+        """Return what finds the original images of an experience, one at least."""
+
+    def samples(self, folder: str | None) -> Callable[[Expert], Buffer]:
+        """Return what reads the samples of an expert from a folder of files; None for where `exml generate` writes."""
+
+
+class Generator(Configured, ABC):
+    """A way to get samples that stand in for the data an expert was trained on; subclasses are dataclasses.
 
     Attributes:
         slow: Whether samples take so long that they are worth keeping on disk, and that several processes share the
@@ -61,7 +93,7 @@ class Generator(ABC):
             `num_samples` samples, labelled with class indices of the stream that the expert knows.
         """
 
-    def check(self, expert: Expert) -> None:  # noqa: B027 - most generators can work with any expert
+    def check(self, expert: Expert) -> None:
         """Refuse an expert that samples cannot be made from; called for all of them before any work.
 
         Args:
@@ -71,22 +103,24 @@ class Generator(ABC):
             ExmlError: If it will not do; says why.
         """
 
-    def settings(self) -> dict[str, Any]:
-        """Return the class path and the settings, as plain values."""
-        assert is_dataclass(self)
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-        return {
-            "class": f"{type(self).__module__}.{type(self).__qualname__}",
-            **{name: _plain(value) for name, value in values.items()},
-        }
+    def connect(self, sources: Sources) -> None:
+        """Take what the generator needs beside experts; called once, before any work.
 
+        Args:
+            sources: What there is.
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, ProceduralImages):
-        return value.settings()
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    return list(value) if isinstance(value, tuple) else value
+        Raises:
+            ExmlError: If it is not there; says what to set.
+        """
+
+    @property
+    def fresh_images(self) -> ProceduralImages | None:
+        """What is drawn anew for each step in place of the buffer's images, and has no label; None for nothing."""
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """Return what samples depend on beside the expert, their number and the draws, as plain values."""
+        return {"generator": self.settings()}
 
 
 def to_buffer(images: Tensor, columns: Tensor, expert: Expert) -> Buffer:

@@ -1,5 +1,6 @@
 """What model inversion and data impression share: images optimised against an expert, with priors (Section 4.1)."""
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from exml_lightning.core.generators.image_batch import ImageBatch
 from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.rng import keyed_generator
 
+log = logging.getLogger(__name__)
 OutputLoss = Callable[[Tensor, Tensor], Tensor]
 """What the expert's answers lack: called with logits divided by the temperature and the rows they belong to, int64;
 returns the sum over these rows."""
@@ -116,6 +118,12 @@ class OptimisedImages(Generator):
             BrokenExpertError: If the expert's answers are NaN or infinite.
         """
         parts = list(batches(num_samples, self.batch_size))
+        if len(parts) < distributed.world_size() and not distributed.rank():
+            log.warning(
+                "expert %d gives some processes no work: make buffer.generator.batch_size %d or less",
+                expert.experience + 1,
+                max(num_samples // distributed.world_size(), 1),
+            )
         images = self._start(expert, num_samples, generator)
         seed, broken = generator.initial_seed(), None
 

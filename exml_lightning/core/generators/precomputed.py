@@ -7,7 +7,7 @@ import torch
 
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.generators.generator import Generator, Progress, no_progress, require
+from exml_lightning.core.generators.generator import Generator, Progress, Sources, no_progress, require
 
 
 @dataclass
@@ -19,11 +19,15 @@ class Precomputed(Generator):
 
     Attributes:
         read: Called with an expert; returns the samples of its file, labelled with class indices of the stream.
-            Whoever knows the files sets it.
+            `connect` sets it.
     """
 
     folder: str | None = None
     read: Callable[[Expert], Buffer] | None = field(default=None, init=False, repr=False)
+
+    def connect(self, sources: Sources) -> None:
+        """Take what reads the files; see `Generator.connect`."""
+        self.read = sources.samples(self.folder)
 
     def check(self, expert: Expert) -> None:
         """Read the expert's file, so that a broken one is found before any work; see `Generator.check`."""
@@ -50,10 +54,6 @@ class Precomputed(Generator):
             samples = samples[rows.sort().values]
         progress(float(num_samples))
         return samples.to(expert.classes.device)
-
-    def count(self, expert: Expert) -> int:
-        """Count the samples of the expert's file."""
-        return len(self._samples(expert))
 
     def _samples(self, expert: Expert) -> Buffer:
         require(self.read is not None, "the precomputed generator has no files to read")

@@ -31,6 +31,11 @@ class Procedural(Generator):
     images: ProceduralImages = field(default_factory=Strokes)
     fresh: bool = False
 
+    @property
+    def fresh_images(self) -> ProceduralImages | None:
+        """The images, if `fresh`; see `Generator.fresh_images`."""
+        return self.images if self.fresh else None
+
     def generate(
         self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
     ) -> Buffer:

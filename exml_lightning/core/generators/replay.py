@@ -2,25 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.generators.generator import Generator, Progress, no_progress, require
-
-
-class OriginalImages(Protocol):
-    """Original training images of one experience, read when they are asked for."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Their class indices in the stream, int64 ``(n,)``."""
-
-    def read(self, rows: Tensor) -> Tensor:
-        """Return those in `rows`, int64 ``(k,)``: uint8 ``(k, channels, height, width)``."""
+from exml_lightning.core.generators.generator import Generator, OriginalImages, Progress, Sources, no_progress, require
 
 
 @dataclass
@@ -28,11 +15,15 @@ class Replay(Generator):
     """Original training images of each experience with their true labels.
 
     Attributes:
-        originals: Finds the original images of an experience, one at least, or raises `ExmlError`. Whoever owns the
-            data sets it.
+        originals: Finds the original images of an experience, one at least, or raises `ExmlError`.
+            `connect` sets it.
     """
 
     originals: Callable[[int], OriginalImages] | None = field(default=None, init=False, repr=False)
+
+    def connect(self, sources: Sources) -> None:
+        """Take the original images; see `Generator.connect`."""
+        self.originals = sources.original_images()
 
     def check(self, expert: Expert) -> None:
         """Refuse an expert whose original data are not there; see `Generator.check`."""

@@ -1,24 +1,20 @@
 """The interface of all images that are drawn by a random program."""
 
 from abc import ABC, abstractmethod
-from dataclasses import fields, is_dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.settings import Configured
 
 PIXELS_TOGETHER = 2**16
 """Pixels drawn together: few, so that what is computed for them stays in the processor's cache. Not a setting, since
 draws depend on it."""
 
 
-class ProceduralImages(ABC):
-    """A random program that draws images.
-
-    Subclasses are frozen dataclasses: their fields are the settings that a configuration may change.
-    """
+class ProceduralImages(Configured, ABC):
+    """A random program that draws images; subclasses are frozen dataclasses."""
 
     def draw(
         self, num_images: int, shape: tuple[int, int, int], generator: torch.Generator, device: torch.device
@@ -46,20 +42,6 @@ class ProceduralImages(ABC):
         self, num_images: int, shape: tuple[int, int, int], generator: torch.Generator, device: torch.device
     ) -> Tensor:
         """Draw a few images at once; see `draw`."""
-
-    def settings(self) -> dict[str, Any]:
-        """Return the class path and the settings, as plain values."""
-        assert is_dataclass(self)
-        return {
-            "class": f"{type(self).__module__}.{type(self).__qualname__}",
-            **{f.name: _plain(getattr(self, f.name)) for f in fields(self)},
-        }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, ProceduralImages):
-        return value.settings()
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def check_range(name: str, values: tuple[float, float], least: float, most: float) -> None:

@@ -2,13 +2,10 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import DataImpression
 from exml_lightning.core.generators.data_impression import EPSILON, class_similarity, draw_dirichlet
-from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.rng import keyed_generator
 
 
@@ -40,11 +37,7 @@ def test_similarity_by_hand():
         [0, 0, 1],  # both others are least alike
     ]
     torch.testing.assert_close(class_similarity(weights), torch.tensor(expected), atol=1e-5, rtol=0)
-
-
-def test_similarity_of_opposite_classes_starts_at_zero():
-    # cosines of row 0: 1, -1, 0; scaled by (c + 1) / 2
-    weights = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    weights = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])  # cosines of row 0: 1, -1, 0; scaled by (c + 1) / 2
     torch.testing.assert_close(class_similarity(weights)[0], torch.tensor([1.0, 0.0, 0.5]))
 
 
@@ -121,13 +114,6 @@ def test_answers_come_near_the_targets_and_labels_are_their_likeliest_class(expe
     assert answers.amax(dim=1).min() < 0.9
 
 
-def test_beta_decides_how_certain_the_answers_are(expert_of):
-    expert = expert_of(classes=(0, 1, 2, 3, 4))
-    certain = expert(generate(expert, 50, steps=100, beta=[0.01]).images).softmax(dim=1).amax(dim=1).mean()
-    mixed = expert(generate(expert, 50, steps=100, beta=[100.0]).images).softmax(dim=1).amax(dim=1).mean()
-    assert certain > mixed + 0.1
-
-
 @pytest.mark.parametrize("classes", [(1, 3), (0, 1, 2, 3)])
 def test_each_beta_is_used_for_as_many_samples(classes, expert_of, monkeypatch):
     asked = []
@@ -154,23 +140,6 @@ def test_few_classes_and_few_samples(expert_of, classes, samples):
     assert buffer.images.isfinite().all()
 
 
-def test_one_class_is_learnable(expert_of):
-    expert = expert_of(classes=(2,), outputs=(4,))
-    before = expert(generate(expert, 5, steps=1).images).mean()
-    assert expert(generate(expert, 5, steps=50).images).mean() > before + 0.1
-
-
-def test_a_thousand_classes():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 1000))
-    image_format = ImageFormat((1, 8, 8), (0.3,), (0.5,))
-    expert = Expert(network, range(1000), range(1000), image_format, classifier="3")
-    buffer = generate(expert, 40, steps=2)
-    assert len(buffer.labels.unique()) > 20
-    assert buffer.images.isfinite().all()
-
-
 def test_an_expert_without_a_named_linear_classifier_is_refused(make_expert):
     expert = make_expert()
     with pytest.raises(ExmlError, match="no `classifier` in its manifest"):
@@ -183,12 +152,7 @@ def test_an_expert_without_a_named_linear_classifier_is_refused(make_expert):
         DataImpression().check(expert)
 
 
-@pytest.mark.parametrize("beta", [0.0, [], [0.0], [1.0, -1.0], [torch.inf], [torch.nan]])
-def test_impossible_betas_are_refused(beta):
-    with pytest.raises(ExmlError, match="beta"):
-        DataImpression(beta=beta)
-
-
-def test_impossible_temperature_is_refused():
-    with pytest.raises(ExmlError, match="temperature is 0"):
-        DataImpression(temperature=0)
+@pytest.mark.parametrize("wrong", [{"beta": 0.0}, {"beta": []}, {"beta": [1.0, torch.nan]}, {"temperature": 0}])
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(ExmlError, match=next(iter(wrong))):
+        DataImpression(**wrong)

@@ -104,23 +104,6 @@ def test_one_class_is_learnable(make_expert):
     assert expert(buffer.images).mean() > expert(noise.images).mean() + 0.1
 
 
-@pytest.mark.parametrize("samples", [1, 2, 7])
-def test_any_number_of_samples(make_expert, samples):
-    buffer = generate(make_expert(), samples, batch_size=3, steps=2)
-    assert [len(tensor) for tensor in buffer.tensors()] == [samples] * 4
-
-
-def test_progress_adds_up_to_the_number_of_images(make_expert):
-    done = []
-
-    def progress(images, confidence=None):
-        done.append(images)
-
-    ModelInversion(steps=4, batch_size=3).generate(make_expert(), 7, keyed_generator(), progress)
-    assert sum(done) == pytest.approx(7)
-    assert len(done) == 12
-
-
 @pytest.mark.parametrize(
     "wrong", [{"steps": 0}, {"lr": 0}, {"temperature": 0}, {"temperature": -1}, {"batch_size": 0}, {"l2": -1}]
 )

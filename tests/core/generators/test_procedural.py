@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 from jsonargparse import ArgumentParser
@@ -23,19 +21,6 @@ def test_procedural_images_are_labelled_by_the_expert(make_expert):
     units = expert.model(buffer.images)[:, [1, 2]]
     assert buffer.labels.tolist() == [4 if a >= b else 0 for a, b in units.tolist()]
     assert sum(done) == 30
-
-
-def test_settings_tell_images_apart():
-    settings = Procedural(Mixture([Strokes(), DeadLeaves()])).settings()
-    assert settings["class"] == "exml_lightning.core.generators.procedural.Procedural"
-    assert settings["images"]["class"] == f"{WHERE}.mixture.Mixture"
-    assert [part["class"] for part in settings["images"]["parts"]] == [
-        f"{WHERE}.strokes.Strokes",
-        f"{WHERE}.dead_leaves.DeadLeaves",
-    ]
-    assert json.loads(json.dumps(settings)) == settings
-    assert Procedural().settings() == Procedural(Strokes()).settings()
-    assert Procedural(DeadLeaves()).settings() != Procedural(DeadLeaves(leaves=41)).settings()
 
 
 def test_a_nested_mixture_is_configured_by_a_file():
@@ -87,27 +72,3 @@ def test_images_are_refined_from_the_initial_ones(make_expert):
     drawn = initial.draw(9, (1, 8, 8), generator, torch.device("cpu"))
     torch.testing.assert_close(buffer.images, (drawn - 0.3) / 0.5, atol=1e-5, rtol=0)
     assert inversion.settings()["initial"] == initial.settings()
-
-
-def test_a_few_steps_refine_strokes_to_the_class_asked_for(make_expert):
-    expert = make_expert(classes=(1, 3, 4), outputs=(0, 2, 1))
-    refined = {
-        steps: ModelInversion(steps=steps, initial=Strokes(), temperature=1).generate(expert, 60, keyed_generator("r"))
-        for steps in (1, 20)
-    }
-    agreed = {
-        steps: (expert.classes[expert(buffer.images).argmax(dim=1)] == buffer.labels).float().mean()
-        for steps, buffer in refined.items()
-    }
-    assert agreed[1] < 0.7
-    assert agreed[20] == 1
-    assert torch.equal(refined[20].labels.bincount(), torch.tensor([0, 20, 0, 20, 20]))
-
-
-def test_initial_images_do_not_depend_on_the_batch_size(make_expert):
-    expert = make_expert()
-    together, apart = (
-        ModelInversion(steps=4, batch_size=size, initial=Strokes()).generate(expert, 10, keyed_generator("b")).images
-        for size in (10, 3)
-    )
-    torch.testing.assert_close(together, apart, atol=1e-4, rtol=0)

@@ -23,13 +23,6 @@ def test_plain_leaves_cover_the_image():
     assert (drawn[..., 1:] == drawn[..., :-1]).all(dim=1).float().mean() > 0.75
 
 
-def test_small_leaves_are_more_frequent_than_large_ones():
-    found = torch.cat([areas(image) for image in draw(DeadLeaves(gradient=0, texture=0))]).float()
-    assert found.median() < 0.65 * found.mean()
-    assert found.max() > 0.3 * 48**2
-    assert found.min() < 5
-
-
 def test_one_of_many_leaves_has_the_area_of_the_power_law():
     """Of two leaves before a ground: the pixels that are not ground, by the mean area of a leaf."""
     drawn = draw(DeadLeaves(leaves=2, gradient=0, texture=0), 1500, (1, 32, 32))

@@ -49,12 +49,6 @@ def test_the_generator_decides(images):
 
 
 @all_kinds
-def test_images_that_are_not_drawn_together_differ_too(images):
-    drawn = draw(images, 40, (1, 64, 64))  # 16 at a time
-    assert len(drawn.flatten(1).unique(dim=0)) == 40
-
-
-@all_kinds
 def test_no_images_are_drawn_when_none_are_asked_for(images):
     generator = keyed_generator("none")
     assert images.draw(0, (3, 5, 5), generator, CPU).shape == (0, 3, 5, 5)

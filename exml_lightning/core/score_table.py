@@ -1,4 +1,4 @@
-"""Logits on the scale of their own distribution, so that those of independent models can be compared."""
+"""Normal scores: numbers on the scale of their own distribution, so that independent models can be compared."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ TAIL = 26
 """Quantiles at either end, a tenth of all, that say how scores go on beyond it."""
 
 
-class NormalScores:
+class ScoreTable:
     """Replaces the logit of each class by its normal score among the logits that a model gave to reference images.
 
     A logit that is greater than the share p of the reference has the score z with P(Z <= z) = p for a standard normal Z

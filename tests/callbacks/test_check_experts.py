@@ -1,6 +1,5 @@
 """Experts and learning rates whose numbers go wrong, met by the real command."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +53,7 @@ def spoil(tmp_path):
         path = folder / manifest.experts[index].file
         args = {"num_classes": 10, **limits}
         kind = (
-            Architecture("tests.callbacks.test_broken.Sometimes", args)
+            Architecture("tests.callbacks.test_check_experts.Sometimes", args)
             if limits
             else manifest.experts[index].architecture
         )
@@ -92,7 +91,7 @@ def test_nan_and_infinity_for_any_image_are_found_before_work(spoil, small_run, 
     folder = spoil(1, low=1e9, value=value)
     error = refused([*small_run(data__experts=str(folder)), *SCRATCH], capsys)
     assert f"expert 1 ({folder / 'expert_1.safetensors'}) answers NaN or infinity for 16 of 16 images of noise" in error
-    assert "--data.skip_broken true" in error
+    assert "put a sound expert in its place, in manifest.yaml too" in error
     assert not (tmp_path / "run").exists()
 
 
@@ -163,64 +162,6 @@ def test_a_learning_rate_that_diverges_is_found_and_the_last_good_checkpoint_sta
     assert checkpoints(tmp_path / "run") == []  # a safety copy was due at every second step
 
 
-def test_broken_experts_are_skipped_if_that_is_wanted(spoil, small_run, tmp_path, caplog):
-    skip = [*SCRATCH, "--data.skip_broken", "true", "--buffer.generator", "Replay", "--trainer.max_epochs", "3"]
-    args = [*small_run(data__experts=str(spoil(1, high=0.9))), *skip]
-    main(args)
-    assert "expert 1 (" in caplog.text
-    assert "it is skipped" in caplog.text
-    folder = tmp_path / "run"
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary["experiences_learned"] == 2
-    assert summary["experiences_skipped"] == [1]
-    rows = [line.split(",") for line in (folder / "accuracy_matrix.csv").read_text().splitlines()[1:]]
-    assert rows[1][1:] == rows[0][1:]  # nothing was learned, nothing forgotten
-    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["ExpertStream"]
-    assert saved["skipped"] == [1]
-    assert saved["buffer"]["experiences"].bincount().tolist() == [6, 0, 6]  # half of the 12 for the second one learned
-    manifest = read_manifest(folder / "ex_model")
-    all_classes = read_manifest(EXPERTS)
-    assert set(manifest.experts[0].classes) == {*all_classes.experts[0].classes, *all_classes.experts[2].classes}
-
-
-@pytest.mark.slow
-def test_a_run_that_skipped_resumes_to_the_same_weights(spoil, small_run, tmp_path):
-    skip = ["--data.skip_broken", "true", "--trainer.max_epochs"]
-    experts = str(spoil(0, no_weights))  # the first: the stream begins with the second
-    main([*small_run("whole", data__experts=experts), *skip, "3"])
-    main([*small_run("parts", data__experts=experts), *skip, "2"])
-    main([*small_run("parts", data__experts=experts), *skip, "3", "--ckpt_path", "last"])
-    weights = [(tmp_path / run / "ex_model" / "expert_0.safetensors").read_bytes() for run in ("whole", "parts")]
-    assert weights[0] == weights[1]
-    saved = torch.load(tmp_path / "parts" / "checkpoints" / "experience=1.ckpt", weights_only=True)["ExpertStream"]
-    assert saved["skipped"] == [0]
-    assert saved["buffer"]["experiences"].bincount().tolist() == [0, 12]  # the first one learned fills it
-
-
-def test_without_a_scenario_the_skipped_have_no_agreement(spoil, small_run, tmp_path):
-    folder = spoil(1, infinite_weight)
-    args = [*small_run(data__experts=str(folder)), "--data.scenario", "null", "--trainer.max_epochs", "3"]
-    main([*args, "--data.skip_broken", "true"])
-    lines = (tmp_path / "run" / "agreement_matrix.csv").read_text().splitlines()
-    assert lines[0] == "after_experience,0,2,mean"
-    assert [len([cell for cell in line.split(",")[1:-1] if cell]) for line in lines[1:]] == [1, 1, 2]
-
-
-def test_a_stream_of_broken_experts_is_refused(spoil, small_run, tmp_path, capsys):
-    args = small_run(data__experts=str(spoil(0, no_weights)), trainer__max_epochs=1)
-    assert "has no expert that can be learned" in refused([*args, "--data.skip_broken", "true"], capsys)
-
-
-@pytest.mark.slow
-def test_samples_from_files_are_learned_after_a_skip(spoil, small_run, tmp_path):
-    main([*small_run(verb="generate"), "--generate.folder", str(tmp_path / "made")])
-    folder = spoil(0, no_weights)
-    files = ["--buffer.generator", "Precomputed", "--buffer.generator.folder", str(tmp_path / "made")]
-    main([*small_run(data__experts=str(folder)), *files, "--data.skip_broken", "true"])
-    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["ExpertStream"]
-    assert saved["buffer"]["experiences"].tolist() == [1] * 6  # what the file of the second expert has
-
-
 @pytest.mark.slow
 def test_a_sound_expert_in_its_place_is_learned(small_run, tmp_path, capsys):
     """Found broken late in its experience, when a safety copy of it is there already."""
@@ -233,7 +174,7 @@ def test_a_sound_expert_in_its_place_is_learned(small_run, tmp_path, capsys):
 
     shutil.move(folder / sound.file, tmp_path / "kept")
     digest = save_weights(load_expert(EXPERTS, manifest, 1).model, folder / sound.file)
-    kind = Architecture("tests.callbacks.test_broken.Later", {"num_classes": 10})
+    kind = Architecture("tests.callbacks.test_check_experts.Later", {"num_classes": 10})
     late = replace(sound, architecture=kind, sha256=digest)
     write_manifest(replace(manifest, experts=(manifest.experts[0], late, *manifest.experts[2:])), folder)
     assert "for 8 of 8 samples in step 3 of experience 1" in refused(args, capsys)  # a safety copy was due at step 2

@@ -1,0 +1,33 @@
+"""Pictures of the samples of an expert, in the run folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.expert import Expert
+from exml_lightning.report.grid import save_grid
+from exml_lightning.report.samples import rows_shown, save_samples
+
+
+def save_pictures(run_folder: Path, samples: Buffer, expert: Expert, class_names: Sequence[str]) -> Path:
+    """Write a grid of the samples to ``buffer/``, and plain pixels of some of them to ``samples/``, for reports.
+
+    Args:
+        run_folder: The run folder.
+        samples: Those made from the expert.
+        expert: The expert; how probable it finds the labels is written beside the pixels.
+        class_names: All classes of the stream.
+
+    Returns:
+        The grid, ``buffer/experience=<k>.png``.
+    """
+    file = f"experience={expert.experience}.png"
+    pixels = expert.image_format.denormalize(samples.images)
+    save_grid(run_folder / "buffer" / file, pixels, samples.labels, class_names)
+    rows = rows_shown(samples.labels)
+    with torch.no_grad():
+        confidence = expert.probability(samples.images[rows], samples.labels[rows]).tolist()
+    save_samples(run_folder / "samples" / file, pixels[rows], samples.labels[rows], class_names, confidence)
+    return run_folder / "buffer" / file

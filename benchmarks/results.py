@@ -43,7 +43,7 @@ def render(page: str, folder: Path) -> str:
 
     Args:
         page: The page.
-        folder: Where the tables are, Markdown files; a heading in their first line is left out.
+        folder: Where the tables are, Markdown files; a heading in their first line is left out, others go a level down.
 
     Returns:
         The page with what stands between the marks replaced.
@@ -52,6 +52,7 @@ def render(page: str, folder: Path) -> str:
     def block(match: re.Match[str]) -> str:
         file = match["file"]
         text = re.sub(r"\A# .*\n+", "", (folder / file).read_text(encoding="utf-8"))
+        text = re.sub("^## ", "### ", text, flags=re.MULTILINE)
         return f"<!-- {file} -->\n{text.strip()}\n<!-- end -->"
 
     return _BLOCK.sub(block, page)

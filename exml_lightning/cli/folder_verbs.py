@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from exml_lightning.core.images import ImageFormat
     from exml_lightning.experts import Manifest
     from exml_lightning.experts.selection import Choice
-    from exml_lightning.report.agreement_run import AgreementRun
 
 
 def manifest(
@@ -285,7 +284,7 @@ def report(runs: list[Path], output: Path = Path("report"), html: bool = False) 
     A run is a run folder of `exml fit` or `exml test`, or a folder with run folders anywhere below. Into the folder of
     --output go report.md, table_2, table_3 and table_other (.md, .csv), runs.csv and, where there are runs for them,
     figure_2.png and samples_*.png, figure_3.png and buffer_size_*.png, accuracy_over_time_*.png, and their numbers.
-    With --html also report.html, all of it on one page to look at. docs/report.md explains the marks.
+    With --html also report.html, all of it on one page to look at. docs/report.md explains them.
 
       exml report runs
       exml report runs --html
@@ -294,34 +293,13 @@ def report(runs: list[Path], output: Path = Path("report"), html: bool = False) 
     Args:
         runs: Run folders, or folders with run folders below.
         output: Folder to write to; files of an earlier report are replaced.
-        html: Also write report.html: one file that needs no network; runs without a data set are on it, too.
+        html: Also write report.html: one file that needs no network.
     """
-    from exml_lightning.files import check_folder
-    from exml_lightning.report.cells import build_columns
     from exml_lightning.report.document import write_report
-    from exml_lightning.report.page.page import build_page
-    from exml_lightning.report.runs import find_runs
-    from exml_lightning.report.samples_figure import sample_figures
-    from exml_lightning.report.terminal import print_report
 
-    if output.exists() and not output.is_dir():
-        raise ExmlError(f"{output} is a file: name a folder with --output DIR")
-    check_folder(output, "output")
-    without: dict[str, AgreementRun] | None = {} if html else None
-    found, left_out = find_runs(runs, without)
-    columns = build_columns(found, left_out)
-    samples, broken = sample_figures(columns)
-    left_out += broken
-    command = ["exml", "report", *map(str, runs)]
-    command += ["--output", str(output)] if output != Path("report") else []
-    words = shlex.join([*command, "--html"] if html else command)
-    page = build_page(columns, list(without.values()), left_out, words) if without is not None else None
-    left_out += [
-        f"{run.folder} has agreement, no accuracy: it is in report.html alone" for run in (without or {}).values()
-    ]
-    for line in left_out:
-        print(f"left out: {printable(line)}", file=sys.stderr)
-    print_report(columns, output, write_report(output, columns, samples, left_out, words, page))
+    words = ["exml", "report", *map(str, runs)]
+    words += ["--output", str(output)] if output != Path("report") else []
+    write_report(runs, output, html, shlex.join([*words, "--html"] if html else words))
 
 
 def _count(things: Sequence[object], name: str) -> str:

@@ -1,87 +1,85 @@
 """Figure 3: stream accuracy against the size of the buffer."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from exml_lightning.report.cells import SIZE, Column, Group
-from exml_lightning.report.figures import save_figure
 from exml_lightning.report.paper import title_of
-from exml_lightning.report.settings import differences
-from exml_lightning.report.text import csv_text, drawn, escape, file_name, markdown, with_std
+from exml_lightning.report.rows import SIZE, Row, mean_and_std
+from exml_lightning.report.settings import key_of
+from exml_lightning.report.styles import Styles, draw_line
+from exml_lightning.report.text import drawn, file_name, with_std
 
 IN_THE_PAPER = "mt_cifar10"
-CSV_HEADINGS = ("scenario", "strategy", "name", "buffer_size", "runs", "mean_percent", "std_percent", "note")
+HEADINGS = ("scenario", "strategy", "name", "buffer_size", "runs", "mean_percent", "std_percent")
+
+Curve = dict[int, Sequence[float]]
+"""Accuracies of runs in %, by the size of their buffer."""
 
 
-def figure_name(scenario: str) -> str:
+def picture_name(scenario: str) -> str:
     """Name the picture of a scenario: the paper's Figure 3 is of one of them."""
     return "figure_3.png" if scenario == IN_THE_PAPER else f"buffer_size_{file_name(scenario)}.png"
 
 
-def with_sizes(columns: dict[str, Column]) -> dict[str, dict[str, tuple[Group, ...]]]:
-    """Return the groups of two or more sizes of each strategy, for each scenario that has any."""
-    lines = {
-        name: {strategy: cell.sizes for strategy, cell in column.cells.items() if cell.sizes}
-        for name, column in columns.items()
-    }
-    return {name: found for name, found in lines.items() if found}
+def curves(rows: Sequence[Row]) -> dict[str, Curve]:
+    """Return a curve for each strategy that has rows which differ only in the size of the buffer.
 
-
-def buffer_size_markdown(lines: dict[str, tuple[Group, ...]], column: Column) -> str:
-    """Write the figures of one scenario: a row a strategy, a column a size."""
-    sizes = _all_sizes(lines)
-    rows, notes = [], []
-    for strategy, groups in lines.items():
-        by_size = {group.settings[SIZE]: group for group in groups}
-        cells = [
-            f"{with_std(*by_size[size].accuracy)} ({len(by_size[size].runs)})" if size in by_size else "no runs"
-            for size in sizes
-        ]
-        rows.append([title_of(strategy), *cells])
-        note = _note(strategy, groups[0], column)
-        notes += [f"{escape(f'{title_of(strategy)}: {note}')}  \n"] if note else []
-    return markdown(["buffer", *(f"{size:,}" for size in sizes)], rows) + ("\n" if notes else "") + "".join(notes)
-
-
-def buffer_size_csv(columns: dict[str, Column]) -> str:
-    """Write the figures of all scenarios: a row for each strategy and size."""
-    rows: list[Sequence[object]] = []
-    for scenario, lines in with_sizes(columns).items():
-        for strategy, groups in lines.items():
-            note = _note(strategy, groups[0], columns[scenario])
-            for group in groups:
-                figures = (group.settings[SIZE], len(group.runs), *group.accuracy)
-                rows.append((scenario, strategy, title_of(strategy), *figures, note))
-    return csv_text(CSV_HEADINGS, rows)
-
-
-def save_buffer_size(
-    path: Path, scenario: str, lines: dict[str, tuple[Group, ...]], styles: dict[str, tuple[str, str]]
-) -> None:
-    """Save the picture of one scenario: a line a strategy, a band of one standard deviation.
-
-    Args:
-        path: The PNG file.
-        scenario: Its name.
-        lines: Groups by strategy, from the smallest buffer to the largest.
-        styles: Colour and marker of each strategy.
+    Its points are of the same runs, those that all of the sizes have, where there are such. Of several sets of rows it
+    is of the one with the most sizes.
     """
+    families: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if not row.is_baseline and SIZE in row.settings:
+            but_size = {key: value for key, value in row.settings.items() if key != SIZE}
+            families[row.strategy][key_of(but_size)].append(row)
+    found: dict[str, Curve] = {}
+    for strategy, family in families.items():
+        most = max(len(members) for members in family.values())
+        longest = next(members for members in family.values() if len(members) == most)
+        longest.sort(key=lambda row: float(row.settings[SIZE]))
+        shared = set.intersection(*({run.run_id for run in row.runs} for row in longest))
+        if len(longest) > 1:
+            found[strategy] = {
+                row.settings[SIZE]: [run.percent for run in row.runs if run.run_id in shared or not shared]
+                for row in longest
+            }
+    return found
+
+
+def numbers(found: dict[str, Curve]) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and rows of a table: a row a strategy, a column a size."""
+    sizes = sorted({size for curve in found.values() for size in curve})
+    rows = [
+        [
+            title_of(strategy),
+            *(f"{with_std(*mean_and_std(curve[n]))} ({len(curve[n])})" if n in curve else "no runs" for n in sizes),
+        ]
+        for strategy, curve in found.items()
+    ]
+    return ["buffer", *(f"{size:,}" for size in sizes)], rows
+
+
+def long_form(scenario: str, found: dict[str, Curve]) -> list[Sequence[object]]:
+    """Return a row for each strategy and size; see `HEADINGS`."""
+    return [
+        (scenario, strategy, title_of(strategy), size, len(values), *mean_and_std(values))
+        for strategy, curve in found.items()
+        for size, values in curve.items()
+    ]
+
+
+def draw(scenario: str, found: dict[str, Curve], styles: Styles) -> Figure:
+    """Draw a line a strategy, in bands of one standard deviation."""
     figure = Figure(figsize=(7.6, 4.2), dpi=110, layout="constrained")
     axis = figure.subplots()
-    for strategy, groups in lines.items():
-        color, marker = styles[strategy]
-        sizes = [group.settings[SIZE] for group in groups]
-        means = [group.accuracy[0] for group in groups]
-        stds = [group.accuracy[1] or 0.0 for group in groups]
-        axis.plot(sizes, means, color=color, marker=marker, label=drawn(title_of(strategy)))
-        low, high = ([m + side * s for m, s in zip(means, stds, strict=True)] for side in (-1, 1))
-        if any(stds):
-            axis.fill_between(sizes, low, high, color=color, alpha=0.15, linewidth=0)
-    ticks = _all_sizes(lines)
+    for strategy, curve in found.items():
+        points = [(size, *mean_and_std(values)) for size, values in curve.items()]
+        draw_line(axis, points, styles[strategy], title_of(strategy))
+    ticks = sorted({size for curve in found.values() for size in curve})
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(FixedLocator(ticks))
     axis.xaxis.set_minor_locator(NullLocator())
@@ -91,21 +89,6 @@ def save_buffer_size(
     axis.set_xlabel("samples in the buffer")
     axis.set_ylabel("stream accuracy in %")
     axis.grid(alpha=0.3)
+    axis.set_title(drawn(scenario), fontsize="medium")
     figure.legend(loc="outside right center", frameon=False)
-    runs = sorted({len(group.runs) for groups in lines.values() for group in groups})
-    many = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
-    band = "; bands: one standard deviation" if runs[-1] > 1 else ""
-    axis.set_title(f"{drawn(scenario)}: {many} run{'' if runs[-1] == 1 else 's'} a point{band}", fontsize="medium")
-    save_figure(figure, path)
-
-
-def _all_sizes(lines: dict[str, tuple[Group, ...]]) -> list[int]:
-    return sorted({group.settings[SIZE] for groups in lines.values() for group in groups})
-
-
-def _note(strategy: str, group: Group, column: Column) -> str:
-    """Say how a line differs from the table's cell, but for the size, and which runs it is over."""
-    cell = column.cells[strategy]
-    settings = {**group.settings, SIZE: cell.main.settings.get(SIZE)}
-    words = [*differences(settings, cell.main.settings), cell.sizes_note]
-    return "; ".join(word for word in words if word)
+    return figure

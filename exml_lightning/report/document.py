@@ -1,30 +1,23 @@
-"""All files of a report: `report.md`, the tables, the figures and their numbers."""
+"""All files of a report: `report.md`, the tables, the figures and their numbers, and the page."""
 
 import re
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.files import write_text
-from exml_lightning.report.buffer_size import (
-    IN_THE_PAPER,
-    buffer_size_csv,
-    buffer_size_markdown,
-    figure_name,
-    save_buffer_size,
-    with_sizes,
-)
-from exml_lightning.report.captions import captions
-from exml_lightning.report.cells import Column
-from exml_lightning.report.over_time import learned, over_time_csv, picture_name, save_over_time
-from exml_lightning.report.page.page import NAME
-from exml_lightning.report.sample_blocks import Block
-from exml_lightning.report.samples_figure import save_sample_figure
+from exml_lightning.files import check_folder, write_text
+from exml_lightning.report import buffer_size, over_time
+from exml_lightning.report.figures import save_figure
+from exml_lightning.report.page.page import NAME, build_page
+from exml_lightning.report.paper import DAMAGED, DAMAGED_NOTE
+from exml_lightning.report.pictures import Picture, draw_pictures
+from exml_lightning.report.rows import Report, Row, shared, sort_runs
+from exml_lightning.report.runs import find_runs
 from exml_lightning.report.small_files import read_text
-from exml_lightning.report.styles import styles_of
-from exml_lightning.report.tables import layouts, make_table, runs_csv, table_csv
-from exml_lightning.report.text import escape, printable
+from exml_lightning.report.tables import DIFFER, HEADINGS, NOTE, SAME, heading, runs_csv, sections, table, tables_csv
+from exml_lightning.report.text import csv_text, escape, markdown, printable
+from exml_lightning.terminal import is_quiet, print_rows
 
 TITLE = "# Report of `exml report`"
 _NOT_ALWAYS = re.compile(
@@ -33,76 +26,49 @@ _NOT_ALWAYS = re.compile(
     re.ASCII,
 )
 """Files that one report has and another has not."""
-_WHAT = {
-    "figure_2.png": "Figure 2. Original data and samples, joint and split MNIST",
-    "figure_3.png": "Figure 3. Stream accuracy against buffer size, mt_cifar10",
-}
 
 
-@dataclass
-class _Report:
-    """What was written so far, and what `report.md` says."""
-
-    folder: Path
-    parts: list[str] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
-
-    def write(self, name: str, text: str) -> None:
-        write_text(self.folder / name, text)
-        self.files.append(name)
-
-    def figure(self, name: str, heading: str, text: str) -> None:
-        self.files.append(name)
-        heading = escape(heading)
-        self.parts.append(f"## {heading}\n\n{text}\n\n![{heading}]({name})\n")
-
-
-def write_report(
-    folder: Path,
-    columns: dict[str, Column],
-    samples: dict[str, dict[str, Block]],
-    left_out: Sequence[str],
-    command: str,
-    page: str | None = None,
-) -> list[str]:
-    """Write a report; what an earlier one had and this one has not is deleted.
+def write_report(folders: Sequence[Path], output: Path, html: bool, command: str) -> None:
+    """Read runs, write a report of them and print its tables; what an earlier report had and this has not is deleted.
 
     Args:
-        folder: Where to.
-        columns: All cells, by scenario.
-        samples: What pictures of samples show of each scenario, by their names.
-        left_out: A line for each run and each picture that was left out.
+        folders: Run folders, or folders with run folders below.
+        output: The folder to write to.
+        html: Whether to write the page, too.
         command: The command line, to be told.
-        page: The text of `report.html`, if there is to be one.
-
-    Returns:
-        Names of the files.
 
     Raises:
-        ExmlError: If a file cannot be written.
+        ExmlError: If a folder is missing or has no finished run, or a file cannot be written.
     """
-    before = _files_of(folder)
-    report = _Report(folder)
-    _tables(report, columns)
-    _samples(report, samples)
-    _figures(report, columns)
-    report.write("runs.csv", runs_csv(columns))
-    if page is not None:
-        report.write(NAME, page)
-    count = sum(len(group.runs) for column in columns.values() for c in column.cells.values() for group in c.groups)
-    missing = "".join(f"- {escape(line)}\n" for line in left_out)
-    listed = "".join(f"- [{name}]({name})\n" for name in report.files)
-    parts = [
-        f"{TITLE}\n\n{count} run{'' if count == 1 else 's'}; made by\n\n    {printable(command)}\n",
-        *report.parts,
-        *([f"## Left out\n\n{missing}"] if missing else []),
-        f"## Files\n\n{listed}",
-    ]
-    report.write("report.md", "\n".join(parts))
-    for name in before - set(report.files):
-        if (folder / name).is_file():
-            (folder / name).unlink()
-    return report.files
+    if output.exists() and not output.is_dir():
+        raise ExmlError(f"{output} is a file: name a folder with --output DIR")
+    check_folder(output, "output")
+    runs, left_out = find_runs(folders)
+    report = sort_runs(runs, left_out)
+    pictures = draw_pictures(report, left_out)
+    before = _files_of(output)
+    texts = _tables(report) | _numbers(report, pictures)
+    if html:
+        texts[NAME] = build_page(report, pictures, left_out, command)
+    for name, text in texts.items():
+        write_text(output / name, text)
+    for picture in pictures:
+        save_figure(picture.figure, output / picture.file)
+    files = [*texts, *(picture.file for picture in pictures)]
+    parts = [f"{TITLE}\n\n{len(runs)} run{'' if len(runs) == 1 else 's'}; made by\n\n    {printable(command)}\n"]
+    tables = [text for name, text in texts.items() if name.startswith("table_") and name.endswith(".md")]
+    parts += [text.replace("\n## ", "\n### ").replace("# ", "## ", 1) for text in tables]
+    parts += [_picture(picture) for picture in pictures]
+    parts += ["## Left out\n\n" + "".join(f"- {escape(line)}\n" for line in left_out)] if left_out else []
+    parts.append("## Files\n\n" + "".join(f"- [{name}]({name})\n" for name in files))
+    write_text(output / "report.md", "\n".join(parts))
+    for name in before - set(files):
+        if (output / name).is_file():
+            (output / name).unlink()
+    for line in left_out:
+        print(f"left out: {printable(line)}", file=sys.stderr)
+    if not is_quiet():
+        _print(report, f"{printable(str(output))}: {', '.join([*files, 'report.md'])}")
 
 
 def _files_of(folder: Path) -> set[str]:
@@ -115,47 +81,55 @@ def _files_of(folder: Path) -> set[str]:
     return {name for name in listed if _NOT_ALWAYS.fullmatch(name)}
 
 
-def _tables(report: _Report, columns: dict[str, Column]) -> None:
-    for layout in layouts(columns):
-        below = captions(layout, columns)
-        body = make_table(layout, columns).markdown() + (f"\n{below}" if below else "")
-        report.parts.append(f"## {layout.title}\n\n{body}")
-        report.write(f"{layout.name}.md", f"# {layout.title}\n\n{body}")
-        report.write(f"{layout.name}.csv", table_csv(layout, columns))
+def _tables(report: Report) -> dict[str, str]:
+    texts = {}
+    for name, (title, scenarios) in sections(report).items():
+        parts = [f"# {title}\n"]
+        parts += [_table(scenario, report[scenario]) for scenario in scenarios if scenario in report]
+        without = [scenario for scenario in scenarios if scenario not in report]
+        parts += [NOTE + "\n"] if len(without) < len(scenarios) else []
+        parts += [f"No runs of {', '.join(without)}.\n"] if without else []
+        texts[f"{name}.md"] = "\n".join(parts)
+        texts[f"{name}.csv"] = tables_csv(scenarios, report)
+    return {**texts, "runs.csv": runs_csv(report)}
 
 
-def _samples(report: _Report, pictures: dict[str, dict[str, Block]]) -> None:
-    for name, blocks in pictures.items():
-        save_sample_figure(report.folder / name, blocks)
-        report.figure(
-            name,
-            _WHAT.get(name, f"Samples, {' and '.join(blocks)}"),
-            "Two images of each class, of the run that is named; classes that one expert knows stand together.",
-        )
+def _table(scenario: str, rows: list[Row]) -> str:
+    body = markdown(HEADINGS, [line.cells for line in table(scenario, rows)])
+    settings = shared(rows)
+    notes = [DAMAGED_NOTE] if scenario == DAMAGED[0] else []
+    notes += [f"{DIFFER}: {'; '.join(settings.differ)}."] if settings.differ else []
+    notes += [f"{SAME}: {'; '.join(settings.same)}."] if settings.same else []
+    parts = [f"## {escape(heading(rows))}\n", body, *(f"{escape(note)}\n" for note in notes)]
+    parts += ["".join(f"- {escape(line)}\n" for line in settings.own)] if settings.own else []
+    return "\n".join(parts)
 
 
-def _figures(report: _Report, columns: dict[str, Column]) -> None:
-    styles = styles_of([strategy for column in columns.values() for strategy in column.cells])
-    sizes = with_sizes(columns)
-    texts = []
-    for scenario in sorted(sizes, key=lambda scenario: (scenario != IN_THE_PAPER, scenario)):
-        name, lines = figure_name(scenario), sizes[scenario]
-        save_buffer_size(report.folder / name, scenario, lines, styles)
-        text = buffer_size_markdown(lines, columns[scenario])
-        texts.append(f"## {escape(scenario)}\n\n{text}")
-        report.figure(name, _WHAT.get(name, f"Stream accuracy against buffer size, {scenario}"), text)
+def _numbers(report: Report, pictures: Sequence[Picture]) -> dict[str, str]:
+    texts = {}
+    curves = {scenario: buffer_size.curves(rows) for scenario, rows in report.items()}
+    sizes = [row for scenario, found in curves.items() for row in buffer_size.long_form(scenario, found)]
     if sizes:
-        report.write("buffer_size.md", "# Stream accuracy in % against buffer size\n\n" + "\n".join(texts))
-        report.write("buffer_size.csv", buffer_size_csv(columns))
-    streams = [column for column in columns.values() if learned(column)]
-    for column in streams:
-        name = picture_name(column.scenario)
-        save_over_time(report.folder / name, column, styles)
-        report.figure(
-            name,
-            f"Accuracy over time, {column.scenario}",
-            "Mean over the runs of the first line of each cell, in bands of one standard deviation; baselines, which "
-            "ask all experts at once, are dashed.",
-        )
-    if streams:
-        report.write("accuracy_over_time.csv", over_time_csv(columns))
+        parts = [f"## {escape(p.title)}\n\n{markdown(p.headings, p.rows)}" for p in pictures if p.kind == "buffer"]
+        texts["buffer_size.md"] = "# Stream accuracy in % against buffer size\n\n" + "\n".join(parts)
+        texts["buffer_size.csv"] = csv_text(buffer_size.HEADINGS, sizes)
+    steps = [row for rows in report.values() for row in over_time.long_form(over_time.learned(rows))]
+    return {**texts, "accuracy_over_time.csv": csv_text(over_time.HEADINGS, steps)} if steps else texts
+
+
+def _picture(picture: Picture) -> str:
+    title = escape(picture.title)
+    numbers = f"\n{markdown(picture.headings, picture.rows)}" if picture.kind == "buffer" else ""
+    return f"## {title}\n\n{picture.text}\n{numbers}\n![{title}]({picture.file})\n"
+
+
+def _print(report: Report, last: str) -> None:
+    """Print the tables; a terminal of few letters gets a ? for the others."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    for scenario, rows in report.items():
+        cells = [[printable(cell) for cell in (line.cells[0], *line.cells[2:])] for line in table(scenario, rows)]
+        print_rows(printable(heading(rows)), (HEADINGS[0], *HEADINGS[2:]), cells)
+        differ = shared(rows).differ
+        print(printable(f"{DIFFER}: {'; '.join(differ)}") + "\n" if differ else "")
+    print(last)

@@ -1,49 +1,30 @@
 """Tables 2 and 3 of the paper: their rows, their columns and their figures."""
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """A row of the tables.
-
-    Args:
-        key: Its name in run folders.
-        title: Its name in tables and figures; the paper's where it has one.
-        ex_model: Whether it keeps the constraints of the ex-model scenario: one model, no original data. None where
-            that is not known.
-        in_table: Whether it is a row of the paper's tables.
-    """
-
-    key: str
-    title: str
-    ex_model: bool | None
-    in_table: bool = False
-
-
-STRATEGIES = (
-    Strategy("oracle", "Oracle", ex_model=False, in_table=True),
-    Strategy("ensemble_average", "Ensemble Avg.", ex_model=False, in_table=True),
-    Strategy("min_entropy", "Min Entropy", ex_model=False, in_table=True),
-    Strategy("parameter_average", "Param. Avg.", ex_model=True, in_table=True),
-    Strategy("model_inversion", "Model Inversion ED", ex_model=True, in_table=True),
-    Strategy("data_impression", "Data Impression ED", ex_model=True, in_table=True),
-    Strategy("auxiliary", "Aux. Data ED", ex_model=True, in_table=True),
-    Strategy("procedural", "Procedural ED", ex_model=True),
-    Strategy("best", "Procedural ED, best", ex_model=True),
-    Strategy("refined", "Procedural ED, refined", ex_model=True),
-    Strategy("replay", "Replay ED", ex_model=False),
-    Strategy("probability_average", "Probability Avg.", ex_model=False),
-    Strategy("concat", "Concat", ex_model=False),
-    Strategy("parameter_average_batch_norm", "Param. Avg., batch norm", ex_model=True),
-    Strategy("noise", "Noise ED", ex_model=True),
-)
-"""Rows in their order; those of the paper's tables first."""
+TITLES = {
+    "oracle": "Oracle",
+    "ensemble_average": "Ensemble Avg.",
+    "min_entropy": "Min Entropy",
+    "parameter_average": "Param. Avg.",
+    "model_inversion": "Model Inversion ED",
+    "data_impression": "Data Impression ED",
+    "auxiliary": "Aux. Data ED",
+    "procedural": "Procedural ED",
+    "best": "Procedural ED, best",
+    "refined": "Procedural ED, refined",
+    "replay": "Replay ED",
+    "probability_average": "Probability Avg.",
+    "concat": "Concat",
+    "parameter_average_batch_norm": "Param. Avg., batch norm",
+    "noise": "Noise ED",
+}
+"""Names of strategies in tables and figures, in the order of the rows; the first seven are those of the paper."""
+PAPER_ROWS = tuple(TITLES)[:7]
+NOT_EX_MODEL = {"oracle", "ensemble_average", "min_entropy", "replay", "probability_average", "concat"}
+"""Strategies that do not keep the constraints of the ex-model scenario: one model, no original data."""
 
 TABLE_2 = ("joint_mnist", "split_mnist", "joint_cifar10", "split_cifar10", "mt_cifar10")
 TABLE_3 = ("joint_core50", "core50_nc", "core50_ni", "core50_nic")
 
-_ROWS = tuple(row.key for row in STRATEGIES if row.in_table)
 _COLUMNS: dict[str, tuple[tuple[float, float] | None, ...]] = {
     "joint_mnist": ((93.71, 0.28), None, None, None, (93.09, 1.43), (92.12, 0.88), (89.35, 0.18)),
     "split_mnist": (
@@ -69,7 +50,7 @@ _COLUMNS: dict[str, tuple[tuple[float, float] | None, ...]] = {
 FIGURES = {
     (scenario, row): figures
     for scenario, column in _COLUMNS.items()
-    for row, figures in zip(_ROWS, column, strict=True)
+    for row, figures in zip(PAPER_ROWS, column, strict=True)
     if figures is not None
 }
 """Mean and standard deviation in % by scenario and strategy, as printed; nothing where the paper has a dash."""
@@ -78,7 +59,7 @@ DAMAGED = ("mt_cifar10", "parameter_average")
 """The one figure that cannot be trusted: the text we have of the paper is damaged there."""
 DAMAGED_NOTE = (
     "The paper's Param. Avg. of mt_cifar10 is damaged in the text we have: 51.85 ± 2.37 stands there, which is the "
-    "Ensemble Avg. of split_cifar10. It is shown with a question mark and not compared."
+    "Ensemble Avg. of split_cifar10. It is shown with a question mark."
 )
 
 EXPERTS = {
@@ -89,58 +70,17 @@ EXPERTS = {
 }
 """Experts that the paper's scenarios have."""
 
-_NEED_SEVERAL_EXPERTS = {
-    "ensemble_average",
-    "min_entropy",
-    "parameter_average",
-    "probability_average",
-    "concat",
-    "parameter_average_batch_norm",
-}
-
-
-def has_figures(scenario: str) -> bool:
-    """Tell whether the paper's tables have a column for a scenario."""
-    return scenario in _COLUMNS
-
-
-def is_defined(scenario: str, strategy: str) -> bool:
-    """Tell whether a strategy means anything in a scenario of the paper (docs/baselines.md).
-
-    Args:
-        scenario: Name of the scenario.
-        strategy: Name of the strategy.
-
-    Returns:
-        False for the ensemble of a single expert, for the oracle where a class has several experts, and for batch norm
-        measured anew in LeNet5, which has none.
-    """
-    if strategy in _NEED_SEVERAL_EXPERTS and scenario in ("joint_mnist", "joint_cifar10", "joint_core50"):
-        return False
-    if strategy == "parameter_average_batch_norm" and scenario == "split_mnist":
-        return False
-    return not (strategy == "oracle" and scenario in ("core50_ni", "core50_nic"))
-
-
-def rows_of(present: set[str], whole: bool) -> list[Strategy]:
-    """Return the rows of a table, in order.
-
-    Args:
-        present: Strategies that there are runs of; those that are not known here come last.
-        whole: Also return the known ones that there are no runs of.
-    """
-    known = [row for row in STRATEGIES if whole or row.key in present]
-    keys = {row.key for row in STRATEGIES}
-    return known + [Strategy(key, title_of(key), ex_model=None) for key in sorted(present - keys)]
-
 
 def title_of(strategy: str) -> str:
     """Return the name of a strategy in tables and figures."""
-    titles = {row.key: row.title for row in STRATEGIES}
-    return titles.get(strategy, strategy.replace("_", " ").capitalize())
+    return TITLES.get(strategy, strategy.replace("_", " ").capitalize())
 
 
 def order_of(strategy: str) -> tuple[int, str]:
-    """Return what sorts strategies into the order of the tables."""
-    keys = [row.key for row in STRATEGIES]
-    return (keys.index(strategy) if strategy in keys else len(keys), strategy)
+    """Return what sorts strategies into the order of the tables; those of users come last."""
+    return (list(TITLES).index(strategy) if strategy in TITLES else len(TITLES), strategy)
+
+
+def is_ex_model(strategy: str) -> str:
+    """Say whether a strategy keeps the constraints of the ex-model scenario; nothing of one that is not known."""
+    return "" if strategy not in TITLES else "no" if strategy in NOT_EX_MODEL else "yes"

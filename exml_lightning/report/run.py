@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,26 +20,23 @@ from exml_lightning.report.small_files import (
     read_yaml,
 )
 
-MOST_PARTS = 10**6
-
-
-class NoScenarioError(ExmlError):
-    """A run has agreement with its experts, no accuracy."""
+NO_DATA_SET = "no data set"
 
 
 @dataclass(frozen=True)
-class Row:
-    """What was measured after an experience.
+class Step:
+    """What was measured after an experience; fractions.
 
     Args:
         after: The experience, from 0.
-        parts: Accuracy on each part of the test stream, by the experience that brought it; fractions.
-        stream: Accuracy on the whole test stream.
+        parts: Accuracy on each part of the test stream, by the experience that brought it; without a data set,
+            agreement with each expert.
+        whole: Accuracy on the whole test stream; without a data set, mean agreement.
     """
 
     after: int
     parts: dict[int, float]
-    stream: float
+    whole: float
 
 
 @dataclass(frozen=True)
@@ -47,28 +45,35 @@ class Run:
 
     Args:
         folder: Its folder, as it was found.
-        scenario: Name of the scenario.
+        scenario: Name of the scenario; without a data set, of the stream.
         strategy: Name of the strategy, or of the baseline.
         run_id: Which of the runs.
+        measure: What was measured: `accuracy`, or without a data set `agreement` with the experts.
         is_baseline: Whether it was measured by `exml test`, not learned.
         config: Its `config.yaml`.
         results: Its `summary.json`; of a baseline, `test.json`.
-        over_time: Its `accuracy_matrix.csv`; empty for a baseline.
+        steps: Its `accuracy_matrix.csv` or `agreement_matrix.csv`; empty for a baseline.
     """
 
     folder: Path
     scenario: str
     strategy: str
     run_id: int
+    measure: str
     is_baseline: bool
     config: dict[str, Any]
     results: dict[str, Any]
-    over_time: tuple[Row, ...]
+    steps: tuple[Step, ...]
 
     @property
-    def accuracy(self) -> float:
-        """Stream accuracy in %."""
-        return 100 * float(self.results["stream_accuracy"])
+    def percent(self) -> float:
+        """Accuracy on the whole test stream, or agreement, in %."""
+        return 100 * float(self.results["stream_accuracy" if self.measure == "accuracy" else "agreement"])
+
+    @property
+    def skipped(self) -> int:
+        """How many experts were skipped."""
+        return len(self.results.get("experiences_skipped") or [])
 
     def number(self, key: str) -> float | None:
         """Return a figure of the results, None where there is none."""
@@ -76,6 +81,11 @@ class Run:
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             return None
         return float(value)
+
+    def words(self, key: str) -> str:
+        """Return a result as it is written, or that it is not known."""
+        value = self.results.get(key)
+        return "not known" if value is None else str(value)
 
 
 def read_run(folder: Path) -> Run:
@@ -87,57 +97,37 @@ def read_run(folder: Path) -> Run:
     Raises:
         ExmlError: If a file is missing or broken, or the run is unfinished.
     """
-    has = {name for name in ("config.yaml", "summary.json", "test.json") if has_file(folder / name)}
-    if has == {"test.json"} and "baseline" not in read_json(folder / "test.json"):
-        raise ExmlError(f"{folder} has the test.json of a checkpoint only: name the folder of its fit")
     config = read_yaml(folder / "config.yaml")
     is_baseline = config.get("baseline") is not None
-    if not is_baseline and "summary.json" not in has:
-        raise ExmlError(f"{folder} is unfinished: it has no summary.json; give its command again")
     path = folder / ("test.json" if is_baseline else "summary.json")
+    if not has_file(path):
+        raise ExmlError(f"{folder} is unfinished: it has no {path.name}; give its command again")
     results = read_json(path)
-    data, buffer = _group(config, "data", folder), _group(config, "buffer", folder)
-    scenario = data.get("scenario")
-    if not isinstance(scenario, dict):
-        raise NoScenarioError(
-            f"{folder} is of a stream without a scenario: it has agreement, no accuracy to report; --html shows it"
-        )
-    run_id, name = data.get("run_id"), scenario.get("name")
+    data, buffer = (_group(config, name, folder) for name in ("data", "buffer"))
+    scenario, run_id = data.get("scenario"), data.get("run_id")
+    measure = "agreement" if scenario is None else "accuracy"
+    name = _stream(folder) if scenario is None else scenario.get("name") if isinstance(scenario, dict) else None
     if not is_whole(run_id) or not isinstance(name, str):
         raise broken(folder / "config.yaml", "data.run_id or data.scenario.name is missing")
     if not is_whole(buffer.get("size"), 1) or not is_whole(data.get("n_iter")):
         raise broken(folder / "config.yaml", "buffer.size or data.n_iter is no whole number")
-    name_given = None if is_baseline else buffer.get("name")
-    strategy = strategy_of(config["baseline"] if is_baseline else buffer.get("generator"), name_given, folder)
-    _check_results(path, results)
+    strategy = _strategy(config.get("baseline"), buffer, folder)
+    key = "stream_accuracy" if measure == "accuracy" else "agreement"
+    if not is_fraction(results.get(key)):
+        raise broken(path, f"{key} is {results.get(key)}, not a fraction")
+    experts = results.get("experts")
+    if experts is None:
+        raise ExmlError(f"{path} does not say how many experts there are: it is of an older version; {REMEDY}")
+    if not is_whole(experts, 1) or not is_whole(results.get("processes", 1), 1):
+        raise broken(path, "experts or processes is no number of them")
+    steps: tuple[Step, ...] = ()
     if is_baseline:
         _check_baseline(path, results, strategy)
     else:
-        check_finished(folder, path, results)
-    over_time = () if is_baseline else read_matrix(folder / "accuracy_matrix.csv", results["experts"])
-    return Run(folder, name, strategy, run_id, is_baseline, config, results, over_time)
-
-
-def left_beside(run: Run) -> list[str]:
-    """Say what else was measured in the folder of a run, and is not reported.
-
-    Args:
-        run: The run.
-
-    Returns:
-        A line, if there is something: a baseline measured in the folder of a fit, or a fit in that of a baseline.
-    """
-    other = run.folder / ("summary.json" if run.is_baseline else "test.json")
-    if not has_file(other):
-        return []
-    try:
-        results = read_json(other)
-    except ExmlError as error:
-        return [str(error)]
-    advice = "give `exml test` a folder of its own"
-    if run.is_baseline:
-        return [f"{other} is of a fit, but the config.yaml beside it is of a baseline; {advice}"]
-    return [f"{other} is of a baseline, measured in the folder of a fit; {advice}"] if "baseline" in results else []
+        _check_finished(folder, path, results)
+        last = "stream" if measure == "accuracy" else "mean"
+        steps = _read_matrix(folder / f"{measure}_matrix.csv", experts, last)
+    return Run(folder, name, strategy, run_id, measure, is_baseline, config, results, steps)
 
 
 def _group(config: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
@@ -147,34 +137,23 @@ def _group(config: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     return group
 
 
-def strategy_of(chosen: Any, name: Any, folder: Path) -> str:
-    """Name the strategy of a run.
+def _stream(folder: Path) -> str:
+    """Name a stream without a data set by its folder: ``<stream>/<strategy>/run<k>``, unless the user named another."""
+    parts = folder.resolve().parts
+    return f"{parts[-3] if len(parts) > 3 and parts[-1].startswith('run') else parts[-1]} ({NO_DATA_SET})"
 
-    Args:
-        chosen: Its generator or baseline, as in the configuration.
-        name: Its `buffer.name`.
-        folder: The run folder, for messages.
 
-    Raises:
-        ExmlError: If it cannot be named.
-    """
-    if name is not None:
+def _strategy(baseline: Any, buffer: dict[str, Any], folder: Path) -> str:
+    if baseline is None and buffer.get("name") is not None:
+        name = buffer["name"]
         if not isinstance(name, str) or not STRATEGY_NAME.fullmatch(name):
             raise broken(folder / "config.yaml", "buffer.name is not of a-z, 0-9 and _")
         return name
+    chosen = buffer.get("generator") if baseline is None else baseline
     class_path = "ModelInversion" if chosen is None else chosen.get("class_path") if isinstance(chosen, dict) else None
     if not isinstance(class_path, str):
         raise broken(folder / "config.yaml", "baseline or buffer.generator has no class_path")
     return strategy_name(class_path)
-
-
-def _check_results(path: Path, results: dict[str, Any]) -> None:
-    if not is_fraction(results.get("stream_accuracy")):
-        raise broken(path, f"stream_accuracy is {results.get('stream_accuracy')}, not a fraction")
-    if results.get("experts") is None:
-        raise ExmlError(f"{path} does not say how many experts there are: it is of an older version; {REMEDY}")
-    if not is_whole(results["experts"], 1) or not is_whole(results.get("processes", 1), 1):
-        raise broken(path, "experts or processes is no number of them")
 
 
 def _check_baseline(path: Path, results: dict[str, Any], strategy: str) -> None:
@@ -184,55 +163,33 @@ def _check_baseline(path: Path, results: dict[str, Any], strategy: str) -> None:
         raise broken(path, f"it is of {what}, but the config.yaml beside it is of {strategy}")
 
 
-def check_finished(folder: Path, path: Path, results: dict[str, Any]) -> None:
-    """Make sure that a fit has learned all its experts.
-
-    Args:
-        folder: The run folder.
-        path: Its `summary.json`.
-        results: What that says.
-
-    Raises:
-        ExmlError: If it has not, or does not say.
-    """
-    learned, experts = results.get("experiences_learned"), results["experts"]
+def _check_finished(folder: Path, path: Path, results: dict[str, Any]) -> None:
+    learned, skipped = results.get("experiences_learned"), results.get("experiences_skipped") or []
     if not is_whole(learned):
         raise broken(path, "experiences_learned is missing")
-    skipped = results.get("experiences_skipped", [])
     if not isinstance(skipped, list):
         raise broken(path, "experiences_skipped is no list")
-    if learned + len(skipped) < experts:
-        raise ExmlError(f"{folder} is unfinished, {learned} of {experts} experts are learned: give its command again")
+    if learned + len(skipped) < results["experts"]:
+        of = f"{learned} of {results['experts']}"
+        raise ExmlError(f"{folder} is unfinished, {of} experts are learned: give its command again")
 
 
-def read_matrix(path: Path, experts: int, last: str = "stream") -> tuple[Row, ...]:
-    """Read the matrix of a run.
-
-    Args:
-        path: The CSV file.
-        experts: How many experts the run has.
-        last: Name of the last column, whose values become `Row.stream`.
-
-    Raises:
-        ExmlError: If it is no such matrix.
-    """
+def _read_matrix(path: Path, experts: int, last: str) -> tuple[Step, ...]:
     lines = read_text(path).splitlines()
     try:
         heading, *cells = csv.reader(lines) if lines else [[]]
-        if len(heading) < 3 or heading[0] != "after_experience" or heading[-1] != last:
+        parts = [int(name) for name in heading[1:-1] if re.fullmatch(r"\d{1,6}", name, re.ASCII)]
+        if heading[:1] != ["after_experience"] or heading[-1] != last or not len(parts) == len(heading) - 2 > 0:
             raise ValueError(f"its columns are {', '.join(heading)}")
-        parts = [int(name) for name in heading[1:-1]]
-        if not all(0 <= part < MOST_PARTS for part in parts):
-            raise ValueError(f"its columns are {', '.join(heading)}")
-        rows = tuple(
-            Row(int(line[0]), {k: float(a) for k, a in zip(parts, line[1:-1], strict=True) if a}, float(line[-1]))
+        steps = tuple(
+            Step(int(line[0]), {k: float(a) for k, a in zip(parts, line[1:-1], strict=True) if a}, float(line[-1]))
             for line in cells
         )
-        steps = [row.after for row in rows]
-        if not steps or steps != sorted(set(steps)) or not 0 <= steps[0] <= steps[-1] < experts:
+        after = [step.after for step in steps]
+        if not after or after != sorted(set(after)) or not 0 <= after[0] <= after[-1] < experts:
             raise ValueError(f"its rows are not after experiences from 0 to {experts - 1}")
-        if not all(is_fraction(value) for row in rows for value in (row.stream, *row.parts.values())):
+        if not all(is_fraction(value) for step in steps for value in (step.whole, *step.parts.values())):
             raise ValueError("not all of its accuracies are fractions")
     except (ValueError, IndexError, csv.Error) as error:
         raise broken(path, one_line(error)) from error
-    return rows
+    return steps

@@ -1,14 +1,22 @@
 """Figure 2: original data and what strategies learned from instead, class by class."""
 
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.Image import Resampling
 
-from exml_lightning.report.cells import Column
-from exml_lightning.report.figures import save_figure
+from exml_lightning.core.errors import ExmlError
 from exml_lightning.report.paper import TABLE_3, order_of, title_of
-from exml_lightning.report.sample_blocks import IMAGE, PER_CLASS, Block, read_block, run_with_samples
+from exml_lightning.report.rows import Report, Row, first_rows
+from exml_lightning.report.samples import Samples, read_samples
 from exml_lightning.report.text import drawn, file_name
 
 FAMILIES = {
@@ -19,98 +27,151 @@ FAMILIES = {
 """Scenarios that share a picture, by its name; each other scenario has one of its own."""
 ALWAYS = ("replay", "model_inversion", "data_impression")
 """Rows of every picture, in this order; other strategies that have samples follow."""
+MOST_CLASSES = 20
+"""Classes of a scenario that there is room for."""
+MOST_LETTERS = 24
+"""Of the name of a class."""
 UPRIGHT = 3
 """Letters of a class's name that stand above a column; longer names are turned."""
-ROW_GAP, BLOCK_GAP, LEFT = 0.12, 0.45, 1.75
-"""Inches: between rows, between scenarios, and for the names of the rows."""
-DPI = 120
+PER_CLASS = 2
+MOST_PIXELS = 256
+"""A side of an image that is shown; larger ones lose what could not be seen."""
+IMAGE = 0.46
+"""Inches."""
 
 
-def sample_figures(columns: dict[str, Column]) -> tuple[dict[str, dict[str, Block]], list[str]]:
-    """Read all samples.
-
-    Args:
-        columns: All cells, by scenario.
-
-    Returns:
-        The pictures that there are samples for, by the name of the file: what they show of each scenario. And a line
-        for each file that is broken.
-    """
-    found = [name for name, column in columns.items() if run_with_samples(column) is not None]
-    together = {scenario for family in FAMILIES.values() for scenario in family}
-    pictures = {name: family for name, family in FAMILIES.items() if any(scenario in found for scenario in family)}
-    if "samples_core50.png" in pictures:
-        pictures["samples_core50.png"] = tuple(name for name in TABLE_3 if name in found)
-    for scenario in found:
-        if scenario not in together:
-            name = f"samples_{file_name(scenario)}.png"
-            pictures[name] = (*pictures.get(name, ()), scenario)  # one of the name of a family joins it
-    left_out: list[str] = []
-    blocks = {
-        name: {scenario: read_block(columns.get(scenario), left_out) for scenario in scenarios}
-        for name, scenarios in pictures.items()
-    }
-    return {name: by_scenario for name, by_scenario in blocks.items() if _has_pixels(by_scenario)}, left_out
-
-
-def _has_pixels(blocks: dict[str, Block]) -> bool:
-    return any(block.pixels for block in blocks.values())
-
-
-def save_sample_figure(path: Path, blocks: dict[str, Block]) -> None:
-    """Save one picture: a row a strategy, a block a scenario; all of one block from one run.
+@dataclass(frozen=True)
+class Block:
+    """What is shown of a scenario, of one run: two images of each class, one above the other; experts a gap apart.
 
     Args:
-        path: The PNG file.
-        blocks: What it shows, by scenario.
+        title: The scenario and the run.
+        strips: Pixels ``(height, width, 4)`` by strategy, all of one size; transparent where there are none.
+        classes: Name of each class and its middle, in pixels.
+        experts: Name of each expert and its middle, in pixels.
     """
-    present = {strategy for block in blocks.values() for strategy in block.pixels}
+
+    title: str
+    strips: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    classes: Sequence[tuple[str, float]] = ()
+    experts: Sequence[tuple[str, float]] = ()
+
+    @property
+    def width(self) -> float:
+        """Inches."""
+        height, width, _ = next(iter(self.strips.values())).shape
+        return float(width / height * PER_CLASS * IMAGE)
+
+
+def sample_files(folder: Path) -> dict[int, Path]:
+    """Return the samples in a run folder, by experience."""
+    found = {}
+    for path in sorted((folder / "samples").glob("experience=*.png")):
+        number = re.fullmatch(r"experience=(\d{1,9})", path.stem, re.ASCII)
+        if number:
+            found[int(number[1])] = path
+    return dict(sorted(found.items()))
+
+
+def read_all(folder: Path, left_out: list[str], most: int) -> dict[int, Samples]:
+    """Read the samples in a run folder, by experience.
+
+    Args:
+        folder: The run folder.
+        left_out: Gets a line for each file that is broken, unless it is there.
+        most: Experts to read, the first ones.
+    """
+    read = {}
+    for k, path in list(sample_files(folder).items())[:most]:
+        try:
+            read[k] = read_samples(path)
+        except ExmlError as error:
+            left_out += [str(error)] if str(error) not in left_out else []
+    return read
+
+
+def sample_blocks(report: Report, left_out: list[str]) -> dict[str, dict[str, Block]]:
+    """Return what pictures of samples show of each scenario, by their file names.
+
+    Args:
+        report: All rows.
+        left_out: Gets a line for each file that is broken.
+    """
+    blocks = {scenario: _read_block(scenario, first_rows(rows), left_out) for scenario, rows in report.items()}
+    names = {scenario: name for name, family in FAMILIES.items() for scenario in family}
+    pictures: dict[str, dict[str, Block]] = {}
+    for scenario in sorted(blocks, key=lambda name: (not name.startswith("joint"), name)):
+        if blocks[scenario].strips:
+            name = names.get(scenario, f"samples_{file_name(scenario)}.png")
+            pictures.setdefault(name, {})[scenario] = blocks[scenario]
+    return dict(sorted(pictures.items()))
+
+
+def _read_block(scenario: str, rows: Sequence[Row], left_out: list[str]) -> Block:
+    runs = [run for row in rows for run in row.runs if sample_files(run.folder)]
+    counts = Counter(run.run_id for run in runs)
+    run_id = min(counts, key=lambda run_id: (-counts[run_id], run_id), default=None)  # most strategies have it
+    read = {run.strategy: read_all(run.folder, left_out, MOST_CLASSES) for run in runs if run.run_id == run_id}
+    samples = {strategy: by_k for strategy, by_k in read.items() if by_k}
+    known: dict[int, list[str]] = {}
+    for k in sorted({k for by_k in samples.values() for k in by_k}):
+        # An expert may have said of no image of one strategy that it is of a class.
+        lists = sorted((by_k[k].classes for by_k in samples.values() if k in by_k), key=len, reverse=True)
+        names = list(dict.fromkeys(name for names in lists for name in names))
+        if not known or len(names) + sum(map(len, known.values())) <= MOST_CLASSES:
+            known[k] = names
+    sizes = [read.images.shape[2:4] for by_k in samples.values() for read in by_k.values()]
+    height, width = (min(max(sides), MOST_PIXELS) for sides in zip(*sizes, strict=True)) if sizes else (1, 1)
+    gap = max(width // 12, 1)
+    places: dict[tuple[int, str], int] = {}
+    left, experts = 0, []
+    for k, names in known.items():
+        places |= {(k, name): left + i * (width + gap) for i, name in enumerate(names)}
+        right = left + len(names) * (width + gap) - gap
+        experts.append((f"expert {k + 1}", (left + right) / 2))
+        left = right + gap + width // 2
+    strips = {}
+    for strategy, by_k in samples.items():
+        strip = np.zeros((PER_CLASS * (height + gap) - gap, right, 4), np.uint8)
+        for (k, name), x in places.items():
+            if k in by_k and name in by_k[k].classes:
+                column = by_k[k].images[:PER_CLASS, by_k[k].classes.index(name)]
+                for row, pixels in enumerate(column):
+                    y = row * (height + gap)
+                    image = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGBA")
+                    strip[y : y + height, x : x + width] = np.asarray(image.resize((width, height), Resampling.NEAREST))
+        strips[strategy] = strip
+    classes = [(drawn(name, MOST_LETTERS), x + width / 2) for (_, name), x in places.items()]
+    return Block(f"{drawn(scenario)}, run {run_id}", strips, classes, experts if len(experts) > 1 else ())
+
+
+def draw(blocks: dict[str, Block]) -> Figure:
+    """Draw a row a strategy, a block a scenario; all of one block from one run."""
+    present = {strategy for block in blocks.values() for strategy in block.strips}
     rows = [*ALWAYS, *sorted(present - set(ALWAYS), key=order_of)]
-    row_height = PER_CLASS * IMAGE + ROW_GAP
-    longest = max(block.longest_name for block in blocks.values())
-    title = 0.55 if longest <= UPRIGHT else 0.45 + 0.08 * longest
-    width = LEFT + sum(block.width for block in blocks.values()) + BLOCK_GAP * len(blocks)
-    height = title + row_height * len(rows) + 0.3
-    figure = Figure(figsize=(width, height), dpi=DPI)
-
-    def place(left: float, row: int, block: Block) -> Any:
-        bottom = height - title - row_height * (row + 1) + ROW_GAP
-        axis = figure.add_axes((left / width, bottom / height, block.width / width, PER_CLASS * IMAGE / height))
-        axis.set_axis_off()
-        return axis
-
-    left = LEFT
-    for scenario, block in blocks.items():
-        axes = [place(left, i, block) for i in range(len(rows))]
-        for strategy, axis in zip(rows, axes, strict=True):
-            if strategy in block.pixels:
-                pixels = block.pixels[strategy]
-                smooth = len(pixels) > PER_CLASS * IMAGE * DPI  # else pixels are to be seen
-                axis.imshow(pixels, interpolation="auto" if smooth else "nearest", aspect="auto")
+    widths = [block.width for block in blocks.values()]
+    longest = max(len(name) for block in blocks.values() for name, _ in block.classes)
+    height = len(rows) * (PER_CLASS * IMAGE + 0.15) + (0.7 if longest <= UPRIGHT else 0.6 + 0.08 * longest)
+    figure = Figure(figsize=(sum(widths) + 2.2, height), dpi=120)
+    figure.set_layout_engine("constrained", wspace=0.04)
+    axes: Any = figure.subplots(len(rows), len(widths), squeeze=False, width_ratios=widths)
+    for column, block in zip(axes.T, blocks.values(), strict=True):
+        for strategy, axis in zip(rows, column, strict=True):
+            axis.spines[:].set_visible(False)
+            axis.tick_params(length=0, labelsize="small")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if strategy in block.strips:
+                strip = block.strips[strategy]
+                axis.imshow(strip, interpolation="nearest" if len(strip) < 120 else "auto")
             else:
-                why = "no samples" if strategy in block.strategies else "no runs"
-                axis.text(0.5, 0.5, why, ha="center", va="center", color="0.4", transform=axis.transAxes)
-        name = drawn(scenario) if block.run_id is None else f"{drawn(scenario)}, run {block.run_id}"
-        top = height - 0.12
-        figure.text((left + block.width / 2) / width, top / height, name, ha="center", va="top", fontsize="medium")
-        _name(block, axes[0], axes[-1])
-        left += block.width + BLOCK_GAP
-    for i, strategy in enumerate(rows):
+                axis.text(0.5, 0.5, "no samples", ha="center", va="center", color="0.5", transform=axis.transAxes)
+        column[0].set_title(block.title, fontsize="medium")
+        turned = max(len(name) for name, _ in block.classes) > UPRIGHT
+        column[0].xaxis.tick_top()
+        column[0].set_xticks([x for _, x in block.classes], [n for n, _ in block.classes], rotation=90 if turned else 0)
+        column[-1].set_xticks([x for _, x in block.experts], [name for name, _ in block.experts])
+    for strategy, axis in zip(rows, axes[:, 0], strict=True):
         name = "original data" if strategy == "replay" else drawn(title_of(strategy)).removesuffix(" ED")
-        middle = height - title - row_height * i - PER_CLASS * IMAGE / 2
-        figure.text((LEFT - 0.12) / width, middle / height, name, ha="right", va="center")
-    save_figure(figure, path)
-
-
-def _name(block: Block, first: Any, last: Any) -> None:
-    """Write the classes above the first row, and the experts below the last."""
-    words: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center"}
-    rotation = 0 if block.longest_name <= UPRIGHT else 90
-    for name, middle in block.classes:
-        place = (middle / block.shape[1], 1)
-        first.annotate(name, place, xytext=(0, 3), va="bottom", rotation=rotation, fontsize="small", **words)
-    shown = len(block.experts)
-    for i, (k, middle) in enumerate(block.experts if block.num_experts > 1 else ()):
-        more = f" of {block.num_experts}" if shown < block.num_experts and i == shown - 1 else ""
-        place = (middle / block.shape[1], 0)
-        last.annotate(f"expert {k + 1}{more}", place, xytext=(0, -4), va="top", fontsize="small", **words)
+        axis.set_ylabel(name, rotation=0, ha="right", va="center")
+    return figure

@@ -69,7 +69,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     text = read_text(path)
     try:
-        return _plain_mapping(json.loads(text))
+        return _mapping(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise broken(path, one_line(error)) from error
 
@@ -83,7 +83,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     text = read_text(path, MAX_YAML_BYTES)
     try:
         _check_events(text)
-        return _plain_mapping(yaml.load(text, Loader=_LOADER))  # a safe one
+        return _mapping(yaml.load(text, Loader=_LOADER))  # a safe one
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise broken(path, one_line(error)) from error
 
@@ -98,14 +98,12 @@ def _check_events(text: str) -> None:
             raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
             raise ValueError(f"line {event.start_mark.line + 1} has an alias or a tag")
-        is_number = (
-            isinstance(event, yaml.ScalarEvent) and event.implicit[0] and event.value[:1] in set("+-.0123456789")
-        )
-        if is_number and len(event.value) > MAX_SCALAR:
+        is_plain = isinstance(event, yaml.ScalarEvent) and event.implicit[0]
+        if is_plain and event.value[:1] in set("+-.0123456789") and len(event.value) > MAX_SCALAR:
             raise ValueError(f"line {event.start_mark.line + 1} has a number of {len(event.value)} characters")
 
 
-def _plain_mapping(content: Any) -> dict[str, Any]:
+def _mapping(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("it holds no names and values")
     _check(content, 0)
@@ -116,15 +114,13 @@ def _check(value: Any, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
     if isinstance(value, dict):
-        for key, entry in value.items():
-            if not isinstance(key, str):
-                raise ValueError(f"its key {key} is no text")
-            _check(entry, depth + 1)
-    elif isinstance(value, list):
-        for entry in value:
-            _check(entry, depth + 1)
+        odd = next((key for key in value if not isinstance(key, str)), "")
+        if odd != "":
+            raise ValueError(f"its key {odd} is no text")
     elif isinstance(value, int) and abs(value) > MAX_WHOLE:
         raise ValueError(f"a whole number is larger than {MAX_WHOLE:.0e}")
+    for entry in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check(entry, depth + 1)
 
 
 def is_whole(value: Any, least: int = 0) -> TypeGuard[int]:

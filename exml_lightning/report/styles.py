@@ -1,4 +1,9 @@
-"""One hue and one marker a strategy, the same in all figures."""
+"""One hue and one marker a strategy, the same in all figures; lines with bands."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from exml_lightning.report.text import drawn
 
 STYLES = {
     "model_inversion": ("#0072b2", "o"),
@@ -20,8 +25,12 @@ STYLES = {
 }
 _OTHERS = ("#b15928", "$a$"), ("#33a02c", "$b$"), ("#fb9a99", "$c$"), ("#a6cee3", "$d$"), ("#fdbf6f", "$e$")
 
+Styles = dict[str, tuple[str, str]]
+Point = tuple[float, float, float | None]
+"""A place, and mean and standard deviation there in %."""
 
-def styles_of(strategies: list[str]) -> dict[str, tuple[str, str]]:
+
+def styles_of(strategies: Sequence[str]) -> Styles:
     """Return colour and marker of each strategy.
 
     Args:
@@ -29,3 +38,15 @@ def styles_of(strategies: list[str]) -> dict[str, tuple[str, str]]:
     """
     unknown = sorted(set(strategies) - STYLES.keys())
     return {**STYLES, **{name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(unknown)}}
+
+
+def draw_line(axis: Any, points: Sequence[Point], style: tuple[str, str], label: str | None, size: float = 5) -> None:
+    """Draw a line of means, in a band of one standard deviation."""
+    color, marker = style
+    places = [place for place, _, _ in points]
+    means = [mean for _, mean, _ in points]
+    name = None if label is None else drawn(label)
+    axis.plot(places, means, color=color, marker=marker, markersize=size, label=name, linewidth=1.4)
+    if any(std for _, _, std in points):
+        low, high = ([mean + side * (std or 0.0) for _, mean, std in points] for side in (-1, 1))
+        axis.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)

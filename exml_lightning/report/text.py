@@ -6,27 +6,8 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 
-_LETTERS = "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ"
 _MARKUP = re.compile(r"[\\`*\[\]<>|~$&#]|(?<![^\W_])_|_(?![^\W_])")  # an underscore within a word is none
 _LONGEST_FILE_NAME = 60
-
-
-class Footnotes:
-    """Gives each text a letter, and the same text the same one."""
-
-    def __init__(self) -> None:
-        self._marks: dict[str, str] = {}
-
-    def mark(self, text: str) -> str:
-        """Return the raised letter of a text."""
-        number = len(self._marks)
-        repeated = _LETTERS[number % len(_LETTERS)] * (1 + number // len(_LETTERS))
-        return self._marks.setdefault(text, repeated)
-
-    @property
-    def lines(self) -> list[str]:
-        """What stands below the table."""
-        return [f"{mark} {text}" for text, mark in self._marks.items()]
 
 
 def with_std(mean: float, std: float | None) -> str:
@@ -34,9 +15,9 @@ def with_std(mean: float, std: float | None) -> str:
     return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
 
-def seconds(value: float) -> str:
-    """Write seconds: with a digit after the point below ten, else whole ones."""
-    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
+def seconds(value: float | None) -> str:
+    """Write seconds: with a digit after the point below ten, else whole ones; a dash for what is not known."""
+    return "-" if value is None else f"{value:.1f}" if value < 10 else f"{value:,.0f}"
 
 
 def printable(text: str) -> str:
@@ -51,16 +32,15 @@ def escape(text: str) -> str:
     return _MARKUP.sub(r"\\\g<0>", printable(text)).replace("://", ":\\//")
 
 
-def drawn(text: str, most: int = 60) -> str:
-    """Write a text so that a picture shows it as it is.
-
-    Args:
-        text: The text.
-        most: Letters that there is room for.
-    """
+def short(text: str, most: int = 60) -> str:
+    """Cut a text to the letters that there is room for."""
     text = printable(text)
-    short = text if len(text) <= most else f"{text[: most - 1]}…"
-    return short.replace("$", r"\$")  # else what stands between two of them is read as a formula
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def drawn(text: str, most: int = 60) -> str:
+    """Write a text so that a picture shows it as it is, cut to the letters that there is room for."""
+    return short(text, most).replace("$", r"\$")  # else what stands between two of them is read as a formula
 
 
 def file_name(name: str) -> str:
@@ -72,16 +52,9 @@ def file_name(name: str) -> str:
 
 
 def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table in Markdown; a line break in a cell becomes ``<br>``, a row of one word is slanted."""
-    lines = [list(map(escape, headings)), ["---"] * len(headings)]
-    for row in rows:
-        first, *others = _cells(row)
-        lines.append([first, *others] if any(others) else [f"*{first}*", *others])
+    """Write a table in Markdown."""
+    lines = [list(map(escape, headings)), ["---"] * len(headings), *(list(map(escape, row)) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _cells(row: Sequence[str]) -> list[str]:
-    return ["<br>".join(map(escape, cell.split("\n"))) for cell in row]
 
 
 def csv_text(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -110,6 +110,17 @@ def write_run(
     return path
 
 
+def write_agreement_run(root: Path) -> Path:
+    """Write the run folder of a stream of two experts without a data set."""
+    path = write_run(root, "from_folder", "noise", 0, 0.5, experts=2, data__scenario=None)
+    summary = json.loads((path / "summary.json").read_text())
+    del summary["stream_accuracy"]
+    (path / "summary.json").write_text(json.dumps({**summary, "agreement": 0.8125}))
+    (path / "accuracy_matrix.csv").unlink()
+    (path / "agreement_matrix.csv").write_text("after_experience,0,1,mean\n0,1.0,,1.0\n1,0.625,1.0,0.8125\n")
+    return path
+
+
 def write_samples(
     run: Path,
     classes: Sequence[Sequence[int]],

@@ -57,7 +57,8 @@ def settings_of(run: Run) -> Settings:
         settings["buffer.generator.folder"] = re.sub(rf"run{run.run_id}(?!\d)", "run<k>", folder)
     # Runs of before do not say the architecture: the configuration that they share with their experts does.
     experts = run.config.get("experts")
-    architecture = run.results.get("expert_architecture") or (isinstance(experts, dict) and experts.get("architecture"))
+    given = experts.get("architecture") if isinstance(experts, dict) else None
+    architecture = run.results.get("expert_architecture", given) or "not known of all, or not the same"
     settings |= _flat(architecture, "expert.architecture")
     settings |= _flat(run.results.get("expert_training"), "expert.training")
     settings |= {"experts": run.results["experts"], "experts.skipped": run.results.get("experiences_skipped") or None}

@@ -140,7 +140,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(runs, tmp_path, capsys):
         (["runs/split_digits", "--output", "file"], "file is a file: name a folder with --output DIR"),
     ):
         assert words in refused(["report", *args], capsys)
-    assert "RUN" in refused(["report"], capsys, code=2)
+    assert "runs" in refused(["report"], capsys, code=2)
     assert not (tmp_path / "report").exists()
 
 

@@ -51,25 +51,10 @@ class Baseline(ABC):
     """Whether it calls `ExpertSource.generate`."""
 
     def check(self, manifest: Manifest) -> None:  # noqa: B027 - most baselines can work with any experts
-        """Refuse experts that the baseline is not defined for, before any weights are read.
-
-        Args:
-            manifest: The experts.
-
-        Raises:
-            ExmlError: With the reason.
-        """
+        """Refuse experts that the baseline is not defined for, before any weights are read; raises `ExmlError`."""
 
     def check_expert(self, expert: Expert, num_classes: int) -> None:  # noqa: B027 - as above
-        """Refuse an expert that the baseline is not defined for; called for all of them before any is asked.
-
-        Args:
-            expert: The expert, on the CPU.
-            num_classes: Number of classes of the stream.
-
-        Raises:
-            ExmlError: With the reason.
-        """
+        """Refuse an expert (on the CPU), of those of a stream of `num_classes`, before any is asked; see `check`."""
 
     def models(self, source: ExpertSource) -> Iterator[Expert]:
         """Yield what is asked: the experts, one at a time. Let go of one before you take the next."""

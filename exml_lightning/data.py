@@ -20,6 +20,7 @@ from exml_lightning.core.loaders import BufferLoader, ImageLoader
 from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.experts import Manifest, load_expert
 from exml_lightning.experts.matching import (
+    check_same_run,
     check_same_stream,
     experts_command,
     experts_folder,
@@ -331,40 +332,12 @@ class ExpertStream(LightningDataModule):
         Raises:
             ExmlError: If the checkpoint is of another run.
         """
-        _check_same_run(state, self.manifest, self.list_file, self._scenario.name if self._scenario else None)
+        check_same_run(state, self.manifest, self.list_file, self._scenario.name if self._scenario else None)
         if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
         self._experience = state["experience"]
         self._completed = state["completed"]
         self._buffer = None if state["buffer"] is None else Buffer(**state["buffer"])
-
-
-def _check_same_run(state: dict[str, Any], manifest: Manifest, path: Path, scenario: str | None) -> None:
-    """Refuse the checkpoint of another run.
-
-    Args:
-        state: What it says of its stream.
-        manifest: The experts at hand.
-        path: Their manifest.
-        scenario: The scenario at hand; None for none, which any run may be continued or measured without.
-
-    Raises:
-        ExmlError: If it has learned other experts than the first ones at hand, on other images, or in another scenario.
-    """
-    was, learned = state.get("scenario"), state["learned"]
-    if was is not None and scenario is not None and was != scenario:
-        raise ExmlError(f"the checkpoint is of another run: its scenario is {was}, not {scenario}; give that one")
-    if [entry.sha256 for entry in manifest.experts[: len(learned)]] != learned:
-        raise ExmlError(
-            f"{path}: the experts that the checkpoint has learned are not the first {len(learned)} of this stream, so "
-            "it is of another run: give the experts that its run was started with (--data.experts)"
-        )
-    buffer = state["buffer"]
-    if buffer is not None and tuple(buffer["images"].shape[1:]) != manifest.input.shape:
-        raise ExmlError(
-            f"{path}: the experts take images of shape {list(manifest.input.shape)}, but the checkpoint has learned "
-            f"from {list(buffer['images'].shape[1:])}: it is of another run"
-        )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,3 +96,31 @@ def heads_of(manifest: Manifest) -> list[int] | None:
     if len(set(tasks.values())) < 2:
         return None
     return [tasks.get(name, -1) for name in manifest.class_names]
+
+
+def check_same_run(state: dict[str, Any], manifest: Manifest, path: Path, scenario: str | None) -> None:
+    """Refuse the checkpoint of another run.
+
+    Args:
+        state: What it says of its stream.
+        manifest: The experts at hand.
+        path: Their manifest.
+        scenario: The scenario at hand; None for none, which any run may be continued or measured without.
+
+    Raises:
+        ExmlError: If it has learned other experts than the first ones at hand, on other images, or in another scenario.
+    """
+    was, learned = state.get("scenario"), state["learned"]
+    if was is not None and scenario is not None and was != scenario:
+        raise ExmlError(f"the checkpoint is of another run: its scenario is {was}, not {scenario}; give that one")
+    if [entry.sha256 for entry in manifest.experts[: len(learned)]] != learned:
+        raise ExmlError(
+            f"{path}: the experts that the checkpoint has learned are not the first {len(learned)} of this stream, so "
+            "it is of another run: give the experts that its run was started with (--data.experts)"
+        )
+    buffer = state["buffer"]
+    if buffer is not None and tuple(buffer["images"].shape[1:]) != manifest.input.shape:
+        raise ExmlError(
+            f"{path}: the experts take images of shape {list(manifest.input.shape)}, but the checkpoint has learned "
+            f"from {list(buffer['images'].shape[1:])}: it is of another run"
+        )

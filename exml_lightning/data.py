@@ -102,7 +102,6 @@ class ExpertStream(LightningDataModule):
         self.seed = RUN_SEEDS[run_id] if seed is None else seed
         self.eval_batch_size = eval_batch_size
         self.download = download
-
         self.test_parts: list[TestPart] = []
         self._manifest: Manifest | None = None
         self._fresh: ProceduralImages | None = None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from exml_lightning.ex_model.model import ExModel, load_ex_model, save_ex_model
     from exml_lightning.experts.describe import NewExperts, add_experts
     from exml_lightning.experts.manifest import Manifest, read_manifest
-    from exml_lightning.fitting import StreamTrainer, distil
+    from exml_lightning.fitting import distil
     from exml_lightning.module import ExModelModule
     from exml_lightning.scenarios.auxiliary_sources import FolderImages, Photographs
 
@@ -32,7 +32,6 @@ __all__ = [
     "Noise",
     "Photographs",
     "Procedural",
-    "StreamTrainer",
     "SyntheticBufferCallback",
     "add_experts",
     "distil",
@@ -57,7 +56,6 @@ _MODULES = {
     "Noise": "core.generators.noise",
     "Photographs": "scenarios.auxiliary_sources",
     "Procedural": "core.generators.procedural",
-    "StreamTrainer": "fitting",
     "SyntheticBufferCallback": "callbacks.synthetic_buffer",
     "add_experts": "experts.describe",
     "distil": "fitting",

@@ -46,9 +46,21 @@ class ExModelModule(LightningModule):
         distillation: The settings of `Distillation`: `lambda_ce`, `normalize`, `merge`, `loss` and `temperature`.
 
     Example:
-        >>> from exml_lightning import ExModelModule
-        >>> ExModelModule(lambda_ce=0.1).distillation.lambda_ce
-        0.1
+        >>> import tempfile
+        >>> from lightning import Trainer
+        >>> from exml_lightning import (
+        ...     Augmentation, ExModelModule, ExpertStream, Noise, SyntheticBufferCallback)
+        >>> experts = "checkpoints/split_digits/run0"
+        >>> stream = ExpertStream(experts=experts, n_iter=2, augmentation=Augmentation(shift=0.1))
+        >>> module = ExModelModule(lambda_ce=0.1)
+        >>> buffer = SyntheticBufferCallback(size=8, generator=Noise(), cache=None)
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trainer = Trainer(accelerator="cpu", max_epochs=2, default_root_dir=folder, callbacks=[buffer],
+        ...                             enable_checkpointing=False, num_sanity_val_steps=0, **quiet)
+        ...     trainer.fit(module, datamodule=stream)
+        >>> module.known.nonzero().flatten().tolist()  # the classes of the first two experts: 5 4 and 8 2
+        [2, 4, 5, 8]
     """
 
     known: Tensor

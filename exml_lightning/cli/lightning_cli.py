@@ -31,7 +31,7 @@ from exml_lightning.data import NO_SCENARIO, ExpertStream
 from exml_lightning.experts.privacy import PrivacySettings
 from exml_lightning.experts.recipe import ExpertRecipe
 from exml_lightning.experts.selection import list_file, read_experts
-from exml_lightning.fitting import TRAINER_DEFAULTS, StreamTrainer, run_callbacks
+from exml_lightning.fitting import TRAINER_DEFAULTS, run_callbacks
 from exml_lightning.generation.files import GenerateOptions
 from exml_lightning.module import ExModelModule
 from exml_lightning.terminal import Quiet
@@ -72,7 +72,6 @@ class StreamCLI(LightningCLI):
         super().__init__(
             ExModelModule,
             ExpertStream,
-            trainer_class=StreamTrainer,
             trainer_defaults=dict(TRAINER_DEFAULTS),
             save_config_callback=RunFolder,
             seed_everything_default=False,

@@ -41,7 +41,7 @@ def fit(cli: StreamCLI) -> None:
       exml fit -c configs/split_mnist.yaml -c configs/strategies/auxiliary.yaml --data.root data --buffer.size 2000
       exml fit -c configs/from_folder.yaml --data.experts my_experts
     """
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
     if cli.datamodule.completed == cli.trainer.max_epochs:
         return
     if cli.stop.asked:
@@ -58,7 +58,7 @@ def validate(cli: StreamCLI) -> None:
       exml validate -c configs/split_digits.yaml -c configs/baselines/oracle.yaml
     """
     if cli.config.baseline is None:
-        cli.trainer.validate(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+        cli.trainer.validate(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
     else:
         _measure_baseline(cli, None)
 
@@ -72,7 +72,7 @@ def test(cli: StreamCLI) -> None:
       exml test -c configs/split_digits.yaml -c configs/baselines/min_entropy.yaml
     """
     if cli.config.baseline is None:
-        cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+        cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
     else:
         _measure_baseline(cli, Path(cli.trainer.default_root_dir) / "test.json")
 

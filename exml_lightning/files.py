@@ -282,10 +282,8 @@ def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple
     return count, depth
 
 
-def text(value: object, where: str) -> str:
+def text(value: str, where: str) -> str:
     """Return text that is not empty, fits a line and has no control characters."""
-    if not isinstance(value, str):
-        raise ExmlError(f"{where} must be of type str, not {type(value).__name__}: put it in quotes")
     if not 0 < len(value) <= MAX_LENGTH or UNPRINTABLE.search(value):
         raise ExmlError(
             f"{where} is {value[:40]!r}: give 1 to {MAX_LENGTH} characters, none of them a control character"
@@ -293,7 +291,7 @@ def text(value: object, where: str) -> str:
     return value
 
 
-def folder_name(value: object, where: str) -> str:
+def folder_name(value: str, where: str) -> str:
     """Return the name of a stream, which names folders: it may have parts, but leads to no other place."""
     name = text(value, where)
     if "\\" in name or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in name.split("/")):

@@ -77,8 +77,6 @@ class NewExperts:
             raise ExmlError("give --mean and --std, or neither")
         if self.mean is not None and not all(0 <= value <= 1 for value in self.mean):
             raise ExmlError(f"--mean {' '.join(map(str, self.mean))}: give that of pixels in [0, 1] (divide by 255)")
-        if self.accuracy is not None and not 0 <= self.accuracy <= 1:
-            raise ExmlError(f"--accuracy is {self.accuracy}: give a fraction, 0 to 1")
 
 
 class Described(NamedTuple):

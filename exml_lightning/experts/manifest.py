@@ -84,11 +84,7 @@ class ExpertEntry:
         return self.file
 
     def path(self, folder: Path) -> Path:
-        """Return where its weights are.
-
-        Args:
-            folder: That of the manifest.
-        """
+        """Return where its weights are, given the folder of the manifest."""
         return folder / self.file
 
 
@@ -166,14 +162,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def check_manifest(manifest: Manifest) -> None:
-    """Refuse what `read_manifest` would refuse to read back.
-
-    Args:
-        manifest: What is to be written.
-
-    Raises:
-        ExmlError: Names the key.
-    """
+    """Refuse what `read_manifest` would refuse to read back."""
     _parse(_document(manifest))
 
 
@@ -202,12 +191,6 @@ def check_experts(experts: Sequence[ExpertEntry]) -> None:
     """Refuse experts that give one class two names or two tasks, or that say two things of the same weights.
 
     Names that differ only in case, spaces, ``-`` or ``_`` are one class, unless an expert knows both of them.
-
-    Args:
-        experts: The experts of a stream.
-
-    Raises:
-        ExmlError: Names the classes, the files and the remedy.
     """
     tasks_of(experts)
     known: dict[str, str] = {}
@@ -231,17 +214,7 @@ def check_experts(experts: Sequence[ExpertEntry]) -> None:
 
 
 def tasks_of(experts: Sequence[ExpertEntry]) -> dict[str, int]:
-    """Return the task of each class.
-
-    Args:
-        experts: The experts of a stream.
-
-    Returns:
-        Tasks by class name.
-
-    Raises:
-        ExmlError: If a class belongs to two tasks.
-    """
+    """Return the task of each class, by its name; refuse a class that belongs to two."""
     tasks: dict[str, ExpertEntry] = {}
     for expert in experts:
         for name in expert.classes:

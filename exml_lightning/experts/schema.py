@@ -96,7 +96,7 @@ def plain(value: T, where: str = "", depth: int = 0) -> T:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise ExmlError(f"{here}: the key {str(key)[:40]} must be text: put it in quotes")
+                raise ExmlError(f"{here}: the key {printable(str(key), 40)} must be text: put it in quotes")
             plain(item, f"{where}.{text(key, f'a key of {here}')}".lstrip("."), depth + 1)
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):

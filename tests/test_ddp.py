@@ -39,7 +39,10 @@ def start(args: list[str]) -> subprocess.Popen[str]:
 
 def run(args: list[str]) -> str:
     child = start(args)
-    out, err = child.communicate(timeout=300)
+    try:
+        out, err = child.communicate(timeout=300)
+    finally:
+        child.kill()  # which ends the second process, too
     assert child.returncode == 0, err
     return out
 

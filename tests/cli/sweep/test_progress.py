@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from exml_lightning.cli.sweep.cell import ProcessLostError, last_error, run_command
-from exml_lightning.cli.sweep.command import plan_of
+from exml_lightning.cli.sweep.command import plan_of, sweep
 from exml_lightning.cli.sweep.grid import Grid, Job, cells_of
 from exml_lightning.cli.sweep.on_disk import has_experts, is_finished
 from exml_lightning.cli.sweep.progress import (
@@ -25,6 +26,7 @@ from exml_lightning.cli.sweep.progress import (
     State,
     print_results,
 )
+from exml_lightning.cli.sweep.run import run_jobs
 from exml_lightning.core.errors import ExmlError
 
 
@@ -134,6 +136,69 @@ def test_a_line_for_each_change_a_table_and_what_failed(tmp_path, capsys):
         f"next: exml report {tmp_path}",
         f"failed: split_digits oracle run0: no data ({jobs[1].folder / 'log.txt'})",
     ]
+
+
+class InstantRay:
+    """Stands in for Ray: a task that is asked for is run at once."""
+
+    class exceptions:  # noqa: N801 - as Ray names it
+        class RayError(Exception):
+            pass
+
+        class RayTaskError(RayError):
+            pass
+
+    def __init__(self, answers: dict[Path, str | Exception]) -> None:
+        self.answers, self.asked = answers, []
+
+    def remote(self, function):
+        return self
+
+    def options(self, **options):
+        self.asked.append(options)
+        return SimpleNamespace(remote=lambda words, folder, *more: (folder, more[3:]))
+
+    def wait(self, tasks, timeout):
+        return tasks, []
+
+    def get(self, task):
+        folder, experts = task
+        answer = self.answers.get(folder, "") or (self.get(experts[0]) if experts else "")
+        if isinstance(answer, Exception):
+            error = self.exceptions.RayTaskError()
+            error.cause = answer
+            raise error if isinstance(answer, ProcessLostError) else self.exceptions.RayError
+        return answer
+
+
+def test_jobs_end_with_their_errors_and_cells_whose_experts_failed_do_not_run(tmp_path, monkeypatch):
+    missing, *others = cells_of(Grid(["split_digits"], ["noise"], [1], {"buffer.size": [4, 5]}, output=tmp_path))
+    lost, died, good = cells_of(Grid(["split_digits"], ["noise"], [0], {"buffer.size": [6, 7, 8]}, output=tmp_path))
+    jobs = [missing.training, missing, *others, lost, died, good]
+    answers = {
+        missing.training.folder: "no data",
+        lost.folder: ProcessLostError("status -9"),
+        died.folder: OSError(),
+    }
+    ray = InstantRay(answers)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    progress = Progress(dict.fromkeys(jobs, State()))
+    run_jobs(progress, 2, 0.5, 1)
+    assert [state.word for state in progress.values()] == [FAILED] * 5 + [FINISHED]
+    notes = [state.note for state in progress.values()]
+    assert notes[:4] == ["no data", "its experts failed", "its experts failed", "status -9, 2 times (--retries 1)"]
+    assert notes[4:] == ["its worker was lost 2 times (RayError; --retries 1)", ""]
+    assert ray.asked == [
+        {"num_cpus": 2, "num_gpus": 0.5, "max_retries": 1, "retry_exceptions": [ProcessLostError]},
+    ]
+
+
+@pytest.mark.parametrize(("address", "said"), [("127.0.0.1:1", "nothing answers"), ("there", "give HOST:PORT")])
+def test_a_cluster_that_does_not_answer_is_refused_at_once(tmp_path, address, said):
+    pytest.importorskip("ray")
+    given = {"scenarios": ["split_digits"], "strategies": ["noise", "oracle"], "runs": [0], "output": tmp_path}
+    with pytest.raises(ExmlError, match=f"--address {address}: {said}"):
+        sweep(**given, address=address)
 
 
 def test_a_command_that_fails_ends_with_its_error(tmp_path):

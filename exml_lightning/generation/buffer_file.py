@@ -89,8 +89,7 @@ def read_buffer(path: Path) -> BufferFile:
     except FileNotFoundError as error:
         raise ExmlError(f"{path} is missing") from error
     except Exception as error:  # the library raises almost anything for a broken file
-        why = printable(one_line(error), 200)
-        raise ExmlError(f"{path} cannot be read as a buffer file: {why}") from error
+        raise ExmlError(f"{path} cannot be read as a buffer file: {printable(one_line(error), 200)}") from error
     try:
         if metadata.get("format") != FORMAT:
             raise ExmlError(f"its metadata must have format {FORMAT!r}")
@@ -115,22 +114,20 @@ def _samples(tensors: dict[str, Tensor]) -> Buffer:
 
 
 def _check(content: BufferFile) -> None:
-    samples = content.samples
-    if tuple(samples.images.shape[1:]) != content.image_format.shape:
-        raise ExmlError(
-            f"its images have shape {list(samples.images.shape[1:])}, its metadata says "
-            f"{list(content.image_format.shape)}"
-        )
-    if not samples.images.isfinite().all():
+    images, shape = content.samples.images, content.image_format.shape
+    if tuple(images.shape[1:]) != shape:
+        raise ExmlError(f"its images have shape {list(images.shape[1:])}, its metadata says {list(shape)}")
+    if not images.isfinite().all():
         raise ExmlError("its images hold NaN or infinity")
-    low, high = content.image_format.limits(samples.images.device)
-    if (samples.images < low - 1e-2).any() or (samples.images > high + 1e-2).any():
+    low, high = content.image_format.limits(images.device)
+    if (images < low - 1e-2).any() or (images > high + 1e-2).any():
         raise ExmlError(
-            f"its images hold values from {float(samples.images.min()):.3g} to {float(samples.images.max()):.3g}: "
-            "they must be normalised pixels, (pixel - mean) / std of pixels in [0, 1]"
+            f"its images hold values from {float(images.min()):.3g} to {float(images.max()):.3g}: they must be "
+            "normalised pixels, (pixel - mean) / std of pixels in [0, 1]"
         )
-    if int(samples.labels.min()) < 0 or int(samples.labels.max()) >= len(content.class_names):
-        raise ExmlError(f"its labels must be 0 to {len(content.class_names) - 1}, places in its class_names")
-    for name, column in {"tasks": samples.tasks, "experiences": samples.experiences}.items():
-        if int(column.min()) < 0 or int(column.max()) > MAX_WHOLE:
-            raise ExmlError(f"its {name} must be 0 to {MAX_WHOLE}")
+    limits = {"labels": len(content.class_names) - 1, "tasks": MAX_WHOLE, "experiences": MAX_WHOLE}
+    for name, limit in limits.items():
+        column = getattr(content.samples, name)
+        if int(column.min()) < 0 or int(column.max()) > limit:
+            why = ", places in its class_names" if name == "labels" else ""
+            raise ExmlError(f"its {name} must be 0 to {limit}{why}")

@@ -267,7 +267,7 @@ def test_the_command_line_says_what_is_wrong_in_one_line(two, tmp_path, capsys):
     assert "none is not a folder" in line
     (tmp_path / "empty").mkdir()
     assert "has no weight files" in refused(["manifest", str(tmp_path / "empty"), "--architecture", LENET], capsys)
-    assert "--architecture" in refused(["manifest", str(two)], capsys, code=2)
+    assert "architecture" in refused(["manifest", str(two)], capsys, code=2)
     add_experts(two, NewExperts(LENET, size=(32,)))
     line = refused(["manifest", str(two), "--architecture", LENET, "--scenario", "other"], capsys)
     assert "is of scenario own" in line

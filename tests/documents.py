@@ -6,30 +6,18 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+from markdown_it import MarkdownIt  # rich is built on it
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 """docs/results/ is written by `exml report`, docs/configuration.md by docs/hooks/reference.py."""
-
-_INLINE = re.compile(r"`((?:exml|python -m|pip) [^`]* [^`]+)`")
-PROGRAMS = (
-    "exml",
-    "python",
-    "python3",
-    "pip",
-    "pytest",
-    "ruff",
-    "mypy",
-    "mkdocs",
-    "jupyter",
-    "pre-commit",
-    "srun",
-    "sbatch",
-    "ray",
-    "tensorboard",
-    "wandb",
+PROGRAMS = set(
+    "exml python python3 pip pytest ruff mypy mkdocs jupyter pre-commit srun sbatch ray tensorboard wandb".split()
 )
 WORDS = {"SCENARIO": "configs/split_cifar10.yaml", "E": "8", "K": "0", "DIR": "folder"}
 """What a reader puts in place of a word in capitals."""
+_NO_COMMAND = re.compile(r"\.\.\.|--help|^exml buffer 1$|(?:^| )\[?[A-Z]+\]?(?: |$)")
+"""Leaves something out, or only names a verb or the format of buffer files."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +52,19 @@ def snippets(path: Path) -> list[Snippet]:
         A snippet for each command of indented, unnamed and `bash` blocks, and for each block of Python and YAML.
     """
     page, found, prose = path.relative_to(ROOT).as_posix(), [], ""
-    for language, block in _blocks(path.read_text()):
-        if language in ("python", "yaml"):
-            saved = re.search(r"save it\s+as\s+`([\w.]+)`:\s*$", prose)
-            found.append(Snippet(page, language, block, saved[1] if saved else None))
-        elif language in ("", "bash"):
-            found += [Snippet(page, "command", command) for command in _commands(block)]
-        prose = block if language == "prose" else ""
+    for token in MarkdownIt().parse(path.read_text()):
+        if token.type in ("fence", "code_block"):
+            if token.info in ("python", "yaml"):
+                saved = re.search(r"save it\s+as\s+`([\w.]+)`:$", prose)
+                found.append(Snippet(page, token.info, token.content, saved[1] if saved else None))
+            elif token.info in ("", "bash"):
+                found += [Snippet(page, "command", command) for command in _commands(token.content)]
+        prose = token.content or prose
     return found
 
 
 def inline(path: Path) -> list[Snippet]:
-    """Return the commands within the text of a page, without those that leave something out, or only name a verb
-    or the format of buffer files.
+    """Return the commands within the text of a page, without those that leave something out.
 
     Args:
         path: The page.
@@ -84,29 +72,11 @@ def inline(path: Path) -> list[Snippet]:
     Returns:
         Snippets of the kind ``command``.
     """
-    prose = " ".join(block for language, block in _blocks(path.read_text()) if language == "prose")
-    found = [Snippet(path.relative_to(ROOT).as_posix(), "command", text) for text in _INLINE.findall(prose)]
-    left_out = re.compile(r"\.\.\.|--help|^exml buffer 1$|(?:^| )\[?[A-Z]+\]?(?: |$)")
-    return [snippet for snippet in found if not left_out.search(shlex.join(snippet.words))]
-
-
-def _blocks(text: str) -> list[tuple[str, str]]:
-    """Cut a page into prose, fenced blocks (their language) and indented ones (no language)."""
-    blocks: list[tuple[str, list[str]]] = [("prose", [])]
-    fence = False
-    for line in text.splitlines():
-        opens = re.fullmatch(r"```(\w*)", line)
-        if opens:
-            blocks.append(("prose" if fence else opens[1], []))
-            fence = not fence
-            continue
-        language, lines = blocks[-1]
-        if not fence:
-            indented = line.startswith("    ") and (language == "" or not lines or not lines[-1].strip())
-            if indented != (language == "") and (indented or line.strip()):
-                blocks.append(("" if indented else "prose", lines := []))
-        lines.append(line)
-    return [(language, "\n".join(lines)) for language, lines in blocks]
+    page = path.relative_to(ROOT).as_posix()
+    spans = [span for token in MarkdownIt().parse(path.read_text()) for span in token.children or ()]
+    texts = [span.content for span in spans if span.type == "code_inline"]
+    found = [Snippet(page, "command", text) for text in texts if re.match(r"(exml|python -m|pip) .* .", text)]
+    return [snippet for snippet in found if not _NO_COMMAND.search(shlex.join(snippet.words))]
 
 
 def _commands(block: str) -> list[str]:

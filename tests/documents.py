@@ -11,8 +11,9 @@ from markdown_it import MarkdownIt  # rich is built on it
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 """docs/results/ is written by `exml report`, docs/configuration.md by docs/hooks/reference.py."""
-PROGRAMS = set(
-    "exml python python3 pip pytest ruff mypy mkdocs jupyter pre-commit srun sbatch ray tensorboard wandb".split()
+PROGRAMS = (
+    *("exml", "python", "python3", "pip", "pytest", "ruff", "mypy", "mkdocs", "jupyter", "pre-commit"),
+    *("srun", "sbatch", "ray", "tensorboard", "wandb"),
 )
 WORDS = {"SCENARIO": "configs/split_cifar10.yaml", "E": "8", "K": "0", "DIR": "folder"}
 """What a reader puts in place of a word in capitals."""

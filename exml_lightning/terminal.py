@@ -73,7 +73,7 @@ def clock(seconds: float) -> str:
 class Bar:
     """A progress bar in the terminal; elsewhere it counts and draws nothing. Used in a ``with``, or by start and stop.
 
-    Nothing runs beside the work: a bar is drawn as work is reported, `EVERY` so many seconds.
+    Nothing runs beside the work: it is drawn as work is reported, `EVERY` so many seconds.
 
     Args:
         title: What is done.
@@ -100,17 +100,17 @@ class Bar:
         self._start = self._next = time.monotonic()
         self._progress: Progress | None = None
 
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._start
+
     def __enter__(self) -> "Bar":
         self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *args: Any) -> None:
         self.stop(kind is None)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._start
 
     def start(self) -> None:
         """Start the clock, and draw the bar if it can be; within another one it is not."""
@@ -159,16 +159,11 @@ class Bar:
         """Draw the bar now."""
         if self._progress is None:
             return
-        words = [f"{self.done:.0f}/{self.total:.0f}", self._time(), self.note()]
+        done, left = self.done - self._before, self.total - self.done
+        took = clock(self.seconds) if left <= 0 else f"{clock(self.seconds / done * left)} left" if done > 0 else ""
+        words = [f"{self.done:.0f}/{self.total:.0f}", took, self.note()]
         self._progress.update(self._task, description=self.title, words="  ".join(filter(None, words)), refresh=True)
         self._next = time.monotonic() + EVERY
-
-    def _time(self) -> str:
-        """Say how long it took, or will take."""
-        done = self.done - self._before
-        if self.done >= self.total:
-            return clock(self.seconds)
-        return f"{clock(self.seconds / done * (self.total - self.done))} left" if done > 0 else ""
 
 
 MOST = 12
@@ -198,9 +193,7 @@ def print_matrix(
     for i in rows:
         cells = [f"{100 * matrix[i][j]:.1f}" if j < len(matrix[i]) else "" for j in shown]
         table.add_row(f"expert {i + 1}", *cells, *(f"{100 * values[i]:.1f}" for values in totals.values()))
-    console = Console()
-    console.print(title if len(rows) == len(matrix) else f"{title}, the last {len(rows)} of {len(matrix)}")
-    console.print(table)
+    _print(title if len(rows) == len(matrix) else f"{title}, the last {len(rows)} of {len(matrix)}", table)
 
 
 def print_values(title: str, values: dict[str, str], always: bool = False) -> None:
@@ -216,13 +209,11 @@ def print_values(title: str, values: dict[str, str], always: bool = False) -> No
     table = Table(box=box.SIMPLE, show_header=False)
     for name, value in values.items():
         table.add_row(name, value)
-    console = Console()
-    console.print(title, soft_wrap=True, highlight=False)
-    console.print(table)
+    _print(title, table)
 
 
 def print_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of words.
+    """Print a table of words; they may be a stranger's.
 
     Args:
         title: Heading.
@@ -236,6 +227,10 @@ def print_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
+    _print(title, table)
+
+
+def _print(title: str, table: Table) -> None:
     console = Console()
     console.print(title, soft_wrap=True, highlight=False, markup=False)
     console.print(table)

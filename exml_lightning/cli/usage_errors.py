@@ -9,9 +9,11 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser
-from jsonargparse._typehints import get_all_subclass_paths  # no public name: the classes that an option takes
 
 from exml_lightning.cli.config_files import config_files
+
+PLAIN = ("builtins", "collections.abc", "datetime", "pathlib", "types", "typing")
+"""Modules whose classes are written as values, not by their names."""
 
 
 def explain(parser: ArgumentParser, words: Sequence[str], message: str) -> str:
@@ -83,7 +85,7 @@ def _wrong(options: dict[str, Any], file: str, key: str, value: Any, chosen: dic
     known = next((one for one in _parents(key) if one in options), "")
     rest = key[len(known) :].lstrip(".")
     hint = getattr(options.get(known), "_typehint", None)  # no public name: the type of an option
-    if hint is not None and get_all_subclass_paths(hint):
+    if _classes(hint):
         return _wrong_class(hint, known, rest, value, chosen)
     shortened = not file and any(option.startswith(key) for option in options)
     if not rest or shortened:
@@ -95,25 +97,35 @@ def _wrong(options: dict[str, Any], file: str, key: str, value: Any, chosen: dic
 
 def _wrong_class(hint: Any, place: str, rest: str, value: Any, chosen: dict[str, Any]) -> str | None:
     """Say which class, or which setting of a class, there is not."""
-    paths = get_all_subclass_paths(hint)
-    names = {path.rpartition(".")[2]: path for path in paths}
+    classes = _classes(hint)
     others = [word for part in get_args(hint) for word in get_args(part) if isinstance(word, str)]
-    if not paths:
+    name = value if not rest else chosen.get(place, next(iter(classes)) if len(classes) == 1 else None)
+    if not classes or not isinstance(name, str) or name in others or not all(map(str.isidentifier, name.split("."))):
         return None
-    name = value if not rest else chosen.get(place, paths[0] if len(paths) == 1 else None)
-    if not isinstance(name, str) or name in others or not all(part.isidentifier() for part in name.split(".")):
-        return None
-    found = pydoc.locate(names.get(name, name))
+    found: Any = classes.get(name) or pydoc.locate(name)
     if found is None and not rest:
-        return f"{place}: no class {name}{_meant(_close(name.rpartition('.')[2], [*names, *others]))}"
+        return f"{place}: no class {name}{_meant(_close(name.rpartition('.')[2], [*classes, *others]))}"
     if not rest or found is None:
         return None
     first, _, more = rest.partition(".")
-    settings = inspect.signature(found).parameters  # type: ignore[arg-type]
+    settings = inspect.signature(found).parameters
     if first not in settings and all(one.kind is not one.VAR_KEYWORD for one in settings.values()):
         return f"{place}: {name.rpartition('.')[2]} has no setting {first}{_meant(_close(first, settings))}"
     hints = get_type_hints(getattr(found, "__init__", found))
     return _wrong_class(hints.get(first), f"{place}.{first}", more, value, chosen)
+
+
+def _classes(hint: Any) -> dict[str, type]:
+    """Name the classes that a type allows for, as far as they are loaded."""
+    found: dict[str, type] = {}
+    todo = [hint]
+    for part in todo:
+        todo += part if isinstance(part, list) else [one for one in get_args(part) if not isinstance(one, str)]
+        if inspect.isclass(part) and part.__module__ not in PLAIN:
+            todo += [one for one in part.__subclasses__() if one not in todo]
+            if not inspect.isabstract(part) and not part.__name__.startswith("_"):
+                found.setdefault(part.__name__, part)
+    return found
 
 
 def _close_key(key: str, known: Iterable[str]) -> str | None:

@@ -1,6 +1,5 @@
 """LightningCLI for a stream of experts: the configuration's groups, the run folder, resuming."""
 
-import inspect
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,6 @@ from exml_lightning.callbacks.resume import find_checkpoint
 from exml_lightning.callbacks.run_folder import RunFolder
 from exml_lightning.callbacks.run_logger import RunLogger
 from exml_lightning.cli.parser import LinesKept, OneLineErrors
-from exml_lightning.cli.verbs import function_of
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.strategy_name import strategy_name
 from exml_lightning.data import NO_SCENARIO, ExpertStream
@@ -56,6 +54,7 @@ class StreamCLI(LightningCLI):
     Args:
         verb: The verb.
         words: Its options.
+        about: What the verb does, for its help.
 
     Attributes:
         command: The whole command, for the files of a run.
@@ -65,7 +64,7 @@ class StreamCLI(LightningCLI):
     datamodule: ExpertStream
     model: ExModelModule
 
-    def __init__(self, verb: str, words: Sequence[str]) -> None:
+    def __init__(self, verb: str, words: Sequence[str], about: str = "") -> None:
         self.verb = verb
         self.command = shlex.join(["exml", verb, *words])
         self.stop = StopOnSignal()
@@ -78,7 +77,7 @@ class StreamCLI(LightningCLI):
             parser_class=StreamParser,
             parser_kwargs={
                 "usage": f"exml {verb} [-c FILE ...] [options]",
-                "description": (inspect.getdoc(function_of(verb)) or "") + CONFIGURATION,
+                "description": about + CONFIGURATION,
                 "formatter_class": LinesKept,
             },
             args=list(words),

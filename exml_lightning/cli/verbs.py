@@ -4,12 +4,15 @@ import inspect
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jsonargparse import ArgumentParser, capture_parser
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.terminal import quiet_lightning
+
+if TYPE_CHECKING:
+    from exml_lightning.cli.lightning_cli import StreamCLI
 
 
 class Verb(NamedTuple):
@@ -78,9 +81,7 @@ def parser_of(verb: str) -> ArgumentParser:
     """Return the parser of the words after a verb."""
     if VERBS[verb].configured:
         with quiet_lightning():
-            from exml_lightning.cli.lightning_cli import StreamCLI
-
-            parser: ArgumentParser = capture_parser(lambda: StreamCLI(verb, []))
+            parser: ArgumentParser = capture_parser(lambda: _stream_cli(verb, []))
             return parser
     from exml_lightning.cli.parser import function_parser
 
@@ -106,13 +107,17 @@ def run_verb(verb: str, words: Sequence[str]) -> None:
     with quiet_lightning():
         from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-        from exml_lightning.cli.lightning_cli import StreamCLI
-
         try:
-            function_of(verb)(StreamCLI(verb, words))
+            function_of(verb)(_stream_cli(verb, words))
         except MisconfigurationException as error:
             device = "; choose a device with trainer.accelerator, or -c configs/trainer/cpu.yaml"
             raise ExmlError(f"{' '.join(str(error).split())}{device if 'backend' in str(error) else ''}") from error
+
+
+def _stream_cli(verb: str, words: Sequence[str]) -> "StreamCLI":
+    from exml_lightning.cli.lightning_cli import StreamCLI
+
+    return StreamCLI(verb, words, inspect.getdoc(function_of(verb)) or "")
 
 
 def completion_script(shell: str) -> str:

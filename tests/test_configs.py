@@ -7,14 +7,15 @@ import pytest
 import yaml
 
 from exml_lightning.cli.main import main
+from tests.conftest import EXPERTS, ROOT
 
-ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 SCENARIOS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "from_folder")
 STRATEGIES = sorted(path.stem for path in (CONFIGS / "strategies").glob("*.yaml"))
 BASELINES = sorted(path.stem for path in (CONFIGS / "baselines").glob("*.yaml"))
 MODELS = sorted(path.stem for path in (CONFIGS / "models").glob("*.yaml"))
 TRAINERS = sorted(path.stem for path in (CONFIGS / "trainer").glob("*.yaml"))
+BARE = {"class_path": "exml_lightning.models.MobileNetV2"}
 SMOKE = str(CONFIGS / "trainer" / "smoke.yaml")
 
 
@@ -56,116 +57,88 @@ def test_a_trainer_stacks(trainer, parse):
     assert {key: config.trainer[key] for key in yaml.safe_load(file.read_text())["trainer"]}
 
 
-def arguments(scenario: str, strategy: str, folder: Path, *options: str) -> list[str]:
-    """Return the options of a run by a strategy into a folder, for which `exml generate` has made the files."""
-    experts = [*options, "-c", SMOKE, "--buffer.cache", str(folder / "cache")]
-    with_strategy = ["-c", str(CONFIGS / f"{scenario}.yaml"), "-c", str(CONFIGS / "strategies" / f"{strategy}.yaml")]
-    if strategy == "precomputed":
-        files = str(folder / "generated")
-        main(["generate", *with_strategy[:2], *experts, "--buffer.generator.steps", "3", "--generate.folder", files])
-        experts += ["--buffer.generator.folder", files]
-    if strategy == "refined":  # LeNet5 has no batch norm; test_photographs_are_refined_for_batch_norm has
-        experts += ["--buffer.generator.batch_norm", "0", "--buffer.generator.steps", "3"]
-    return [*with_strategy, *experts, "--trainer.default_root_dir", str(folder)]
+def test_every_logger_stacks(parse):
+    for file in sorted((CONFIGS / "loggers").glob("*.yaml")):
+        parse(["fit", "-c", str(CONFIGS / "split_digits.yaml"), "-c", str(file)])
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_split_digits_runs_by_every_strategy(strategy, tmp_path):
-    experts = str(ROOT / "checkpoints" / "split_digits" / "run0")
-    main(["fit", *arguments("split_digits", strategy, tmp_path, "--data.experts", experts)])
+    options = ["-c", SMOKE, "--data.experts", str(EXPERTS), "--buffer.cache", str(tmp_path / "cache")]
+    scenario = ["-c", str(CONFIGS / "split_digits.yaml")]
+    if strategy == "precomputed":
+        files = str(tmp_path / "generated")
+        main(["generate", *scenario, *options, "--buffer.generator.steps", "3", "--generate.folder", files])
+        options += ["--buffer.generator.folder", files]
+    if strategy == "refined":  # LeNet5 has no batch norm; test_photographs_are_refined_for_batch_norm has
+        options += ["--buffer.generator.batch_norm", "0", "--buffer.generator.steps", "3"]
+    strategy_file = ["-c", str(CONFIGS / "strategies" / f"{strategy}.yaml")]
+    main(["fit", *scenario, *strategy_file, *options, "--trainer.default_root_dir", str(tmp_path)])
     assert json.loads((tmp_path / "summary.json").read_text())["experiences_learned"] == 2
 
 
-@pytest.fixture(scope="module")
-def mnist_experts(tmp_path_factory):
-    """Experts of a scenario, trained for one epoch on real MNIST, once for all strategies."""
-    folders = {}
-
-    def experts(scenario: str) -> list[str]:
-        if scenario not in folders:
-            folders[scenario] = tmp_path_factory.mktemp(scenario)
-            main(["experts", "-c", str(CONFIGS / f"{scenario}.yaml"), "--data.root", str(ROOT / "data"),
-                  "--data.experts", str(folders[scenario]), "--experts.epochs", "1", "--experts.batch_size", "512",
-                  "--trainer.enable_progress_bar", "false"])  # fmt: skip
-        return ["--data.root", str(ROOT / "data"), "--data.experts", str(folders[scenario])]
-
-    return experts
-
-
-@pytest.mark.real_data
-@pytest.mark.skipif(not (ROOT / "data" / "MNIST").is_dir(), reason="data/MNIST is not there")
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("scenario", ["split_mnist", "joint_mnist"])
-def test_mnist_runs_from_experts_to_test(scenario, strategy, tmp_path, mnist_experts):
-    common = arguments(scenario, strategy, tmp_path, *mnist_experts(scenario))
-    main(["fit", *common])
-    main(["test", *common, "--ckpt_path", "last"])
-    test = json.loads((tmp_path / "test.json").read_text())
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert test["stream_accuracy"] == summary["stream_accuracy"]
-
-
-# What makes a run of a scenario quick: one epoch an expert, a step an image; no network for ImageNet weights.
-BARE = {"class_path": "exml_lightning.models.MobileNetV2"}
+# What makes a run of a scenario quick: a step an image, the smallest of networks or none with ImageNet weights.
 QUICK = {
     "trainer": {"enable_progress_bar": False},
-    "data": {"root": str(ROOT / "data"), "n_iter": 1, "batch_size": 2},
+    "data": {"n_iter": 1, "batch_size": 2},
     "buffer": {"size": 4, "cache": None, "generator": {"class_path": "ModelInversion", "init_args": {"steps": 1}}},
+}
+SLIM = {"architecture": {"class_path": "exml_lightning.models.SlimResNet18", "init_args": {"width": 2}}}
+CHANGES = {
+    "mnist": {"experts": {"batch_size": 512}},
+    "cifar10": {"experts": SLIM},
+    "core50": yaml.safe_load((CONFIGS / "models" / "mobilenetv2_random.yaml").read_text()),
 }
 
 
 @pytest.mark.real_data
-@pytest.mark.skipif(not (ROOT / "data" / "core50").is_dir(), reason="data/core50 is not there")
-@pytest.mark.parametrize("scenario", ["joint_core50", "core50_nc", "core50_ni", "core50_nic"])
-def test_core50_runs_from_experts_to_ex_model(scenario, tmp_path):
-    random = yaml.safe_load((CONFIGS / "models" / "mobilenetv2_random.yaml").read_text())
-    assert_runs(scenario, scenario, {**QUICK, **random}, tmp_path)
+@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != "split_digits"])
+def test_a_scenario_runs_from_experts_to_test(scenario, tmp_path):
+    """Its first two experts, trained for an epoch; of CIFAR10 on the first images of each class."""
+    run = run_scenario(scenario, tmp_path, QUICK)
+    if "mnist" in scenario:
+        options = ["-c", SMOKE, "-c", str(tmp_path / "quick.yaml"), "--trainer.default_root_dir", str(run)]
+        main(["test", "-c", str(CONFIGS / f"{scenario}.yaml"), *options, "--ckpt_path", "last"])
+        test, summary = (json.loads((run / f"{name}.json").read_text()) for name in ("test", "summary"))
+        assert test["stream_accuracy"] == summary["stream_accuracy"]
 
 
 @pytest.mark.real_data
-@pytest.mark.skipif(not (ROOT / "data" / "cifar10").is_dir(), reason="data/cifar10 is not there")
-@pytest.mark.parametrize("scenario", ["joint_cifar10", "split_cifar10", "mt_cifar10"])
-def test_cifar10_runs_from_experts_to_ex_model(scenario, tmp_path):
-    """On the first real images of each class, with the smallest of networks."""
-    changes = few_photographs(tmp_path)
-    assert_runs(scenario, "split_cifar10" if scenario == "mt_cifar10" else scenario, {**QUICK, **changes}, tmp_path)
-
-
-@pytest.mark.real_data
-@pytest.mark.skipif(not (ROOT / "data" / "cifar10").is_dir(), reason="data/cifar10 is not there")
 @pytest.mark.parametrize("scenario", ["split_cifar10", "mt_cifar10"])
 def test_photographs_are_refined_for_batch_norm(scenario, tmp_path):
-    steps = {"class_path": "ModelInversion", "init_args": {"steps": 2}}
-    changes = {"buffer": {"size": 4, "cache": None, "generator": steps}, **few_photographs(tmp_path)}
-    assert_runs(scenario, "split_cifar10", changes, tmp_path, "-c", str(CONFIGS / "strategies" / "refined.yaml"))
-    generator = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["buffer"]["generator"]["init_args"]
+    generator = {"class_path": "ModelInversion", "init_args": {"steps": 2}}
+    changes = {**QUICK, "buffer": {**QUICK["buffer"], "generator": generator}}
+    run = run_scenario(scenario, tmp_path, changes, "-c", str(CONFIGS / "strategies" / "refined.yaml"))
+    generator = yaml.safe_load((run / "config.yaml").read_text())["buffer"]["generator"]["init_args"]
     assert (generator["steps"], generator["batch_norm"]) == (2, 3)
     assert generator["initial"]["class_path"].endswith("Mixture")
 
 
-def few_photographs(tmp_path: Path) -> dict:
-    """Link the first images of each class; return settings for them and a small network."""
-    for folder in (ROOT / "data" / "cifar10").glob("*/*"):
-        few = tmp_path / "data" / folder.relative_to(ROOT / "data")
-        few.mkdir(parents=True)
-        for k in range(10):
-            (few / f"{k:04d}.jpg").symlink_to(folder / f"{k:04d}.jpg")
-    small = {"class_path": "exml_lightning.models.SlimResNet18", "init_args": {"width": 2}}
-    return {"experts": {"architecture": small}, "data": {**QUICK["data"], "root": str(tmp_path / "data")}}
-
-
-def assert_runs(scenario: str, experts_of: str, changes: dict, folder: Path, *strategy: str) -> None:
-    """Train the first two experts of a scenario and learn them."""
-    quick = folder / "quick.yaml"
-    quick.write_text(yaml.safe_dump({**changes, "data": {**changes["data"], "experts": str(folder / "experts")}}))
+def run_scenario(scenario: str, folder: Path, changes: dict, *strategy: str) -> Path:
+    """Train the first two experts of a scenario and learn them; return the run folder."""
+    data = next(name for name in CHANGES if name in scenario.lower())
+    source = ROOT / "data" / {"mnist": "MNIST"}.get(data, data)
+    if not source.is_dir():
+        pytest.skip(f"{source} is not there")
+    root = source.parent
+    if data == "cifar10":
+        root = folder / "data"
+        for images in source.glob("*/*"):
+            few = root / images.relative_to(source.parent)
+            few.mkdir(parents=True)
+            for k in range(10):
+                (few / f"{k:04d}.jpg").symlink_to(images / f"{k:04d}.jpg")
+    quick, experts_of = folder / "quick.yaml", scenario.replace("mt_", "split_")
+    given = {**changes["data"], "root": str(root), "experts": str(folder / "experts")}
+    quick.write_text(yaml.safe_dump({**changes, **CHANGES[data], "data": given}))
     stacked = ["-c", SMOKE, "-c", str(quick)]
     main(["experts", "-c", str(CONFIGS / f"{experts_of}.yaml"), *stacked])
-    scenario_file = ["-c", str(CONFIGS / f"{scenario}.yaml"), *strategy]
-    main(["fit", *scenario_file, *stacked, "--trainer.default_root_dir", str(folder / "run")])
+    files = ["-c", str(CONFIGS / f"{scenario}.yaml"), *strategy, *stacked]
+    main(["fit", *files, "--trainer.default_root_dir", str(folder / "run")])
     learned = json.loads((folder / "run" / "summary.json").read_text())["experiences_learned"]
     assert learned == (1 if scenario.startswith("joint") else 2)
-    manifest = yaml.safe_load((folder / "experts" / "manifest.yaml").read_text())
-    assert len(manifest["experts"]) == learned
+    assert len(yaml.safe_load((folder / "experts" / "manifest.yaml").read_text())["experts"]) == learned
+    return folder / "run"
 
 
 def test_experts_of_another_scenario_are_trained_by_its_own_config(capsys, tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -157,7 +158,7 @@ def test_help_and_version(capsys):
         out = capsys.readouterr().out
         assert all(verb in out for verb in VERBS)
     main(["--version"])
-    assert "0.1.0" in capsys.readouterr().out
+    assert version("exml-lightning") in capsys.readouterr().out
 
 
 def test_help_of_the_verbs_without_a_configuration_is_quick():

@@ -10,7 +10,11 @@ from tests.documents import ROOT
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 PACKAGE = ROOT / "exml_lightning"
-NAMED = sorted(set(re.findall(r"`([\w/.]+\.py)(?::([\w.]+))?`", PAGE)))
+NAMED = [
+    (file, name)
+    for file, name in sorted(set(re.findall(r"`([\w/.]+\.py)(?::([\w.]+))?`", PAGE)))
+    if ("/" in file or name) and not file.startswith("tests/")
+]
 
 
 @cache

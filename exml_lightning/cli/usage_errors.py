@@ -30,9 +30,7 @@ def explain(parser: ArgumentParser, words: Sequence[str], message: str) -> str:
     options = {option[2:]: action for action in parser._actions for option in action.option_strings}
     chosen: dict[str, Any] = {}
     for file, settings in _settings(words):
-        chosen |= {
-            key: value for key, value in settings if isinstance(value, str)
-        }  # a later class has its own settings
+        chosen |= dict(settings)  # a class that a later file chooses has settings of its own
         for key, value in settings:
             if wrong := _wrong(options, file, key, value, chosen):
                 return wrong
@@ -42,7 +40,7 @@ def explain(parser: ArgumentParser, words: Sequence[str], message: str) -> str:
 def _innermost(message: str) -> str:
     """Put the part of an indented message that stands deepest on one line, and what leads to it."""
     lines = [(len(line) - len(line.lstrip()), line.strip()) for line in message.splitlines() if line.strip()]
-    depth = max(depth for depth, _ in lines)
+    depth = max(own for own, _ in lines)
     first = next(i for i, (own, _) in enumerate(lines) if own == depth)
     said = [line for _, line in takewhile(lambda pair: pair[0] == depth, lines[first:])]
     for own, line in reversed(lines[:first]):

@@ -115,6 +115,8 @@ def _value_as_now(key: str, value: Any) -> Any:
         return _SCALES.get(str(value), value)
     if key == "model.unknown" and value == "skip":
         return None
+    if key == "model.optimizer" and str(value).endswith(".default_optimizer"):  # wherever the function was
+        return "default_optimizer"
     return None if _as_now(key).startswith("model.normalize.") and value == 0 else value
 
 

@@ -204,12 +204,8 @@ def print_values(title: str, values: dict[str, str], always: bool = False) -> No
         values: Value of each name, as it should be shown.
         always: Also under `--quiet`, where it is what the verb exists to print.
     """
-    if is_quiet() and not always:
-        return
-    table = Table(box=box.SIMPLE, show_header=False)
-    for name, value in values.items():
-        table.add_row(name, value)
-    _print(title, table)
+    if always or not is_quiet():
+        _print(title, _table((), list(values.items())))
 
 
 def print_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -220,14 +216,17 @@ def print_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]
         headings: Of the columns.
         rows: The cells of each row.
     """
-    if is_quiet():
-        return
-    table = Table(box=box.SIMPLE)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
+    if not is_quiet():
+        _print(title, _table(headings, rows))
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(*headings, box=box.SIMPLE, show_header=bool(headings))
+    for column in table.columns:
+        column.overflow = "fold"
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    _print(title, table)
+    return table
 
 
 def _print(title: str, table: Table) -> None:

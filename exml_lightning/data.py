@@ -41,7 +41,7 @@ class ExpertStream(LightningDataModule):
     """A stream of trained experts, one in memory at a time.
 
     One epoch of `Trainer.fit` is one experience: `n_iter` mini-batches from the buffer, which
-    `SyntheticBufferCallback` fills. The training split of the scenario is never read.
+    `SyntheticBufferCallback` fills. Only Replay ED reads the training split of the scenario.
 
     Args:
         scenario: The data set and how its classes are dealt to experiences; null learns from a folder of experts alone,
@@ -184,6 +184,11 @@ class ExpertStream(LightningDataModule):
             raise ExmlError(NO_SCENARIO)
         return self._scenario
 
+    @property
+    def scenario_name(self) -> str | None:
+        """The name of the scenario; None without one."""
+        return None if self._scenario is None else self._scenario.name
+
     def experts_command(self) -> str:
         """Return the command that trains the experts of the scenario."""
         return experts_command(self.scenario, self.run_id, self.root, self.experts)
@@ -304,7 +309,7 @@ class ExpertStream(LightningDataModule):
     def settings(self) -> dict[str, Any]:
         """Return what must stay the same for a run to continue."""
         return {
-            "scenario": None if self._scenario is None else self._scenario.name,
+            "scenario": self.scenario_name,
             "run_id": self.run_id,
             "seed": self.seed,
             "n_iter": self.n_iter,
@@ -317,7 +322,7 @@ class ExpertStream(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return the buffer, its experience, which experts were learned and the classes of the stream so far."""
         return {
-            "scenario": None if self._scenario is None else self._scenario.name,
+            "scenario": self.scenario_name,
             "class_names": list(self.manifest.class_names),
             "experience": self._experience,
             "completed": self._completed,
@@ -331,7 +336,7 @@ class ExpertStream(LightningDataModule):
         Raises:
             ExmlError: If the checkpoint is of another run.
         """
-        check_same_run(state, self.manifest, self.list_file, self._scenario.name if self._scenario else None)
+        check_same_run(state, self.manifest, self.list_file, self.scenario_name)
         if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
         self._experience = state["experience"]

@@ -1,4 +1,4 @@
-"""`ExModelModule`: target merging and the Ex-Model Distillation loss (Section 3)."""
+"""`ExModelModule`: the ex-model in training: teachers, student, loss (Section 3); it adapts `core` to Lightning."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -74,7 +74,7 @@ class ExModelModule(LightningModule):
         architecture: ArchitectureConfig | None = None,
         start: Start = "scratch",
         optimizer: OptimizerCallable = default_optimizer,
-        lr_scheduler: LRSchedulerCallable | Literal["cosine"] | None = "cosine",
+        lr_scheduler: Schedule = "cosine",
         compile: bool = False,
         **distillation: Any,
     ) -> None:
@@ -112,8 +112,8 @@ class ExModelModule(LightningModule):
         self._tasks = sorted(set(heads or []))
         self._right = PartAccuracy([len(part.images) for part in self.stream.test_parts])
 
-    def check_start(self) -> None:
-        """Make sure that the weights to start with can be had, once a checkpoint is restored, and compile.
+    def prepare_start(self) -> None:
+        """Make sure that the weights to start with can be had, once a checkpoint is restored, and compile if asked to.
 
         Raises:
             ExmlError: If experts are not built as `start` needs, weights cannot be fetched, or networks not compiled.
@@ -137,11 +137,13 @@ class ExModelModule(LightningModule):
             self.previous.eval()
         return self
 
-    def learn(self, expert: Expert, begin: bool) -> None:
+    def learn(self, expert: Expert, images: Tensor, images_stay: bool, begin: bool) -> None:
         """Take `expert` as the teacher of the next steps, beside the previous ex-model.
 
         Args:
-            expert: The expert, on the device of the ex-model; the stream holds its buffer.
+            expert: The expert, on the device of the ex-model.
+            images: Those of the buffer, normalised, ``(n, channels, height, width)``, on the same device.
+            images_stay: See `Teachers`.
             begin: Whether its experience begins: the ex-model becomes the previous one, optimiser and schedule start
                 anew. Else a checkpoint of its middle was restored.
 
@@ -150,18 +152,17 @@ class ExModelModule(LightningModule):
         """
         if begin:
             self._begin(expert)
-        stream, scale = self.stream, self.distillation.normalize
+        scale, image_format = self.distillation.normalize, expert.image_format
         with self.trainer.precision_plugin.forward_context():
             self._teachers = Teachers(
                 expert,
                 self.previous,
                 self.previous_known,
-                stream.buffer.images,
-                stream.images_stay,
-                scale,
-                self.heads,
-                scale.reference_images(len(stream.buffer), stream.manifest.input, stream.seed, self.device),
-                self._ready,
+                images,
+                images_stay,
+                weights=scale.score_weights(self.heads),
+                reference=scale.reference_images(len(images), image_format, self.stream.seed, self.device),
+                ready=self._ready,
             )
         self._student = self._ready(self.network)
 

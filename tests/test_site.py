@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from exml_lightning.core.scales import Center
 from exml_lightning.core.targets import Answers, merge_targets
 from tests.documents import ROOT
 
@@ -46,7 +47,7 @@ def test_the_merging_picture_says_what_the_code_does():
         torch.tensor([[2.0, -2.0, 0.0, 0.0, 0.0, 0.0]]),
         torch.tensor([True, True, False, False, False, False]),
     )
-    target = merge_targets(answers, torch.tensor([1]))
+    target = merge_targets(answers, torch.tensor([1]), Center())
     assert target.logits[0, :3].tolist() == [2.0, -0.5, -1.0]
     assert target.mask[0].tolist() == [True, True, True, False, False, False]
     assert '"target": ["2.0", "-0.5", "-1.0", "", "", ""]' in (ROOT / "docs" / "pictures" / "draw.py").read_text()

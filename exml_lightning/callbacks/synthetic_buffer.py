@@ -1,4 +1,4 @@
-"""`SyntheticBufferCallback`: regenerates and subsamples the buffer at each new expert (Section 3, Algorithm 1)."""
+"""`SyntheticBufferCallback`: the loop of Algorithm 1 over the experts, which fills the buffer for each (Section 3)."""
 
 import time
 from dataclasses import replace
@@ -11,12 +11,11 @@ from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks.loggers import log_picture
 from exml_lightning.callbacks.stream_clock import StreamClock
-from exml_lightning.core.buffer import Buffer, update_buffer
+from exml_lightning.core.buffer import Buffer, share, update_buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.finite import check_answers
 from exml_lightning.core.generators import Generator, ModelInversion
-from exml_lightning.core.generators.auxiliary import label_by_expert
+from exml_lightning.core.generators.generator import answers_of
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.core.strategy_name import STRATEGY_NAME
 from exml_lightning.data import ExpertStream
@@ -69,7 +68,6 @@ class SyntheticBufferCallback(Callback):
         """
         if stage != "fit":
             return
-        _check_trainer(trainer)
         assert isinstance(pl_module, ExModelModule)
         stream, fresh = pl_module.stream, self.generator.fresh_images
         if fresh is not None and pl_module.distillation.needs_labels:
@@ -86,15 +84,15 @@ class SyntheticBufferCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an experience: a run that is resumed in the middle of one gets no `on_train_epoch_start`."""
         assert isinstance(pl_module, ExModelModule)
-        shares = [self.size // (k + 1) for k in range(trainer.max_epochs or 0)]
+        shares = [share(self.size, k) for k in range(trainer.max_epochs or 0)]
         made = sum(shares[: pl_module.stream.experience + 1])
         self.clock = StreamClock(shares, int(trainer.num_training_batches), made, self.clock.seconds_generating)
-        self._fill(trainer, pl_module)
+        self._begin(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an experience."""
         assert isinstance(pl_module, ExModelModule)
-        self._fill(trainer, pl_module)
+        self._begin(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the experience as learned, unless Lightning was told to stop in its middle (``trainer.max_time``)."""
@@ -102,8 +100,8 @@ class SyntheticBufferCallback(Callback):
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready >= trainer.num_training_batches:
             pl_module.stream.complete()
 
-    def _fill(self, trainer: Trainer, module: ExModelModule) -> None:
-        """Fill the buffer from the expert of the epoch, unless a checkpoint brought it, and hand the expert over."""
+    def _begin(self, trainer: Trainer, module: ExModelModule) -> None:
+        """Take the turn of Algorithm 1 that the epoch is, up to its steps; a checkpoint may bring a part of it."""
         stream, experience = module.stream, trainer.current_epoch
         if module.learning == experience:
             return
@@ -111,30 +109,28 @@ class SyntheticBufferCallback(Callback):
         expert = stream.load_expert(experience, module.device)
         begins = stream.experience != experience
         if begins:
-            check_answers(expert)
-            new = self._generate(trainer, stream, expert)
-            if trainer.is_global_zero:
-                picture = save_pictures(Path(trainer.default_root_dir), new, expert, stream.manifest.class_names)
-                for logger in trainer.loggers:
-                    log_picture(logger, "generated", picture, trainer.global_step)
             old = stream.move_buffer(module.device) if stream.has_buffer else None
+            new = self._new_samples(trainer, stream, expert)
             draws = keyed_generator("subsample", stream.seed, experience)
             stream.begin(experience, update_buffer(old, new, self.size, draws))
-        stream.move_buffer(module.device)
-        module.learn(expert, begins)
+        module.learn(expert, stream.move_buffer(module.device).images, stream.images_stay, begins)
 
-    def _generate(self, trainer: Trainer, stream: ExpertStream, expert: Expert) -> Buffer:
-        start, experience = time.monotonic(), expert.experience
+    def _new_samples(self, trainer: Trainer, stream: ExpertStream, expert: Expert) -> Buffer:
+        """Generate the samples of a new expert, against the clock, and draw pictures of them."""
+        start, count = time.monotonic(), share(self.size, expert.experience)
         shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
-        share, sampler = self.size // (experience + 1), Sampler(self.generator, stream, self.cache, shown)
         assert trainer.max_epochs is not None
-        left = partial(self.clock.while_generating, experience)
-        new = sampler(expert, share, trainer.max_epochs, left)
+        left = partial(self.clock.while_generating, expert.experience)
+        new = Sampler(self.generator, stream, self.cache, shown)(expert, count, trainer.max_epochs, left)
         if not stream.test_parts:  # agreement with the expert is all that can be measured
-            new = replace(new, answers=label_by_expert(new.images, expert).labels)
-        self.clock.images += share
+            new = replace(new, answers=expert.classes[answers_of(new.images, expert)])
+        self.clock.images += count
         self.clock.newest_generating = time.monotonic() - start
         self.clock.seconds_generating += self.clock.newest_generating
+        if trainer.is_global_zero:
+            picture = save_pictures(Path(trainer.default_root_dir), new, expert, stream.manifest.class_names)
+            for logger in trainer.loggers:
+                log_picture(logger, "generated", picture, trainer.global_step)
         return new
 
     def state_dict(self) -> dict[str, Any]:
@@ -144,15 +140,3 @@ class SyntheticBufferCallback(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on counting."""
         self.clock.seconds_generating = state["seconds_generating"]
-
-
-def _check_trainer(trainer: Trainer) -> None:
-    """Refuse settings of the trainer under which an epoch would not be an experience."""
-    if trainer.max_epochs == 0:
-        raise ExmlError("trainer.max_epochs is 0: give the number of experts to learn, or -1 for all")
-    if trainer.max_steps != -1:
-        raise ExmlError("trainer.max_steps would stop within an experience: set data.n_iter, or trainer.max_epochs")
-    if trainer.check_val_every_n_epoch != 1:
-        raise ExmlError("trainer.check_val_every_n_epoch must be 1: accuracy is measured after each experience")
-    if trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
-        raise ExmlError(f"trainer.precision is {trainer.precision}: give 32-true, 16-mixed or bf16-mixed")

@@ -1,5 +1,6 @@
 """The buffer: samples the ex-model is distilled on, of fixed size (Section 3, Algorithm 1)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import torch
@@ -91,3 +92,14 @@ def update_buffer(buffer: Buffer | None, new: Buffer, size: int, generator: torc
         for group, share in zip(groups, quotas([len(g) for g in groups], places), strict=True)
     ]
     return Buffer.cat([buffer[torch.cat(rows).to(buffer.images.device)], new])
+
+
+def share(size: int, experience: int) -> int:
+    """Return the samples of N = `size` that a new expert brings: floor(N / i), i its place from 1, at least 1."""
+    return max(size // (experience + 1), 1)
+
+
+def batches(num_samples: int, batch_size: int) -> Iterator[slice]:
+    """Cut `num_samples` rows into slices of at most `batch_size`."""
+    for start in range(0, num_samples, batch_size):
+        yield slice(start, min(start + batch_size, num_samples))

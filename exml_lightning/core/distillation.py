@@ -7,6 +7,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.familiarity import layers_that_tell
 from exml_lightning.core.losses import distillation_kl, distillation_mse, known_cross_entropy
 from exml_lightning.core.scales import Center, Scale
 from exml_lightning.core.targets import Answers, Merge, Target, add_targets, merge_targets
@@ -46,12 +48,29 @@ class Distillation:
             raise ExmlError("model.normalize.others has a meaning only with merge unit and loss mse: set it to 0")
 
     def _others(self, heads: Tensor | None) -> float:
-        listening = self.normalize.listening(heads)
-        return 0.0 if listening is None else listening.others
+        weights = self.normalize.score_weights(heads)
+        return 0.0 if weights is None else weights.others
 
     def asks_all_units(self, heads: Tensor | None) -> bool:
         """Whether all units of the expert are asked for: with `others`, but for several heads, which never compete."""
         return self._others(heads) > 0
+
+    def check_expert(self, expert: Expert, num_classes: int, heads: Tensor | None) -> None:
+        """Refuse an expert that does not say what is asked of it.
+
+        Args:
+            expert: The expert.
+            num_classes: Number of classes of the stream.
+            heads: The task of each class, for a multi-head ex-model.
+
+        Raises:
+            ExmlError: If it has no unit for each class, or no layer that tells how familiar an image is.
+        """
+        weights = self.normalize.score_weights(heads)
+        if weights is not None and weights.others:
+            expert.check_every_unit(num_classes)
+        if weights is not None and weights.familiarity:
+            layers_that_tell(expert)
 
     @property
     def needs_labels(self) -> bool:

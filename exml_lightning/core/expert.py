@@ -9,8 +9,8 @@ from exml_lightning.core.conversion import InputConversion
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 
-MASKED = 1e6
-"""Logits beyond it stand for minus infinity, or are broken."""
+LARGEST = 1e6
+"""Logits of trained networks are tens, or hundreds: those beyond stand for minus infinity, or are broken."""
 
 
 class Expert(nn.Module):
@@ -94,7 +94,7 @@ class Expert(nn.Module):
         remedy = "learn it in a run with model.normalize.others 0"
         if not self._aligned or logits.shape[1] != num_classes:
             raise ExmlError(f"{self.name} has no unit for each class of the stream: {remedy}")
-        if not bool((logits.abs() < MASKED).all()):
+        if not bool((logits.abs() < LARGEST).all()):
             raise ExmlError(f"{self.name} masks the units of classes that it does not know: {remedy}")
 
     def probability(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -37,9 +37,6 @@ class LayerShares:
     def __init__(self, expert: Expert) -> None:
         self._rows: dict[nn.Module, Tensor] = {layer: _orthonormal(layer) for layer in layers_that_tell(expert)}
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
     @torch.no_grad()
     def __call__(self, ask: Ask, images: Tensor) -> tuple[Tensor, Tensor]:
         """Ask the expert, and look at what its layers are given.

@@ -8,15 +8,13 @@ from torch import Tensor, nn
 
 from exml_lightning.core import distributed
 from exml_lightning.core.errors import BrokenExpertError, ExmlError
-from exml_lightning.core.expert import Expert
+from exml_lightning.core.expert import LARGEST, Expert
 from exml_lightning.core.rng import keyed_generator
 
 DELAY = 2
 """Steps that a GPU may be ahead of the look at its counts."""
 NOISE = 16
 """Images of noise that `check_answers` shows."""
-LARGEST = 1e6
-"""Logits of trained networks are tens, or hundreds."""
 
 SMALLER = (
     "start another run with a smaller learning rate (model.optimizer); the checkpoints of the experiences before it "

@@ -34,8 +34,8 @@ class Scale(Configured, ABC):
             Logits of the same shape, 0 for classes that are not known.
         """
 
-    def listening(self, heads: Tensor | None) -> "Listening | None":
-        """Return what of the expert is scored, and how; None where its logits are taken as they are.
+    def score_weights(self, heads: Tensor | None) -> "ScoreWeights | None":
+        """Return the weights of what is scored of an expert; None where its logits are taken as they are.
 
         Args:
             heads: The task of each class, for a multi-head ex-model; None for a single head.
@@ -127,10 +127,11 @@ class NormalScores(NoScale):
             if not getattr(self, name) >= 0:
                 raise ExmlError(f"model.normalize.{name} is {getattr(self, name)}: give 0 or more")
 
-    def listening(self, heads: Tensor | None) -> "Listening":
-        """Return the weights; see `Scale.listening`."""
-        single = heads is None
-        return Listening(self.raw_logits, self.others if single else 0.0, self.familiarity if single else 0.0)
+    def score_weights(self, heads: Tensor | None) -> "ScoreWeights":
+        """Return the weights; see `Scale.score_weights`."""
+        if heads is not None:
+            return ScoreWeights(self.raw_logits)
+        return ScoreWeights(self.raw_logits, self.others, self.familiarity)
 
     def reference_images(
         self, num_images: int, image_format: ImageFormat, seed: int, device: torch.device
@@ -143,47 +144,32 @@ class NormalScores(NoScale):
 
 
 @dataclass(frozen=True)
-class Listening:
-    """What `NormalScores` makes of one expert: the weights that hold for the heads at hand.
+class ScoreWeights:
+    """The weights of `NormalScores` that hold for the heads at hand."""
 
-    Args:
-        raw_logits: See `NormalScores`.
-        others: See `NormalScores`.
-        familiarity: See `NormalScores`.
-    """
-
-    raw_logits: float
-    others: float
-    familiarity: float
-
-    @property
-    def all_units(self) -> bool:
-        """Whether the expert is asked for all of its units, one for each class of the stream in order."""
-        return self.others > 0
-
-    def scores(self, logits: Tensor, shares: Tensor, own: Tensor) -> "ExpertScores":
-        """Learn the scores from the reference images; see `ExpertScores`."""
-        return ExpertScores(self, logits, shares, own)
+    raw_logits: float = 0.0
+    others: float = 0.0
+    familiarity: float = 0.0
 
 
 class ExpertScores:
     """The normal scores of one expert, and how familiar images are to it.
 
     Args:
-        listening: The weights.
+        weights: The weights.
         logits: The expert's, of the reference images, float ``(n, classes)``.
         shares: What its layers take in of them, float ``(n, layers)``; ``(n, 0)`` without familiarity.
         own: The columns of `logits` that are classes it knows, int64.
     """
 
-    def __init__(self, listening: Listening, logits: Tensor, shares: Tensor, own: Tensor) -> None:
-        self._logits = ScoreTable(logits, listening.raw_logits)
+    def __init__(self, weights: ScoreWeights, logits: Tensor, shares: Tensor, own: Tensor) -> None:
+        self._logits = ScoreTable(logits, weights.raw_logits)
         self._own = own
         self._shares: ScoreTable | None = None
         if shares.shape[1]:
             self._shares = ScoreTable(shares)
             telling = (shares.std(dim=0, correction=0) > SPREAD).float()  # else rounding alone
-            self._weights = listening.familiarity * telling / telling.sum().clamp_min(1)
+            self._weights = weights.familiarity * telling / telling.sum().clamp_min(1)
 
     def __call__(self, logits: Tensor, shares: Tensor) -> Tensor:
         """Compute the scores of images; see `ExpertScores` for the shapes.

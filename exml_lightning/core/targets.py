@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from exml_lightning.core.scales import Center, Scale
+from exml_lightning.core.scales import Scale
 
 Merge = Literal["unit", "sample"]
 
@@ -43,14 +43,14 @@ class Target:
 
 
 def merge_targets(
-    answers: Answers, labels: Tensor, scale: Scale | None = None, merge: Merge = "unit", heads: Tensor | None = None
+    answers: Answers, labels: Tensor, scale: Scale, merge: Merge = "unit", heads: Tensor | None = None
 ) -> Target:
     """Merge the answers of the expert and of the previous ex-model (Eq. 8 and 9).
 
     Args:
         answers: Of both, the expert's for its own classes.
         labels: Class index y_syn of each sample, int64 ``(n,)``; read by ``merge="sample"`` only.
-        scale: Normalises the logits of each model over the classes that it knows; None for `Center`.
+        scale: Normalises the logits of each model over the classes that it knows.
         merge: ``unit``: a class that only one of the two knows takes its logit, a class that both know takes the mean.
             ``sample``: the literal reading of Eq. 9, where the sample's label chooses the whole vector of the expert,
             of the previous ex-model, or their mean.
@@ -60,7 +60,6 @@ def merge_targets(
     Returns:
         The merged target; classes that nobody asked knows take no part.
     """
-    scale = scale or Center()
     n, num_classes = answers.previous.shape
     expert_known = torch.zeros_like(answers.known).index_fill(0, answers.classes, True)
     all_units = torch.zeros_like(answers.previous).index_copy(1, answers.classes, answers.expert)

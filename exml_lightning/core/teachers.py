@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from exml_lightning.core import distributed
+from exml_lightning.core.buffer import batches
 from exml_lightning.core.errors import BrokenExpertError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.familiarity import Ask, LayerShares
 from exml_lightning.core.finite import check_logits, sane
-from exml_lightning.core.generators.generator import batches
-from exml_lightning.core.scales import Center, Scale
+from exml_lightning.core.scales import ExpertScores, ScoreWeights
 from exml_lightning.core.targets import Answers
 
 CHUNK = 128
@@ -28,8 +28,7 @@ class Teachers:
         images: Those of the buffer, normalised, ``(n, channels, height, width)``.
         images_stay: Whether mini-batches hold these images alone, unchanged: both are asked about each of them now,
             once, and answer from memory.
-        scale: Makes scores of the expert's logits, by `images` or by `reference`, if it does.
-        heads: The task of each class, int64 ``(num_classes,)``, for a multi-head ex-model.
+        weights: What is scored of the expert (`Scale.score_weights`), by `images` or by `reference`; None for nothing.
         reference: Normalised images that logits are compared with in place of `images`.
         ready: Makes of a network what mini-batches are given to, for instance by compiling it.
 
@@ -45,28 +44,26 @@ class Teachers:
         known: Tensor,
         images: Tensor,
         images_stay: bool = False,
-        scale: Scale | None = None,
-        heads: Tensor | None = None,
+        weights: ScoreWeights | None = None,
         reference: Tensor | None = None,
         ready: Callable[[nn.Module], Ask] = lambda network: network,
     ) -> None:
         self.expert, self._known = expert, known
-        listening = (scale or Center()).listening(heads)
-        self._all_units = listening is not None and listening.all_units
-        self._shares = LayerShares(expert) if listening is not None and listening.familiarity else None
+        self._all_units = weights is not None and weights.others > 0
+        self._shares = LayerShares(expert) if weights is not None and weights.familiarity else None
         # What looks into layers cannot look into a compiled network.
-        self._expert = expert.model if self._shares else ready(expert.model)
+        self._expert = expert.model if self._shares is not None else ready(expert.model)
         self._previous = ready(previous) if bool(known.any()) else None
-        self._scores = None
+        self._scores: ExpertScores | None = None
         asked = self._ask_about(images) if images_stay else None
-        if listening is not None:
+        if weights is not None:
             logits, shares, _ = (
                 asked
                 if asked is not None and reference is None
                 else self._ask_about(images if reference is None else reference, expert_alone=True)
             )
             own = torch.arange(len(expert.classes), device=logits.device)
-            self._scores = listening.scores(logits, shares, expert.classes if self._all_units else own)
+            self._scores = ExpertScores(weights, logits, shares, expert.classes if self._all_units else own)
         self._remembered = None if asked is None else self._scored(*asked)
 
     def ask(self, images: Tensor, rows: Tensor | None = None) -> Answers:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from exml_lightning.core.buffer import share
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import check_folder
 from exml_lightning.generation.buffer_file import BufferFile, read_buffer, write_buffer
@@ -55,7 +56,7 @@ def generate_files(sampler: Sampler, size: int, options: GenerateOptions, device
         raise ExmlError(f"generate.num_samples is {options.num_samples}: give 1 or more")
     chosen = range(count) if options.expert is None else [options.expert]
     folder = generated_folder(manifest) if options.folder is None else Path(options.folder)
-    amounts = {k: options.num_samples or max(size // (k + 1), 1) for k in chosen}
+    amounts = {k: options.num_samples or share(size, k) for k in chosen}
     check_folder(folder, "generate.folder")
     stream.prepare_data()
     stream.check_manifest()

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.buffer import Buffer, share
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.labelled_images import LabelledImages
@@ -76,7 +76,7 @@ def _read(path: Path, manifest: Manifest, size: int, expert: Expert) -> Buffer:
     content = read_buffer(path)
     if content.image_format != manifest.input:
         raise ExmlError(f"{path} has {content.image_format}, but the experts take {manifest.input}")
-    wanted = size // (expert.experience + 1)
+    wanted = share(size, expert.experience)
     if len(content.samples) < wanted:
         raise ExmlError(
             f"{path} has {len(content.samples)} samples, but {wanted} are asked for: delete it and "

@@ -49,10 +49,10 @@ def test_each_head_is_normalised_by_itself():
 
 def test_heads_never_compete_so_others_and_familiarity_are_left_out():
     scale = NormalScores(raw_logits=0.3, others=0.1, familiarity=1)
-    single, several = scale.listening(None), scale.listening(HEADS)
-    assert (single.raw_logits, single.others, single.familiarity, single.all_units) == (0.3, 0.1, 1, True)
-    assert (several.raw_logits, several.others, several.familiarity, several.all_units) == (0.3, 0, 0, False)
-    assert Center().listening(None) is None
+    single, several = scale.score_weights(None), scale.score_weights(HEADS)
+    assert (single.raw_logits, single.others, single.familiarity) == (0.3, 0.1, 1)
+    assert (several.raw_logits, several.others, several.familiarity) == (0.3, 0, 0)
+    assert Center().score_weights(None) is None
 
 
 @pytest.mark.parametrize("name", ["raw_logits", "others", "familiarity"])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from exml_lightning.core.scales import NoScale
+from exml_lightning.core.scales import Center, NoScale
 from exml_lightning.core.targets import Answers, add_targets, merge_targets
 
 EXPERT = torch.tensor([[4.0, 2.0], [0.0, 6.0]])  # classes 3 and 1
@@ -11,8 +11,8 @@ KNOWN = torch.tensor([True, True, False, False, False])
 LABELS = torch.tensor([0, 3])
 
 
-def merge(labels=LABELS, known=KNOWN, **options):
-    return merge_targets(Answers(EXPERT, CLASSES, PREVIOUS, known), labels, **options)
+def merge(labels=LABELS, known=KNOWN, scale=Center(), **options):  # noqa: B008
+    return merge_targets(Answers(EXPERT, CLASSES, PREVIOUS, known), labels, scale, **options)
 
 
 def test_unit_by_unit():
@@ -48,7 +48,7 @@ def test_before_the_first_experience_ends_the_expert_is_all_there_is(how):
 def test_equal_class_sets_take_the_mean_everywhere():
     known = torch.tensor([True, True])
     expert, previous = torch.tensor([[0.0, 2.0]]), torch.tensor([[6.0, 2.0]])
-    target = merge_targets(Answers(expert, torch.tensor([0, 1]), previous, known), torch.tensor([0]))
+    target = merge_targets(Answers(expert, torch.tensor([0, 1]), previous, known), torch.tensor([0]), Center())
     assert target.logits.tolist() == [[(-1 + 2) / 2, (1 - 2) / 2]]
 
 
@@ -61,7 +61,7 @@ def test_with_heads_the_new_one_asks_the_expert_and_the_old_ones_the_previous_ex
     previous = torch.tensor([[1.0, 3.0, 50.0, 60.0, 70.0], [2.0, 8.0, 50.0, 60.0, 70.0]])
     known = torch.tensor([True, True, False, False, False])
     for labels in (torch.tensor([0, 1]), torch.tensor([3, 4])):
-        target = merge_targets(Answers(expert, torch.tensor([3, 2, 4]), previous, known), labels, heads=HEADS)
+        target = merge_targets(Answers(expert, torch.tensor([3, 2, 4]), previous, known), labels, Center(), heads=HEADS)
         assert target.logits.tolist() == [[-1, 1, -3, -1, 4], [-3, 3, 3, -3, 0]]
         assert target.mask.all()
 

@@ -6,7 +6,7 @@ from exml_lightning.core.errors import BrokenExpertError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.familiarity import LayerShares
 from exml_lightning.core.images import ImageFormat
-from exml_lightning.core.scales import NormalScores
+from exml_lightning.core.scales import ScoreWeights
 from exml_lightning.core.score_table import ScoreTable
 from exml_lightning.core.teachers import CHUNK, Teachers
 
@@ -69,14 +69,14 @@ def test_answers_about_images_that_stay_are_remembered(teachers):
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
-@pytest.mark.parametrize("options", [{"images_stay": True}, {"scale": NormalScores()}])
+@pytest.mark.parametrize("options", [{"images_stay": True}, {"weights": ScoreWeights()}])
 def test_answers_that_cannot_be_are_found_when_all_are_asked(teachers, options, value):
     with pytest.raises(BrokenExpertError, match=rf"{len(IMAGES)} of {len(IMAGES)} images asked about before"):
         teachers(broken=value, **options)
 
 
 def test_normal_scores_are_those_among_the_answers_for_the_buffer(teachers):
-    asked, expert, previous = teachers(scale=NormalScores())
+    asked, expert, previous = teachers(weights=ScoreWeights())
     images = IMAGES[:5] + 0.3
     answers = asked.ask(images)
     torch.testing.assert_close(answers.expert, ScoreTable(expert(IMAGES))(expert(images)))
@@ -88,8 +88,8 @@ def test_remembered_answers_are_put_on_the_scale(make_expert, reference):
     expert, previous = make_expert(classes=(1, 3)), make_expert(classes=range(5), seed=1).model
     counted = []
     expert.model.register_forward_hook(lambda module, inputs, outputs: counted.append(len(outputs)))
-    scale = NormalScores(raw_logits=0.5)
-    asked = Teachers(expert, previous, KNOWN, IMAGES, images_stay=True, scale=scale, reference=reference)
+    weights = ScoreWeights(raw_logits=0.5)
+    asked = Teachers(expert, previous, KNOWN, IMAGES, images_stay=True, weights=weights, reference=reference)
     assert sum(counted) == len(IMAGES) * (1 if reference is None else 2)  # the expert has said all there is to say
     rows = expert(IMAGES[[4, 1]])
     expected = ScoreTable(expert(IMAGES if reference is None else reference))(rows) + 0.5 * rows
@@ -99,7 +99,7 @@ def test_remembered_answers_are_put_on_the_scale(make_expert, reference):
 def test_all_units_are_asked_for_with_others(make_expert):
     expert, previous = make_expert(classes=(1, 3)), make_expert(classes=range(5), seed=1).model
     for stay in (True, False):
-        asked = Teachers(expert, previous, KNOWN, IMAGES, stay, NormalScores(others=0.2))
+        asked = Teachers(expert, previous, KNOWN, IMAGES, stay, ScoreWeights(others=0.2))
         expected = ScoreTable(expert.model(IMAGES))(expert.model(IMAGES[:2]))
         torch.testing.assert_close(asked.ask(IMAGES[:2], torch.tensor([0, 1])).expert, expected)
 
@@ -109,9 +109,9 @@ def test_all_units_are_asked_for_with_others(make_expert):
 def test_familiarity_is_added_to_the_classes_the_expert_knows(make_expert, others, stay):
     expert, previous = make_expert(classes=(1, 3)), make_expert(classes=range(5), seed=1).model
     compiled = []
-    scale = NormalScores(raw_logits=0.3, others=others, familiarity=0.5)
+    weights = ScoreWeights(raw_logits=0.3, others=others, familiarity=0.5)
     asked = Teachers(
-        expert, previous, KNOWN, IMAGES, stay, scale, ready=lambda network: compiled.append(network) or network
+        expert, previous, KNOWN, IMAGES, stay, weights, ready=lambda network: compiled.append(network) or network
     )
     assert compiled == [previous]  # shares are looked at by hooks, which a compiled network may not have
     images = IMAGES[:4]
@@ -119,8 +119,9 @@ def test_familiarity_is_added_to_the_classes_the_expert_knows(make_expert, other
 
     shares = LayerShares(expert)
     reference, here = shares(expert.model, IMAGES), shares(expert.model, images)
+    layers = reference[1].shape[1]
     scores = ScoreTable(reference[0], 0.3)(here[0])
-    familiar = sum(ScoreTable(reference[1][:, [i]])(here[1][:, [i]]) for i in range(len(shares))) / len(shares)
+    familiar = sum(ScoreTable(reference[1][:, [i]])(here[1][:, [i]]) for i in range(layers)) / layers
     assert familiar.abs().min() > 0.01
     expected = scores.clone()
     expected[:, [1, 3]] += 0.5 * familiar
@@ -132,7 +133,7 @@ def test_a_layer_whose_shares_differ_by_rounding_alone_does_not_count():
     grey = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1)
     layers = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Flatten(), nn.Linear(64, 2))
     expert = Expert(layers, (0, 1), (0, 1), ImageFormat((3, 8, 8), (0.5,) * 3, (0.5,) * 3))
-    asked = Teachers(expert, layers, torch.zeros(2, dtype=torch.bool), grey, scale=NormalScores(familiarity=1))
+    asked = Teachers(expert, layers, torch.zeros(2, dtype=torch.bool), grey, weights=ScoreWeights(familiarity=1))
     _, shares = LayerShares(expert)(expert.model, grey)
     assert shares[:, 0].std() < 1e-6
     expected = ScoreTable(expert(grey))(expert(grey)) + ScoreTable(shares[:, 1:])(shares[:, 1:])

@@ -108,7 +108,7 @@ def test_familiarity_needs_layers_that_tell_before_work(small_run, tmp_path, mon
     def no_layer(expert):
         raise ExmlError(f"{expert.name} has no such layer")
 
-    monkeypatch.setattr("exml_lightning.callbacks.check_experts.layers_that_tell", no_layer)
+    monkeypatch.setattr("exml_lightning.core.distillation.layers_that_tell", no_layer)
     arguments = [*small_run(), *FRESH, "--model.normalize.familiarity"]
     assert "has no such layer" in refused([*arguments, "1"], capsys)
     assert not (tmp_path / "run").exists()
@@ -150,9 +150,9 @@ def test_logits_of_all_experts_are_compared_with_the_same_drawings(
     seen = []
     original = Teachers.__init__
 
-    def watched(self, expert, previous, known, images, stay, scale, heads, reference, ready):
-        seen.append(reference)
-        original(self, expert, previous, known, images, stay, scale, heads, reference, ready)
+    def watched(self, *args, **options):
+        seen.append(options["reference"])
+        original(self, *args, **options)
 
     monkeypatch.setattr(Teachers, "__init__", watched)
     main([*small_run(), *REFERENCE, "Strokes", "--trainer.accelerator", "cpu"])

@@ -4,46 +4,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.finite import check_logits
 from exml_lightning.core.generators.generator import (
     Generator,
     OtherImages,
     Progress,
     Sources,
-    batches,
+    label_by_expert,
     no_progress,
-    require,
-    to_buffer,
 )
-
-
-def label_by_expert(images: Tensor, expert: Expert, progress: Progress = no_progress, batch_size: int = 1024) -> Buffer:
-    """Label images with the class that the expert finds likeliest: y_syn = argmax f(x) over its own classes.
-
-    Args:
-        images: Normalised images on the expert's device, ``(n, channels, height, width)``.
-        expert: The expert.
-        progress: Called with the number of images done.
-        batch_size: Images shown to the expert together.
-
-    Returns:
-        The labelled samples.
-
-    Raises:
-        BrokenExpertError: If its answers are NaN or infinite.
-    """
-    columns = []
-    with torch.no_grad():
-        for rows in batches(len(images), batch_size):
-            logits = expert(images[rows])
-            check_logits(logits, expert, "images that it is to label")
-            columns.append(logits.argmax(dim=1))
-            progress(float(len(columns[-1])))
-    return to_buffer(images, torch.cat(columns), expert)
 
 
 @dataclass
@@ -85,7 +57,7 @@ class Auxiliary(Generator):
         Raises:
             ExmlError: If there is nothing to draw from.
         """
-        require(self.images is not None, "the auxiliary generator has no images to draw from: set data.auxiliary")
-        assert self.images is not None
+        if self.images is None:
+            raise ExmlError("the auxiliary generator has no images to draw from: set data.auxiliary")
         pixels = self.images.draw(num_samples, generator).to(expert.classes.device)
         return label_by_expert(expert.image_format.normalize(pixels), expert, progress)

@@ -73,7 +73,7 @@ class DataImpression(OptimisedImages):
         turn = torch.arange(num_samples) % len(self._betas)
         beta = torch.tensor(self._betas)[turn[torch.randperm(num_samples, generator=generator)]]
         targets = draw_dirichlet(beta[:, None] * similarity[columns] + EPSILON, generator)
-        labels = targets.argmax(dim=1)
+        meant = targets.argmax(dim=1)
         targets = targets.to(expert.classes.device)
 
         def divergence(logits: Tensor, rows: Tensor) -> Tensor:
@@ -81,8 +81,8 @@ class DataImpression(OptimisedImages):
                 return F.softplus(-logits).sum()
             return F.kl_div(logits.log_softmax(dim=1), targets[rows], reduction="sum")
 
-        images = self.optimise(expert, num_samples, labels.to(targets.device), divergence, generator, progress)
-        return to_buffer(images, labels, expert)
+        images = self.optimise(expert, num_samples, meant.to(targets.device), divergence, generator, progress)
+        return to_buffer(images, meant, expert)
 
 
 def class_similarity(weights: Tensor) -> Tensor:

@@ -1,15 +1,16 @@
 """The interface of everything that fills the buffer (Section 4)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.buffer import Buffer, batches
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.finite import check_logits
 from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.settings import Configured
 
@@ -158,12 +159,6 @@ def balanced_columns(num_samples: int, num_classes: int, generator: torch.Genera
     return order.repeat(-(-num_samples // num_classes))[:num_samples]
 
 
-def batches(num_samples: int, batch_size: int) -> Iterator[slice]:
-    """Cut `num_samples` rows into slices of at most `batch_size`."""
-    for start in range(0, num_samples, batch_size):
-        yield slice(start, min(start + batch_size, num_samples))
-
-
 def require(condition: bool, message: str) -> None:
     """Refuse a setting.
 
@@ -172,3 +167,33 @@ def require(condition: bool, message: str) -> None:
     """
     if not condition:
         raise ExmlError(message)
+
+
+def answers_of(images: Tensor, expert: Expert, progress: Progress = no_progress, batch_size: int = 1024) -> Tensor:
+    """Ask an expert which of its classes it finds likeliest: y_syn = argmax f(x).
+
+    Args:
+        images: Normalised images on the expert's device, ``(n, channels, height, width)``.
+        expert: The expert.
+        progress: Called with the number of images done.
+        batch_size: Images shown to the expert together.
+
+    Returns:
+        Place of each answer among the expert's classes, int64 ``(n,)``.
+
+    Raises:
+        BrokenExpertError: If its answers are NaN or infinite.
+    """
+    columns = []
+    with torch.no_grad():
+        for rows in batches(len(images), batch_size):
+            logits = expert(images[rows])
+            check_logits(logits, expert, "images that it is to label")
+            columns.append(logits.argmax(dim=1))
+            progress(float(len(columns[-1])))
+    return torch.cat(columns)
+
+
+def label_by_expert(images: Tensor, expert: Expert, progress: Progress = no_progress) -> Buffer:
+    """Label images with the classes that the expert finds likeliest; see `answers_of`."""
+    return to_buffer(images, answers_of(images, expert, progress), expert)

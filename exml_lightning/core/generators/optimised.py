@@ -11,10 +11,11 @@ from torch import Tensor
 
 from exml_lightning.core import distributed, priors
 from exml_lightning.core.augmentation import Augmentation
+from exml_lightning.core.buffer import batches
 from exml_lightning.core.errors import BrokenExpertError
 from exml_lightning.core.expert import Expert, confidence_in
 from exml_lightning.core.finite import Counts, FiniteWatch
-from exml_lightning.core.generators.generator import Generator, Progress, batches, require
+from exml_lightning.core.generators.generator import Generator, Progress, require
 from exml_lightning.core.generators.image_batch import ImageBatch
 from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.rng import keyed_generator

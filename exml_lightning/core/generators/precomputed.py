@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators.generator import Generator, Progress, Sources, no_progress, require
 
@@ -56,6 +57,6 @@ class Precomputed(Generator):
         return samples.to(expert.classes.device)
 
     def _samples(self, expert: Expert) -> Buffer:
-        require(self.read is not None, "the precomputed generator has no files to read")
-        assert self.read is not None
+        if self.read is None:
+            raise ExmlError("the precomputed generator has no files to read")
         return self.read(expert)

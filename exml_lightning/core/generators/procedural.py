@@ -6,8 +6,7 @@ import torch
 
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.generators.auxiliary import label_by_expert
-from exml_lightning.core.generators.generator import Generator, Progress, no_progress
+from exml_lightning.core.generators.generator import Generator, Progress, label_by_expert, no_progress
 from exml_lightning.core.procedural import ProceduralImages, Strokes
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import torch
 
 from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.generators.generator import Generator, OriginalImages, Progress, Sources, no_progress, require
+from exml_lightning.core.generators.generator import Generator, OriginalImages, Progress, Sources, no_progress
 
 
 @dataclass
@@ -30,8 +31,8 @@ class Replay(Generator):
         self._of(expert)
 
     def _of(self, expert: Expert) -> OriginalImages:
-        require(self.originals is not None, "replay needs the original training data: give a scenario")
-        assert self.originals is not None
+        if self.originals is None:
+            raise ExmlError("replay needs the original training data: give a scenario")
         return self.originals(expert.experience)
 
     def generate(

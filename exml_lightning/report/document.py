@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.files import check_folder, write_text
+from exml_lightning.files import check_folder, read_bytes, write_text
 from exml_lightning.report import buffer_size, over_time
 from exml_lightning.report.figures import save_figure
 from exml_lightning.report.page.page import NAME, build_page
@@ -14,7 +14,6 @@ from exml_lightning.report.paper import DAMAGED, DAMAGED_NOTE
 from exml_lightning.report.pictures import Picture, draw_pictures
 from exml_lightning.report.rows import Report, Row, shared, sort_runs
 from exml_lightning.report.runs import find_runs
-from exml_lightning.report.small_files import read_text
 from exml_lightning.report.tables import DIFFER, HEADINGS, NOTE, SAME, heading, runs_csv, sections, table, tables_csv
 from exml_lightning.report.text import csv_text, escape, markdown, printable
 from exml_lightning.terminal import is_quiet, print_rows
@@ -74,7 +73,7 @@ def write_report(folders: Sequence[Path], output: Path, html: bool, command: str
 def _files_of(folder: Path) -> set[str]:
     """Return the files that the report in a folder lists and another may not have; none if there is no report."""
     try:
-        text = read_text(folder / "report.md")
+        text = read_bytes(folder / "report.md").decode("utf-8", "replace")
     except ExmlError:
         return set()
     listed = re.findall(r"^- \[([\w.-]+)\]\(\1\)$", text, re.MULTILINE) if text.startswith(TITLE) else []

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from exml_lightning.report.paper import EXPERTS, TABLE_2, TABLE_3, order_of, title_of
-from exml_lightning.report.run import Run
+from exml_lightning.report.runs import Run
 from exml_lightning.report.settings import Settings, key_of, say, settings_of
 from exml_lightning.report.text import printable
 

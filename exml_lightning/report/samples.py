@@ -15,7 +15,6 @@ from PIL.PngImagePlugin import PngInfo
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import check_regular, write_whole
-from exml_lightning.report.small_files import is_fraction
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,12 +119,13 @@ def read_samples(path: Path) -> Samples:
     return Samples(names, images, confidence)
 
 
-def _confidence(told: Any, num_classes: int) -> tuple[tuple[float | None, ...], ...]:
-    if told is None:
+def _confidence(given: Any, num_classes: int) -> tuple[tuple[float | None, ...], ...]:
+    if given is None:
         return ()
-    values = tuple(tuple(column) for column in told)
+    values = tuple(tuple(column) for column in given)
     if len(values) != num_classes or max(map(len, values), default=0) > PER_CLASS:
         raise ValueError("confidence of other images")
-    if not all(value is None or is_fraction(value) for column in values for value in column):
+    told = [value for column in values for value in column if value is not None]
+    if not all(type(value) in (int, float) and 0 <= value <= 1 for value in told):
         raise ValueError("confidence that is no fraction")
     return values

@@ -5,7 +5,7 @@ import math
 import re
 from typing import Any
 
-from exml_lightning.report.run import Run
+from exml_lightning.report.runs import Run
 
 IGNORED = frozenset({
     *("seed_everything", "ckpt_path", "checkpoint"),  # the package draws nothing from global random states
@@ -89,7 +89,7 @@ def _flat(value: Any, key: str = "") -> Settings:
     if not isinstance(value, dict):
         return {key: value}
     for name, entry in value.items():
-        found |= _flat(entry, f"{key}.{name}" if key else name)
+        found |= _flat(entry, f"{key}.{name}" if key else str(name))
     return found
 
 
@@ -103,7 +103,9 @@ def _plain(value: Any) -> Any:
 def _plain_list(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain_list(entry) for entry in value]
-    return {key: _plain_list(value[key]) for key in sorted(value)} if isinstance(value, dict) else _plain(value)
+    if isinstance(value, dict):
+        return {str(key): _plain_list(value[key]) for key in sorted(value, key=str)}
+    return _plain(value)
 
 
 def _as_now(key: str) -> str:

@@ -4,11 +4,9 @@ import json
 import statistics
 
 import pytest
-import yaml
 
 from exml_lightning.report.rows import differing, first_rows, shared, sort_runs
-from exml_lightning.report.run import read_run
-from exml_lightning.report.runs import find_runs
+from exml_lightning.report.runs import find_runs, read_run
 from exml_lightning.report.settings import IGNORED, key_of, settings_of
 from tests.report.fake_runs import CONFIG, RECIPE, write_run
 
@@ -128,13 +126,10 @@ def test_a_baseline_depends_on_the_experts_only(tmp_path):
 
 
 def test_odd_configurations_are_read(tmp_path):
-    run = write_run(tmp_path, "split_mnist", "noise", 0, 0.5, buffer__name="mine", buffer__generator=7)
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    config["model"]["normalize"] = [1, {"a": float("nan")}]
-    (run / "config.yaml").write_text(yaml.dump({**config, "experts": [3]}))
-    found = settings_of(read_run(run))
-    assert found["model.normalize"] == '[1, {"a": "nan"}]'
-    assert found["buffer.generator"] == 7
+    odd = {1: {2: 3}, "x": [1, {"b": float("nan"), 4: 1.0}]}
+    found = settings(tmp_path, model__normalize=odd, privacy=[3])
+    assert found["model.normalize.1.2"] == 3
+    assert found["model.normalize.x"] == '[1, {"4": 1, "b": "nan"}]'
 
 
 def test_a_row_is_mean_and_standard_deviation_of_its_runs(tmp_path):

@@ -9,7 +9,7 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.ex_model.export.onnx_file import Comparison
 from exml_lightning.ex_model.model import ExModel
 from exml_lightning.experts import Manifest
-from exml_lightning.report.small_files import has_file, is_fraction, read_json
+from exml_lightning.report.runs import read_json
 from exml_lightning.report.text import escape, markdown, printable
 
 TEMPLATE = Path(__file__).with_name("card.md")
@@ -59,7 +59,7 @@ def read_figures(folder: Path, manifest: Manifest) -> dict[str, float]:
         ExmlError: If the file is broken, or the run has gone on since it wrote the ex-model.
     """
     path = folder.parent / "summary.json"
-    if folder.name != "ex_model" or not has_file(path):
+    if folder.name != "ex_model" or not path.is_file():
         return {}
     summary = read_json(path)
     skipped = summary.get("experiences_skipped")  # by runs of before 0.2.0
@@ -71,7 +71,7 @@ def read_figures(folder: Path, manifest: Manifest) -> dict[str, float]:
             "finish it by its command first"
         )
     found = {name: summary[name] for name in FIGURES if name in summary}
-    return {name: value for name, value in found.items() if isinstance(value, float) and is_fraction(abs(value))}
+    return {name: value for name, value in found.items() if isinstance(value, float) and abs(value) <= 1}
 
 
 def model_card(ex_model: ExModel, figures: dict[str, float], comparison: Comparison, license: str | None) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from exml_lightning.report.rows import Report
-from exml_lightning.report.run import Run, Step
+from exml_lightning.report.runs import Run, Step
 from exml_lightning.report.samples import Samples
 from exml_lightning.report.samples_figure import read_all
 from exml_lightning.report.settings import say

@@ -10,7 +10,7 @@ from lightning import Trainer
 
 from exml_lightning.callbacks.progress import ExpertProgressBar
 from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
-from exml_lightning.cli import verbs
+from exml_lightning.cli import stream_verbs
 from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.rng import keyed_generator
@@ -293,7 +293,7 @@ def arguments(folder: Path, *more: str) -> list[str]:
 
 def test_the_command_trains_the_same_under_a_bar_each(tmp_path, trained, monkeypatch):
     bars = []
-    monkeypatch.setattr(verbs, "ExpertProgressBar", lambda title: bars.append(title) or ExpertProgressBar(title))
+    monkeypatch.setattr(stream_verbs, "ExpertProgressBar", lambda title: bars.append(title) or ExpertProgressBar(title))
     main(arguments(tmp_path / "experts", "--trainer.max_epochs", "2"))
     assert bars == ["expert 1/5 training (5 4)", "expert 2/5 training (8 2)"]
     ours, theirs = content(tmp_path / "experts"), content(trained)

@@ -46,7 +46,7 @@ def write_report(folders: Sequence[Path], output: Path, html: bool, command: str
     report = sort_runs(runs, left_out)
     pictures = draw_pictures(report, left_out)
     before = _files_of(output)
-    texts = _tables(report) | _numbers(report, pictures)
+    texts = _tables(report) | _numbers(pictures)
     if html:
         texts[NAME] = build_page(report, pictures, left_out, command)
     for name, text in texts.items():
@@ -104,15 +104,14 @@ def _table(scenario: str, rows: list[Row]) -> str:
     return "\n".join(parts)
 
 
-def _numbers(report: Report, pictures: Sequence[Picture]) -> dict[str, str]:
+def _numbers(pictures: Sequence[Picture]) -> dict[str, str]:
     texts = {}
-    curves = {scenario: buffer_size.curves(rows) for scenario, rows in report.items()}
-    sizes = [row for scenario, found in curves.items() for row in buffer_size.long_form(scenario, found)]
-    if sizes:
-        parts = [f"## {escape(p.title)}\n\n{markdown(p.headings, p.rows)}" for p in pictures if p.kind == "buffer"]
+    curves = [picture for picture in pictures if picture.kind == "buffer"]
+    if curves:
+        parts = [f"## {escape(p.title)}\n\n{markdown(p.headings, p.rows)}" for p in curves]
         texts["buffer_size.md"] = "# Stream accuracy in % against buffer size\n\n" + "\n".join(parts)
-        texts["buffer_size.csv"] = csv_text(buffer_size.HEADINGS, sizes)
-    steps = [row for rows in report.values() for row in over_time.long_form(over_time.learned(rows))]
+        texts["buffer_size.csv"] = csv_text(buffer_size.HEADINGS, [line for p in curves for line in p.long_form])
+    steps = [line for picture in pictures if picture.kind == "time" for line in picture.long_form]
     return {**texts, "accuracy_over_time.csv": csv_text(over_time.HEADINGS, steps)} if steps else texts
 
 

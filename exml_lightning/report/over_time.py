@@ -23,12 +23,7 @@ def learned(rows: Sequence[Row]) -> list[Row]:
 
 
 def points(row: Row, part: int | None) -> list[Point]:
-    """Return accuracy over time, experts counted from 1.
-
-    Args:
-        row: The runs.
-        part: The part of the test stream, by the experience that brought it; None for the whole stream.
-    """
+    """Return accuracy on a part of the test stream over time, experts counted from 1; None is the whole stream."""
     values: dict[int, list[float]] = defaultdict(list)
     for run in row.runs:
         for step in run.steps:
@@ -58,13 +53,7 @@ def long_form(rows: Sequence[Row]) -> list[Sequence[object]]:
 
 
 def draw(rows: Sequence[Row], baselines: Sequence[Row], styles: Styles) -> Figure:
-    """Draw one scenario: the whole stream beside small pictures of its parts.
-
-    Args:
-        rows: What learned.
-        baselines: What asks all experts at once: level lines.
-        styles: Colour and marker of each strategy.
-    """
+    """Draw one scenario, baselines as level lines: the whole stream beside small pictures of its parts."""
     parts = _parts(rows)
     shown = parts[:MOST_PARTS]
     across = 1 if len(shown) == 1 else 2 if len(shown) <= 6 else 3

@@ -25,6 +25,7 @@ class Picture:
         figure: The figure.
         headings: Of the table of its numbers, if it has one.
         rows: Of the table of its numbers.
+        long_form: The same numbers for a CSV file.
     """
 
     kind: str
@@ -34,15 +35,11 @@ class Picture:
     figure: Figure
     headings: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+    long_form: Sequence[Sequence[object]] = ()
 
 
 def draw_pictures(report: Report, left_out: list[str]) -> list[Picture]:
-    """Draw everything that there are runs for.
-
-    Args:
-        report: All rows.
-        left_out: Gets a line for each file that is broken.
-    """
+    """Draw everything that there are runs for; `left_out` gets a line for each file that is broken."""
     styles = styles_of([row.strategy for rows in report.values() for row in rows])
     pictures = []
     for name, blocks in samples_figure.sample_blocks(report, left_out).items():
@@ -58,7 +55,8 @@ def draw_pictures(report: Report, left_out: list[str]) -> list[Picture]:
             text = "All points of a line are of the same runs, where there are such; in brackets how many."
             figure = buffer_size.draw(scenario, curves, styles)
             title = f"{start} accuracy against buffer size, {scenario}"
-            pictures.append(Picture("buffer", name, title, text, figure, *buffer_size.numbers(curves)))
+            long_form = buffer_size.long_form(scenario, curves)
+            pictures.append(Picture("buffer", name, title, text, figure, *buffer_size.numbers(curves), long_form))
     for scenario, rows in report.items():
         learned = over_time.learned(rows)
         if learned:
@@ -69,5 +67,6 @@ def draw_pictures(report: Report, left_out: list[str]) -> list[Picture]:
             )
             name = f"accuracy_over_time_{file_name(scenario)}.png"
             title = f"Accuracy over time, {scenario}"
-            pictures.append(Picture("time", name, title, text, figure, *over_time.numbers(learned)))
+            numbers = over_time.numbers(learned)
+            pictures.append(Picture("time", name, title, text, figure, *numbers, over_time.long_form(learned)))
     return pictures

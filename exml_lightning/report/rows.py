@@ -17,14 +17,7 @@ _OF_STRATEGY = ("buffer.generator", "baseline", "data.auxiliary")
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in nothing but the run.
-
-    Args:
-        scenario: Their scenario.
-        strategy: Their strategy.
-        settings: Their settings.
-        runs: The runs, by their number.
-    """
+    """Runs that differ in nothing but the run, by their number."""
 
     scenario: str
     strategy: str
@@ -67,12 +60,7 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def sort_runs(runs: Iterable[Run], left_out: list[str]) -> Report:
-    """Sort runs into rows.
-
-    Args:
-        runs: The runs.
-        left_out: Takes a line for each run that is there twice.
-    """
+    """Sort runs into rows; `left_out` gets a line for each run that is there twice."""
     found: dict[tuple[str, str, str], dict[int, Run]] = defaultdict(dict)
     settings: dict[tuple[str, str, str], Settings] = {}
     for run in sorted(runs, key=lambda run: len(run.folder.name)):
@@ -82,21 +70,19 @@ def sort_runs(runs: Iterable[Run], left_out: list[str]) -> Report:
         other = found[place].setdefault(run.run_id, run)
         if other is not run:
             left_out.append(_repeats(run, other))
-    report: Report = defaultdict(list)
+    paper = TABLE_2 + TABLE_3
 
     def order(place: tuple[str, str, str]) -> tuple[object, ...]:
+        scenario, strategy, key = place
+        column = paper.index(scenario) if scenario in paper else len(paper)
         size = float(settings[place].get(SIZE, 0))
-        return _order(place[0]), order_of(place[1]), -len(found[place]), -size, place[2]
+        return column, scenario, order_of(strategy), -len(found[place]), -size, key
 
+    report: Report = defaultdict(list)
     for place in sorted(found, key=order):
         members = tuple(run for _, run in sorted(found[place].items()))
         report[place[0]].append(Row(place[0], place[1], settings[place], members))
     return dict(report)
-
-
-def _order(scenario: str) -> tuple[int, str]:
-    paper = TABLE_2 + TABLE_3
-    return (paper.index(scenario) if scenario in paper else len(paper), scenario)
 
 
 def _repeats(run: Run, other: Run) -> str:
@@ -126,13 +112,7 @@ def differing(row: Row, rows: Iterable[Row]) -> list[str]:
 
 @dataclass(frozen=True)
 class Shared:
-    """Settings of a scenario, of the row with the most runs of each strategy.
-
-    Args:
-        same: What all are set to.
-        differ: Where they differ, and who is set to what.
-        own: What belongs to a strategy itself.
-    """
+    """Settings of a scenario: what all are set to, where they differ and who, and what is a strategy's own."""
 
     same: Sequence[str]
     differ: Sequence[str]

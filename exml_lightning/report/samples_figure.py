@@ -1,9 +1,9 @@
 """Figure 2: original data and what strategies learned from instead, class by class."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,9 @@ class Block:
     """
 
     title: str
-    strips: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
-    classes: Sequence[tuple[str, float]] = ()
-    experts: Sequence[tuple[str, float]] = ()
+    strips: dict[str, NDArray[np.uint8]]
+    classes: Sequence[tuple[str, float]]
+    experts: Sequence[tuple[str, float]]
 
     @property
     def width(self) -> float:
@@ -65,22 +65,13 @@ class Block:
 
 def sample_files(folder: Path) -> dict[int, Path]:
     """Return the samples in a run folder, by experience."""
-    found = {}
-    for path in sorted((folder / "samples").glob("experience=*.png")):
-        number = re.fullmatch(r"experience=(\d{1,9})", path.stem, re.ASCII)
-        if number:
-            found[int(number[1])] = path
-    return dict(sorted(found.items()))
+    paths = sorted((folder / "samples").glob("experience=*.png"))
+    numbers = [re.fullmatch(r"experience=(\d{1,9})", path.stem, re.ASCII) for path in paths]
+    return dict(sorted((int(number[1]), path) for number, path in zip(numbers, paths, strict=True) if number))
 
 
 def read_all(folder: Path, left_out: list[str], most: int) -> dict[int, Samples]:
-    """Read the samples in a run folder, by experience.
-
-    Args:
-        folder: The run folder.
-        left_out: Gets a line for each file that is broken, unless it is there.
-        most: Experts to read, the first ones.
-    """
+    """Read the samples of a run's first `most` experts; `left_out` gets a line for each file that is broken, once."""
     read = {}
     for k, path in list(sample_files(folder).items())[:most]:
         try:
@@ -91,28 +82,24 @@ def read_all(folder: Path, left_out: list[str], most: int) -> dict[int, Samples]
 
 
 def sample_blocks(report: Report, left_out: list[str]) -> dict[str, dict[str, Block]]:
-    """Return what pictures of samples show of each scenario, by their file names.
-
-    Args:
-        report: All rows.
-        left_out: Gets a line for each file that is broken.
-    """
-    blocks = {scenario: _read_block(scenario, first_rows(rows), left_out) for scenario, rows in report.items()}
+    """Return what pictures of samples show of each scenario, by their files; `left_out` gets a line a broken file."""
     names = {scenario: name for name, family in FAMILIES.items() for scenario in family}
-    pictures: dict[str, dict[str, Block]] = {}
-    for scenario in sorted(blocks, key=lambda name: (not name.startswith("joint"), name)):
-        if blocks[scenario].strips:
-            name = names.get(scenario, f"samples_{file_name(scenario)}.png")
-            pictures.setdefault(name, {})[scenario] = blocks[scenario]
+    pictures: dict[str, dict[str, Block]] = defaultdict(dict)
+    for scenario in sorted(report, key=lambda name: (not name.startswith("joint"), name)):
+        block = _read_block(scenario, first_rows(report[scenario]), left_out)
+        if block is not None:
+            pictures[names.get(scenario, f"samples_{file_name(scenario)}.png")][scenario] = block
     return dict(sorted(pictures.items()))
 
 
-def _read_block(scenario: str, rows: Sequence[Row], left_out: list[str]) -> Block:
+def _read_block(scenario: str, rows: Sequence[Row], left_out: list[str]) -> Block | None:
     runs = [run for row in rows for run in row.runs if sample_files(run.folder)]
     counts = Counter(run.run_id for run in runs)
     run_id = min(counts, key=lambda run_id: (-counts[run_id], run_id), default=None)  # most strategies have it
     read = {run.strategy: read_all(run.folder, left_out, MOST_CLASSES) for run in runs if run.run_id == run_id}
     samples = {strategy: by_k for strategy, by_k in read.items() if by_k}
+    if not samples:
+        return None
     known: dict[int, list[str]] = {}
     for k in sorted({k for by_k in samples.values() for k in by_k}):
         # An expert may have said of no image of one strategy that it is of a class.
@@ -121,7 +108,7 @@ def _read_block(scenario: str, rows: Sequence[Row], left_out: list[str]) -> Bloc
         if not known or len(names) + sum(map(len, known.values())) <= MOST_CLASSES:
             known[k] = names
     sizes = [read.images.shape[2:4] for by_k in samples.values() for read in by_k.values()]
-    height, width = (min(max(sides), MOST_PIXELS) for sides in zip(*sizes, strict=True)) if sizes else (1, 1)
+    height, width = (min(max(sides), MOST_PIXELS) for sides in zip(*sizes, strict=True))
     gap = max(width // 12, 1)
     places: dict[tuple[int, str], int] = {}
     left, experts = 0, []

@@ -51,7 +51,7 @@ Settings = dict[str, Any]
 
 def settings_of(run: Run) -> Settings:
     """Return what can change a run's result: its configuration, its experts, and its processes."""
-    settings = {_as_now(key): _value_as_now(key, v) for key, v in _flat(run.config).items() if _counts(key, v, run)}
+    settings = dict(_as_now(key, value) for key, value in _flat(run.config).items() if _counts(key, value, run))
     if settings.get("buffer.generator") == "Precomputed":
         folder = str(settings.get("buffer.generator.folder"))  # each run may have a folder of its own
         settings["buffer.generator.folder"] = re.sub(rf"run{run.run_id}(?!\d)", "run<k>", folder)
@@ -63,8 +63,8 @@ def settings_of(run: Run) -> Settings:
     settings |= _flat(run.results.get("expert_training"), "expert.training")
     settings |= {"experts": run.results["experts"], "experts.skipped": run.results.get("experiences_skipped") or None}
     settings["processes"] = None if run.is_baseline else run.results.get("processes", 1)
-    plain = {key: _plain(value) for key, value in settings.items()}
-    return {key: value for key, value in plain.items() if value is not None and value is not False}
+    plain = {key: _plain(value) for key, value in settings.items() if value is not None and value is not False}
+    return {key: json.dumps(value) if isinstance(value, list) else value for key, value in plain.items()}
 
 
 def key_of(value: Any) -> str:
@@ -94,32 +94,26 @@ def _flat(value: Any, key: str = "") -> Settings:
 
 
 def _plain(value: Any) -> Any:
-    """Write 10.0 as 10, and a list as text: files of several versions and people say the same differently."""
+    """Write 10.0 as 10: files of several versions and people say the same differently."""
     if isinstance(value, float):
         return int(value) if value.is_integer() else value if math.isfinite(value) else str(value)
-    return json.dumps(_plain_list(value)) if isinstance(value, list) else value
-
-
-def _plain_list(value: Any) -> Any:
     if isinstance(value, list):
-        return [_plain_list(entry) for entry in value]
+        return [_plain(entry) for entry in value]
     if isinstance(value, dict):
-        return {str(key): _plain_list(value[key]) for key in sorted(value, key=str)}
-    return _plain(value)
+        return {str(key): _plain(value[key]) for key in sorted(value, key=str)}
+    return value
 
 
-def _as_now(key: str) -> str:
-    return f"model.normalize.{key.removeprefix('model.')}" if key.startswith(_MOVED) else key
-
-
-def _value_as_now(key: str, value: Any) -> Any:
+def _as_now(key: str, value: Any) -> tuple[str, Any]:
+    """Say a setting of before in the words of now."""
     if key == "model.normalize":
-        return _SCALES.get(str(value), value)
-    if key == "model.unknown" and value == "skip":
-        return None
+        return key, _SCALES.get(str(value), value)
     if key == "model.optimizer" and str(value).endswith(".default_optimizer"):  # wherever the function was
-        return "default_optimizer"
-    return None if _as_now(key).startswith("model.normalize.") and value == 0 else value
+        return key, "default_optimizer"
+    if key.startswith(_MOVED):
+        key = f"model.normalize.{key.removeprefix('model.')}"
+    is_default = (key.startswith("model.normalize.") and value == 0) or (key, value) == ("model.unknown", "skip")
+    return key, None if is_default else value
 
 
 def _counts(key: str, value: Any, run: Run) -> bool:
@@ -132,6 +126,6 @@ def _counts(key: str, value: Any, run: Run) -> bool:
     if run.is_baseline:
         more = () if run.strategy in DEPEND_ON_EXPERTS else ("buffer.", "data.seed", "data.auxiliary")
         return key.startswith(("baseline", "data.scenario", *more))
-    generator = run.config["buffer"].get("generator")
-    name = str(generator.get("class_path") if isinstance(generator, dict) else "ModelInversion").rpartition(".")[2]
+    generator = run.config["buffer"].get("generator") or {"class_path": "ModelInversion"}
+    name = generator["class_path"].rpartition(".")[2]
     return group != "baseline" and not (name in WITHOUT_AUXILIARY and key.startswith("data.auxiliary"))

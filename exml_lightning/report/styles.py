@@ -31,11 +31,7 @@ Point = tuple[float, float, float | None]
 
 
 def styles_of(strategies: Sequence[str]) -> Styles:
-    """Return colour and marker of each strategy.
-
-    Args:
-        strategies: All strategies of the report, so that those of users look the same in all of its figures.
-    """
+    """Return colour and marker of each strategy; given all of a report, those of users look the same in its figures."""
     unknown = sorted(set(strategies) - STYLES.keys())
     return {**STYLES, **{name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(unknown)}}
 

@@ -30,14 +30,7 @@ COSTS = ("generating", "distilling", "testing")
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a table.
-
-    Args:
-        scenario: The table.
-        strategy: Its strategy.
-        row: The runs; None for a row of the paper that there are no runs of.
-        settings: What it is set to where rows of the scenario differ.
-    """
+    """A row of a table: its runs, none for a row of the paper that there are no runs of, and in what it differs."""
 
     scenario: str
     strategy: str

@@ -3,10 +3,10 @@
 import base64
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,36 +33,20 @@ MOST_LETTERS = 24
 """Of what a column or an image is called."""
 
 Item = TypeVar("Item")
-Order = tuple[str, int, str]
+Tile = tuple[str, str, str]
+"""An image: its pixels as a data URI, what it shows, and the expert's confidence in %."""
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """A matrix of a run.
-
-    Args:
-        columns: Their names, by the experience that brought the part.
-        steps: The rows that are shown.
-        cut: What is not shown, in words.
-    """
+class Matrix(NamedTuple):
+    """A matrix of a run: names of columns by the experience that brought the part, rows, and what is not shown."""
 
     columns: dict[int, str]
     steps: Sequence[Step]
     cut: str
 
 
-@dataclass(frozen=True)
-class Tile:
-    """An image: its pixels as a data URI, what it shows, and the expert's confidence in %."""
-
-    source: str
-    shows: str
-    confidence: str
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Images of one expert: a column a class."""
+class Gallery(NamedTuple):
+    """Images of one expert: a column a class; and its mean confidence in words."""
 
     expert: int
     classes: Sequence[str]
@@ -101,12 +85,10 @@ class ShownRun:
     def cells(self) -> Sequence[tuple[str, float | None]]:
         """Its numbers in the table of all runs: in words, and to sort by."""
         forgetting = self.run.number("forgetting")
-        costs = [self.run.number(f"seconds_{what}") for what in ("generating", "distilling")]
         percent = [self.run.percent, None if forgetting is None else 100 * forgetting]
-        return [
-            *(("-" if value is None else f"{value:.2f}", value) for value in percent),
-            *((seconds(value), value) for value in costs),
-        ]
+        costs = [self.run.number(f"seconds_{what}") for what in ("generating", "distilling")]
+        words = ["-" if value is None else f"{value:.2f}" for value in percent] + [seconds(value) for value in costs]
+        return list(zip(words, percent + costs, strict=True))
 
 
 def show_runs(report: Report, left_out: list[str]) -> list[ShownRun]:
@@ -123,7 +105,7 @@ def show_runs(report: Report, left_out: list[str]) -> list[ShownRun]:
     room, opened = MOST_BYTES, set()
     for i, (row, run) in enumerate(members):
         galleries = [_gallery(k, read) for k, read in samples.get(run.folder, {}).items()]
-        size = sum(len(tile.source) for gallery in galleries for line in gallery.rows for tile in line if tile)
+        size = sum(len(tile[0]) for gallery in galleries for line in gallery.rows for tile in line if tile)
         if size > room:
             left_out.append(f"images of {run.folder} are not on the page, which has room for {MOST_BYTES // 10**6} MB")
             galleries = []
@@ -140,25 +122,20 @@ def show_runs(report: Report, left_out: list[str]) -> list[ShownRun]:
     return shown
 
 
-def _order(run: Run) -> Order:
-    """Return what runs that meet the same classes in the same order have in common."""
-    return run.scenario, run.run_id, run.words("seed")
-
-
 def _class_names(runs: Sequence[Run], samples: dict[Path, dict[int, Samples]]) -> dict[Path, dict[int, str]]:
     """Return the classes of each experience, as far as samples of the run, or of one with the same order, tell them."""
-    told: dict[Order, dict[int, list[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(list))
-    for run in runs:
-        for k, read in samples[run.folder].items():
-            told[_order(run)][k].append(read.classes)
-    known: dict[Path, dict[int, str]] = {}
-    for run in runs:
-        own = {k: set(read.classes) for k, read in samples[run.folder].items()}
-        known[run.folder] = {
+    orders = {run.folder: (run.scenario, run.run_id, run.words("seed")) for run in runs}
+    told: dict[tuple[str, int, str], dict[int, list[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(list))
+    for folder, order in orders.items():
+        for k, read in samples[folder].items():
+            told[order][k].append(read.classes)
+    known: dict[Path, dict[int, str]] = defaultdict(dict)
+    for folder, order in orders.items():
+        for k, lists in told[order].items():
             # An expert may have said of no image that it is of a class: another run tells that one, too.
-            k: short(", ".join(max((len(one), one) for one in lists if own.get(k, set()) <= set(one))[1]), MOST_LETTERS)
-            for k, lists in told[_order(run)].items()
-        }
+            own = set(samples[folder][k].classes) if k in samples[folder] else set()
+            classes = max((one for one in lists if own <= set(one)), key=lambda one: (len(one), one))
+            known[folder][k] = short(", ".join(classes), MOST_LETTERS)
     return known
 
 
@@ -180,22 +157,22 @@ def _some(items: Sequence[Item]) -> Sequence[Item]:
 
 def _gallery(k: int, samples: Samples) -> Gallery:
     told = [value for column in samples.confidence for value in column if value is not None]
-    rows = [list(_tiles(k, samples, row)) for row in range(len(samples.images))]
+    rows = [[_tile(k, samples, i, j) for j in range(len(samples.classes))] for i in range(len(samples.images))]
     mean = f"mean {100 * sum(told) / len(told):.1f} %" if told else ""
     names = [short(name, MOST_LETTERS) for name in samples.classes]
     return Gallery(k + 1, names, [row for row in rows if any(row)], mean)
 
 
-def _tiles(k: int, samples: Samples, row: int) -> Iterator[Tile | None]:
-    for column, name in enumerate(samples.classes):
-        pixels = samples.images[row, column]
-        told = samples.confidence[column] if samples.confidence else ()
-        if row >= len(told) if samples.confidence else bool((pixels == 255).all()):
-            yield None  # there were fewer
-            continue
-        value = told[row] if row < len(told) else None
-        words = "" if not samples.confidence else "?" if value is None else f"{100 * value:.1f}"
-        yield Tile(_data_uri(pixels), f"class {short(name, MOST_LETTERS)}, image {row + 1} of expert {k + 1}", words)
+def _tile(k: int, samples: Samples, i: int, j: int) -> Tile | None:
+    """Return image `i` of class `j`; None where there were fewer."""
+    pixels = samples.images[i, j]
+    shows = f"class {short(samples.classes[j], MOST_LETTERS)}, image {i + 1} of expert {k + 1}"
+    if not samples.confidence:
+        return None if (pixels == 255).all() else (_data_uri(pixels), shows, "")
+    if i >= len(samples.confidence[j]):
+        return None
+    value = samples.confidence[j][i]
+    return _data_uri(pixels), shows, "?" if value is None else f"{100 * value:.1f}"
 
 
 def _data_uri(pixels: NDArray[np.uint8]) -> str:

@@ -9,13 +9,7 @@ from matplotlib.figure import Figure
 
 
 def as_svg(figure: Figure, prefix: str, label: str) -> Markup:
-    """Return a figure as an `svg` element.
-
-    Args:
-        figure: The figure.
-        prefix: What its ids begin with, which no other figure of the page has.
-        label: What a screen reader says of it.
-    """
+    """Return a figure as an `svg` element, whose ids begin with `prefix`; a screen reader says its label."""
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})

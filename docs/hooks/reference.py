@@ -29,8 +29,8 @@ from exml_lightning.core.generators import Generator
 from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.scales import Scale
 from exml_lightning.data import ExpertStream
+from exml_lightning.experts.expert_module import ExpertRecipe
 from exml_lightning.experts.privacy import PrivacySettings
-from exml_lightning.experts.recipe import ExpertRecipe
 from exml_lightning.generation.files import GenerateOptions
 from exml_lightning.module import ExModelModule
 from exml_lightning.scenarios import AuxiliaryImages, ImageDataset, Scenario

@@ -151,20 +151,20 @@ def catalog(folders: list[Path], pick: list[str] | None = None, output: Path | N
 
     if output is not None:
         _check_new(output)
-    found = find_experts(folders)
-    for line in found.left_out:
+    found, left_out = find_experts(folders)
+    for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
     where = printable(" ".join(map(str, folders)), 300)
-    if not found.experts:
+    if not found:
         raise ExmlError(f"{where}: no folder of experts there, or below (a manifest.yaml: `exml manifest` writes one)")
-    listed = picked(found.experts, pick) if pick else found.experts
+    listed = picked(found, pick) if pick else found
     problem = None if output is None else _why_not_learned(output, listed)
     if pick and problem is not None:
         raise ExmlError(f"--pick: {problem}")
     if json:
         print(dumps([record(expert) for expert in listed], indent=2, allow_nan=False))
     else:
-        of = f" of {len(found.experts)}" if pick else ""
+        of = f" of {len(found)}" if pick else ""
         print_catalog(f"{where}: {len(listed)}{of} expert{'' if len(listed) == 1 and not of else 's'}", listed)
     if output is None:
         return

@@ -26,8 +26,8 @@ from exml_lightning.cli.parser import LinesKept, OneLineErrors
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.strategy_name import strategy_name
 from exml_lightning.data import NO_SCENARIO, ExpertStream
+from exml_lightning.experts.expert_module import ExpertRecipe
 from exml_lightning.experts.privacy import PrivacySettings
-from exml_lightning.experts.recipe import ExpertRecipe
 from exml_lightning.experts.selection import list_file, read_experts
 from exml_lightning.fitting import TRAINER_DEFAULTS, run_callbacks
 from exml_lightning.generation.files import GenerateOptions

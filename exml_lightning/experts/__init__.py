@@ -1,15 +1,11 @@
 """Folders of experts: their manifest, their weights, and how to train them."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from exml_lightning.experts.manifest import ExpertEntry, Manifest, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from exml_lightning.experts.weights import load_expert, load_weights, save_weights
-
-NEED_TORCH = ("load_expert", "load_weights", "save_weights")
-"""Imported when they are asked for: torch takes seconds, and manifests are listed without it."""
 
 __all__ = [
     "ExpertEntry",
@@ -23,6 +19,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in NEED_TORCH:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.weights"), name)
+    from exml_lightning.experts import weights  # torch takes seconds, and manifests are listed without it
+
+    return getattr(weights, name)

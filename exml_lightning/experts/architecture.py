@@ -17,15 +17,15 @@ if TYPE_CHECKING:  # torch takes seconds to import, and manifests are listed wit
     from torch import nn
 
 
+PRETRAINED = {"weights": None, "pretrained": False}
+"""The arguments that ask for pretrained weights (torchvision, timm), and what asks for none."""
+
+
 class ArchitectureConfig(TypedDict):
     """An architecture as a configuration names it."""
 
     class_path: str
     init_args: NotRequired[dict[str, Any]]
-
-
-PRETRAINED = {"weights": None, "pretrained": False}
-"""The arguments that ask for pretrained weights (torchvision, timm), and what asks for none."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,10 @@ class Architecture:
         return replace(self, init_args={**self.init_args, **nothing})
 
     def build(self, *seed: int | str) -> "nn.Module":
-        """Make the network; what its code reads with `torch.load` is read without running code in the file.
+        """Make the network, on the CPU, in train mode; files that it reads by `torch.load` run no code.
 
         Args:
-            seed: Key of the initial weights: the same key always gives the same ones. The global random state stays
-                as it was.
-
-        Returns:
-            The network, on the CPU, in train mode.
+            seed: Key of the initial weights, the only thing they depend on; the global random state stays as it was.
 
         Raises:
             ExmlError: If it cannot be imported, makes no `nn.Module` (a function must say so before it is called),
@@ -98,12 +94,12 @@ class Architecture:
         try:
             found = getattr(importlib.import_module(module_name), name)
         except Exception as error:  # anyone's module
-            known = [name for name in dir(sys.modules.get(module_name)) if not name.startswith("_")]
-            close = difflib.get_close_matches(name, known, n=1)
-            raise ExmlError(
-                f"architecture class_path {self.class_path!r} cannot be imported ({one_line(error)}): "
-                + (f"did you mean {module_name}.{close[0]}?" if close else "give the dotted path of an nn.Module class")
-            ) from error
+            close = difflib.get_close_matches(name, dir(sys.modules.get(module_name)), n=1)
+            advice = (
+                f"did you mean {module_name}.{close[0]}?" if close else "give the dotted path of an nn.Module class"
+            )
+            words = f"architecture class_path {self.class_path!r} cannot be imported ({one_line(error)}): {advice}"
+            raise ExmlError(words) from error
         if not _makes_networks(found):
             raise ExmlError(
                 f"architecture class_path {self.class_path!r} is neither an nn.Module class nor a function annotated "
@@ -148,16 +144,10 @@ def last_linear(network: "nn.Module") -> str | None:
 
 
 def probe(network: "nn.Module", shape: tuple[int, int, int], name: str, training: bool = False) -> int:
-    """Show a network a black image, to see whether it takes it and what it returns.
+    """Show a network, on the CPU, a black image ``(channels, height, width)``; return its number of output units.
 
-    Args:
-        network: The network, on the CPU; left in the mode it was in.
-        shape: Channels, height and width of the image.
-        name: What to call the network in an error.
-        training: Show it two, in train mode, in which some networks return more; batch norm remembers them.
-
-    Returns:
-        Its number of output units.
+    With `training` it is shown two, in train mode, in which some return more; batch norm remembers them. `name` is what
+    errors call it.
 
     Raises:
         ExmlError: If it refuses the images or returns anything but logits ``(n, units)``.
@@ -176,6 +166,5 @@ def probe(network: "nn.Module", shape: tuple[int, int, int], name: str, training
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         what = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         hint = "; leave out auxiliary classifiers, for instance by init_args {aux_logits: false}" if training else ""
-        said = "one image" if count == 1 else "two images"
-        raise ExmlError(f"{name} returns {what} for {said}: it must return logits of shape [{count}, units]{hint}")
+        raise ExmlError(f"{name} returns {what} for images [{count}, ...]: it must return [{count}, units]{hint}")
     return logits.shape[1]

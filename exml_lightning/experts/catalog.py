@@ -5,7 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors import safe_open
 from exml_lightning.core.errors import ExmlError, printable, shown
 from exml_lightning.experts.architecture import Architecture
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, read_manifest
-from exml_lightning.experts.selection import Choice
+from exml_lightning.experts.selection import Choice, choose
 from exml_lightning.files import check_regular, natural_order
 
 NOT_SEARCHED = ("__pycache__", "node_modules", "site-packages")
@@ -33,45 +33,30 @@ WIDE = 1000
 """Letters of a line that no terminal shows."""
 
 
-@dataclass(frozen=True)
-class Catalog:
-    """What was found.
-
-    Args:
-        experts: The experts, folder by folder.
-        left_out: A line for each folder or manifest that cannot be read.
-    """
-
-    experts: list[Choice] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-
-
-def find_experts(places: Sequence[Path]) -> Catalog:
-    """Read the manifests in folders and anywhere below them, links followed.
-
-    Args:
-        places: The folders.
+def find_experts(places: Sequence[Path]) -> tuple[list[Choice], list[str]]:
+    """Read the manifests in folders and anywhere below them, each once, links followed.
 
     Returns:
-        The experts, each folder once.
+        The experts, folder by folder, and a line for each folder or manifest that cannot be read.
 
     Raises:
         ExmlError: If a place is no folder.
     """
-    found = Catalog()
+    experts: list[Choice] = []
+    left_out: list[str] = []
     seen: set[str] = set()
     for place in places:
         if not place.is_dir():
             what = "is a file: name its folder" if place.exists() else "does not exist: name folders with experts"
             raise ExmlError(f"{printable(str(place), LONGEST)} {what}")
-        for folder in _folders(place, seen, found.left_out):
+        for folder in _folders(place, seen, left_out):
             try:
                 manifest = read_manifest(folder)
             except ExmlError as error:
-                found.left_out.append(printable(str(error), LONGEST))
-                continue
-            found.experts.extend(Choice(folder, manifest, index) for index in range(len(manifest.experts)))
-    return found
+                left_out.append(printable(str(error), LONGEST))
+            else:
+                experts += [choose(folder, manifest, index) for index in range(len(manifest.experts))]
+    return experts, left_out
 
 
 def _folders(place: Path, seen: set[str], left_out: list[str]) -> Iterator[Path]:
@@ -87,10 +72,8 @@ def _folders(place: Path, seen: set[str], left_out: list[str]) -> Iterator[Path]
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(
-            (name for name in folders if name[0] != "." and name not in NOT_SEARCHED and not _leads_up(parent, name)),
-            key=natural_order,
-        )
+        searched = [name for name in folders if name[0] != "." and name not in NOT_SEARCHED]
+        folders[:] = sorted((name for name in searched if not _leads_up(parent, name)), key=natural_order)
         if FILE_NAME in names:
             yield Path(parent)
 
@@ -107,11 +90,7 @@ def name_of(expert: Choice) -> str:
 
 
 def picked(experts: Sequence[Choice], wanted: Sequence[str]) -> list[Choice]:
-    """Return experts that were named, in that order.
-
-    Args:
-        experts: Those to choose from.
-        wanted: Of each, ``FOLDER:NUMBER``.
+    """Return the experts that were named, as `name_of` does, in that order.
 
     Raises:
         ExmlError: If one is not among them, or is named twice.
@@ -139,23 +118,14 @@ def record(expert: Choice) -> dict[str, Any]:
     The strategy is that which an ex-model was learned by, the parameters are counted in files of safetensors; None for
     others.
     """
-    entry, path = expert.entry, expert.entry.path(expert.folder)
-    known: dict[str, Any] = _finite(
-        {"folder": str(expert.folder), "expert": expert.index}
-        | asdict(entry)
-        | {"input": asdict(entry.input or expert.manifest.input), "strategy": _strategy(entry)}
-        | {"bytes": _size(path), "parameters": _parameters(path)}
-    )
-    return known
+    known, (size, parameters) = asdict(expert), _measure(expert.folder / expert.file)
+    known = {"folder": str(known.pop("folder")), "expert": known.pop("index"), **known, "strategy": _strategy(expert)}
+    finite: dict[str, Any] = _finite(known | {"bytes": size, "parameters": parameters})
+    return finite
 
 
 def print_catalog(title: str, experts: Sequence[Choice]) -> None:
-    """Print a table with a row for each expert; no column that no expert has anything in.
-
-    Args:
-        title: What stands above it.
-        experts: The experts.
-    """
+    """Print a table below a title, with a row for each expert; no column that no expert has anything in."""
     console = Console(width=None if sys.stdout.isatty() else WIDE)
     console.print(f"{title}\n", soft_wrap=True, highlight=False, markup=False)
     rows = [_row(expert) for expert in experts]
@@ -175,22 +145,19 @@ def architecture_words(architecture: Architecture) -> str:
 
 
 def _row(expert: Choice) -> dict[str, str]:
-    entry, images = expert.entry, expert.entry.input or expert.manifest.input
-    path = entry.path(expert.folder)
-    size, parameters = _size(path), _parameters(path)
-    shown_names = [n if len(n) <= LONGEST_NAME else f"{n[: LONGEST_NAME - 2]}.." for n in entry.classes[:MOST_CLASSES]]
-    more = f" ... ({len(entry.classes)})" if len(entry.classes) > MOST_CLASSES else ""
+    names, privacy, (size, parameters) = expert.classes, expert.privacy, _measure(expert.folder / expert.file)
+    short = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 2]}.." for name in names[:MOST_CLASSES]]
     return {
         "expert": name_of(expert),
-        "classes": " ".join(shown_names) + more,
-        "architecture": architecture_words(entry.architecture),
-        "input": "x".join(map(str, images.shape)),
-        "accuracy": "" if entry.accuracy is None else f"{100 * entry.accuracy:.1f} %",
-        "epsilon, delta": "" if entry.privacy is None else f"{entry.privacy.epsilon:.3g}, {entry.privacy.delta:.2g}",
+        "classes": " ".join(short) + (f" ... ({len(names)})" if len(names) > MOST_CLASSES else ""),
+        "architecture": architecture_words(expert.architecture),
+        "input": "x".join(map(str, expert.input.shape)) if expert.input else "",
+        "accuracy": "" if expert.accuracy is None else f"{100 * expert.accuracy:.1f} %",
+        "epsilon, delta": "" if privacy is None else f"{privacy.epsilon:.3g}, {privacy.delta:.2g}",
         "MB": "missing" if size is None else f"{size / 1e6:.2f}",
         "parameters": "" if parameters is None else f"{parameters:,}",
-        "ex-model": _strategy(entry) or "",
-        "task": str(entry.task or ""),
+        "ex-model": _strategy(expert) or "",
+        "task": str(expert.task or ""),
     }
 
 
@@ -199,26 +166,19 @@ def _strategy(entry: ExpertEntry) -> str | None:
     return strategy if isinstance(strategy, str) else None
 
 
-def _size(path: Path) -> int | None:
+def _measure(path: Path) -> tuple[int | None, int | None]:
+    """Return the bytes of a file, and the parameters that the header of safetensors names; None if unknown."""
     try:
         check_regular(path)
-        return path.stat().st_size
+        size = path.stat().st_size
     except OSError:
-        return None
-
-
-def _parameters(path: Path) -> int | None:
-    """Count the parameters of a network from the header of a safetensors file; None for any other, or a broken one."""
-    if path.suffix != ".safetensors":
-        return None
+        return None, None
     try:
-        check_regular(path)
         with safe_open(path, framework="numpy") as file:
             names = [name for name in file.keys() if not name.endswith(COUNTED_BY_NETWORKS)]  # noqa: SIM118 - no mapping
-            counts: list[int] = [math.prod(file.get_slice(name).get_shape()) for name in names]
-            return sum(counts)
-    except Exception:  # of a stranger's file; what is wrong with it, `exml fit` says
-        return None
+            return size, sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    except Exception:  # of a stranger's file, or one of torch; what is wrong with it, `exml fit` says
+        return size, None
 
 
 def _finite(value: Any) -> Any:

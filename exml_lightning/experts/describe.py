@@ -8,15 +8,9 @@ from torch import nn
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.experts import manifest as manifests
 from exml_lightning.experts.architecture import Architecture, last_linear, probe
-from exml_lightning.experts.manifest import (
-    FILE_NAME,
-    ExpertEntry,
-    Manifest,
-    check_manifest,
-    read_manifest,
-    write_manifest,
-)
+from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest
 from exml_lightning.experts.origin import check_origin
 from exml_lightning.experts.weights import load_expert, sha256
 from exml_lightning.files import natural_order
@@ -25,6 +19,8 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 """Of the files that are taken for weights where none are named."""
 NO_CLASS = "-"
 """Stands for an output unit that is no class."""
+NAME_ALL = f"name each output unit, in their order, {NO_CLASS!r} for one that is no class"
+ANEW = f"take its entry out of {FILE_NAME} to list it anew"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's pixels, which most RGB networks are trained with."""
 
@@ -80,13 +76,7 @@ class NewExperts:
 
 
 class Described(NamedTuple):
-    """What `add_experts` did.
-
-    Args:
-        manifest: The manifest as it is now.
-        added: How many experts were added.
-        skipped: Files left alone since they are listed already.
-    """
+    """What `add_experts` did: the manifest now, how many experts are new, and the files that were listed already."""
 
     manifest: Manifest
     added: int
@@ -97,13 +87,6 @@ def add_experts(folder: str | Path, new: NewExperts) -> Described:
     """Write or extend ``manifest.yaml``: experts and classes that are listed keep their places, new ones come after.
 
     Every new expert is loaded and asked for its logits before anything is written.
-
-    Args:
-        folder: Where the weight files are.
-        new: What the files do not say.
-
-    Returns:
-        The manifest and what was added to it.
 
     Raises:
         ExmlError: If there is nothing to add to an empty folder, a file is missing, changed or not in the folder, an
@@ -118,7 +101,7 @@ def add_experts(folder: str | Path, new: NewExperts) -> Described:
     if not folder.is_dir():
         raise ExmlError(f"{folder} is not a folder: make it and put the weight files there")
     check_origin(new.architecture, folder)
-    old = read_manifest(folder) if (folder / FILE_NAME).is_file() else None
+    old = manifests.read_manifest(folder) if (folder / FILE_NAME).is_file() else None
     if old is not None and new.scenario not in (None, old.scenario):
         raise ExmlError(f"{folder / FILE_NAME} is of scenario {old.scenario}: leave out --scenario {new.scenario}")
     entries, stream, skipped = list(old.experts) if old else [], old.input if old else None, []
@@ -130,7 +113,7 @@ def add_experts(folder: str | Path, new: NewExperts) -> Described:
         if any(entry.sha256 != digest for entry in listed):
             raise ExmlError(
                 f"{path} was changed since {FILE_NAME} listed it (sha256): bring the original back and give the new "
-                f"weights another file name, or take its entry out of {FILE_NAME} to list it anew"
+                f"weights another file name, or {ANEW}"
             )
         same = [entry for entry in listed if new.files is None or entry.task == new.task]
         if same:
@@ -148,23 +131,26 @@ def add_experts(folder: str | Path, new: NewExperts) -> Described:
     names = dict.fromkeys([*(old.class_names if old else ()), *(name for entry in entries for name in entry.classes)])
     scenario = old.scenario if old else new.scenario or folder.resolve().name
     manifest = Manifest(scenario, old.run if old else None, tuple(names), stream, tuple(entries))
-    check_manifest(manifest)
+    manifests.check_manifest(manifest)
     for index in range(before, len(entries)):
-        _check_loads(folder, manifest, index, new)
+        try:
+            load_expert(folder, manifest, index)
+        except ExmlError as error:
+            count = entries[index].architecture.init_args.get("num_classes")
+            if count is None or "num_classes" in new.init_args:
+                raise
+            raise ExmlError(f"{error}; num_classes is {count}, the number of names given: {NAME_ALL}") from error
     if len(entries) > before:
-        write_manifest(manifest, folder)
+        manifests.write_manifest(manifest, folder)
     return Described(manifest, len(entries) - before, tuple(skipped))
 
 
 def _weight_files(folder: Path, new: NewExperts, listed: list[ExpertEntry]) -> list[str]:
     if new.files is None:
         initial = {entry.training.get("initial") for entry in listed}  # `exml experts` leaves it; it is no expert
-        found = [
-            path.name
-            for path in folder.iterdir()
-            if path.suffix in SUFFIXES and path.is_file() and path.name[0] != "." and path.name not in initial
-        ]
-        return sorted(found, key=natural_order)
+        found = [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file()]
+        names = [path.name for path in found if path.name[0] != "." and path.name not in initial]
+        return sorted(names, key=natural_order)
     for file in new.files:
         path = Path(file)
         if path.name != file and path.parent.resolve() != folder.resolve():
@@ -178,13 +164,12 @@ def _check_said(path: Path, new: NewExperts, listed: list[ExpertEntry], stream: 
     """Refuse to skip a file that is named once more, with other classes or another input."""
     for entry in listed if new.files is not None else []:
         own = entry.input or stream
-        assert own is not None
-        if _images(new, own, new.channels or own.shape[0]) != own:
+        if own and _images(new, own, new.channels or own.shape[0]) != own:
             raise ExmlError(f"{path} is listed already, with {own}: correct its input in {FILE_NAME} if that is wrong")
         if new.classes is not None and {*new.classes} - {NO_CLASS} != {*entry.classes}:
             raise ExmlError(
                 f"{path} is listed already, with the classes {list(entry.classes)}: give another --task if it is "
-                f"another head of a multi-task model, or take its entry out of {FILE_NAME} to list it anew"
+                f"another head of a multi-task model, or {ANEW}"
             )
 
 
@@ -192,31 +177,18 @@ def _describe(path: Path, digest: str, new: NewExperts, stream: ImageFormat | No
     names = _unit_names(path, new)
     architecture, network = _network(new, len(names))
     convolution = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
-    own = _images(
-        new, stream, new.channels or (convolution.in_channels if convolution else stream.shape[0] if stream else 3)
-    )
+    guessed = convolution.in_channels if convolution else stream.shape[0] if stream else 3
+    own = _images(new, stream, new.channels or guessed)
     units = probe(network, own.shape, type(network).__name__)
     if units != len(names):
-        raise ExmlError(
-            f"{type(network).__name__} has {units} output units, but {len(names)} names are given: name each "
-            f"of them, in their order, {NO_CLASS!r} for one that is no class"
-        )
+        what = f"{type(network).__name__} has {units} output units, but {len(names)} names are given"
+        raise ExmlError(f"{what}: {NAME_ALL}")
     layer = last_linear(network)
     if layer is not None and getattr(network.get_submodule(layer), "out_features", None) != units:
         layer = None
     known = tuple(unit for unit, name in enumerate(names) if name != NO_CLASS)
-    entry = ExpertEntry(
-        file=path.name,
-        sha256=digest,
-        architecture=architecture,
-        classes=tuple(names[unit] for unit in known),
-        outputs=known,
-        task=new.task,
-        classifier=new.classifier or layer,
-        accuracy=new.accuracy,
-        license=new.license,
-    )
-    return entry, own
+    entry = ExpertEntry(path.name, digest, architecture, tuple(names[unit] for unit in known), known, new.task)
+    return replace(entry, classifier=new.classifier or layer, accuracy=new.accuracy, license=new.license), own
 
 
 def _unit_names(path: Path, new: NewExperts) -> tuple[str, ...]:
@@ -224,10 +196,8 @@ def _unit_names(path: Path, new: NewExperts) -> tuple[str, ...]:
     where, names = "--classes", new.classes
     if names is None:
         if not beside.is_file():
-            raise ExmlError(
-                f"which classes does it know? Give --classes, or {beside.name} beside it with one name a line, in the "
-                f"order of its output units ({NO_CLASS!r} for one that is no class)"
-            )
+            given = f"Give --classes, or {beside.name} beside it with one name a line"
+            raise ExmlError(f"which classes does it know? {given}; {NAME_ALL}")
         try:
             where, names = str(beside), tuple(beside.read_text(encoding="utf-8-sig").rstrip().splitlines())
         except UnicodeDecodeError as error:
@@ -258,27 +228,13 @@ def _network(new: NewExperts, num_classes: int) -> tuple[Architecture, nn.Module
 
 def _images(new: NewExperts, stream: ImageFormat | None, channels: int) -> ImageFormat:
     """What is said of the images, and the stream's where nothing is."""
-    if new.size is None and stream is None:
+    size = new.size or (stream.shape[1:] if stream else None)
+    if size is None:
         raise ExmlError("which images does it take? Give --size, their height and width, for instance --size 32")
-    height, width = (new.size[0], new.size[-1]) if new.size else stream.shape[1:] if stream else (0, 0)
     if new.mean is not None and new.std is not None:
         mean, std = (values * channels if len(values) == 1 else values for values in (new.mean, new.std))
     elif stream is not None and stream.shape[0] == channels:
         mean, std = stream.mean, stream.std
     else:
         mean, std = IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
-    return ImageFormat((channels, height, width), mean, std)
-
-
-def _check_loads(folder: Path, manifest: Manifest, index: int, new: NewExperts) -> None:
-    entry = manifest.experts[index]
-    try:
-        load_expert(folder, manifest, index)
-    except ExmlError as error:
-        count = entry.architecture.init_args.get("num_classes")
-        if count is None or "num_classes" in new.init_args:
-            raise
-        raise ExmlError(
-            f"{error}; num_classes is {count}, the number of names given: name every output unit, {NO_CLASS!r} for "
-            "one that is no class"
-        ) from error
+    return ImageFormat((channels, size[0], size[-1]), mean, std)

@@ -1,6 +1,7 @@
-"""`ExpertModule`: plain supervised training of one expert, as Lightning fits it."""
+"""How an expert is trained: the recipe, group ``experts`` of a configuration, and the module that Lightning fits."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,21 +13,44 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.core.rng import derive_seed, keyed_generator, seed_layers
-from exml_lightning.experts.recipe import ExpertRecipe
+from exml_lightning.experts.architecture import ArchitectureConfig
 
 ADVICE = "give --data.experts DIR another folder, or delete this one to train it anew"
+
+
+@dataclass(frozen=True)
+class ExpertRecipe:
+    """How experts are trained: SGD at a constant learning rate, cross-entropy over all classes of the scenario.
+
+    Args:
+        architecture: The network, as `class_path` and `init_args`; ``num_classes`` is filled in with the number of
+            classes of the scenario.
+        epochs: Passes over the expert's training images.
+        batch_size: Images a step.
+        lr: Learning rate.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD.
+    """
+
+    architecture: ArchitectureConfig = field(
+        default_factory=lambda: ArchitectureConfig(class_path="exml_lightning.models.LeNet5")
+    )
+    epochs: int = 20
+    batch_size: int = 32
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        for name, least in {"epochs": 1, "batch_size": 1, "lr": 0, "momentum": 0, "weight_decay": 0}.items():
+            if getattr(self, name) < least:
+                raise ExmlError(f"experts.{name} is {getattr(self, name)}: give {least} or more")
 
 
 class ExpertModule(LightningModule):
     """Plain supervised training of one expert; it brings its images, so `Trainer.fit` needs nothing else.
 
-    Args:
-        network: The network.
-        recipe: How to train.
-        images: The training images.
-        image_format: How to normalise them.
-        key: Key of all draws.
-        description: Says which expert this is, in checkpoints.
+    All draws are keyed by `key`; `description` says in checkpoints which expert this is.
     """
 
     def __init__(
@@ -49,13 +73,12 @@ class ExpertModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with another expert, or by another recipe."""
         if checkpoint["expert"] != self.description:
-            raise ExmlError(
-                f"an expert is half trained as {checkpoint['expert']}, but {self.description} is asked for: {ADVICE}"
-            )
+            half = f"an expert is half trained as {checkpoint['expert']}, but {self.description} is asked for"
+            raise ExmlError(f"{half}: {ADVICE}")
 
     def train_dataloader(self) -> Any:
         """Return the mini-batches of an epoch."""
-        return EpochLoader(self)
+        return _Epoch(self)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed torch for layers that draw from the global state (dropout), by this step's key alone."""
@@ -70,18 +93,12 @@ class ExpertModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make the optimiser of the recipe."""
-        recipe = self.recipe
-        return torch.optim.SGD(
-            self.network.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-        )
+        settings = {name: getattr(self.recipe, name) for name in ("lr", "momentum", "weight_decay")}
+        return torch.optim.SGD(self.network.parameters(), **settings)
 
 
-class EpochLoader:
-    """The training images of an expert, on its device, in an order drawn anew for each epoch from the key.
-
-    Args:
-        module: Has the images, and knows the recipe, the key and the epoch.
-    """
+class _Epoch:
+    """The training images of an expert, on its device, in an order drawn anew for each epoch from the key."""
 
     def __init__(self, module: ExpertModule) -> None:
         self._module = module

@@ -11,23 +11,9 @@ import yaml
 from pydantic import AllowInfNan, ConfigDict, Field, TypeAdapter
 
 from exml_lightning.core.errors import SHOWN, ExmlError, shown
+from exml_lightning.experts import schema
 from exml_lightning.experts.architecture import Architecture
 from exml_lightning.experts.origin import check_origin
-from exml_lightning.experts.schema import (
-    FORMAT,
-    STRICT,
-    Digest,
-    FileName,
-    Fraction,
-    Free,
-    Images,
-    Names,
-    StreamName,
-    Text,
-    Units,
-    Whole,
-    parse_document,
-)
 from exml_lightning.files import read_yaml, write_text
 
 FILE_NAME = "manifest.yaml"
@@ -35,15 +21,10 @@ FILE_NAME = "manifest.yaml"
 
 @dataclass(frozen=True)
 class PrivacySpent:
-    """The differential privacy of an expert towards each of its training images (docs/privacy.md).
-
-    Args:
-        epsilon: 0 or more.
-        delta: 0 to 1.
-    """
+    """The differential privacy of an expert towards each of its training images (docs/privacy.md)."""
 
     epsilon: Annotated[float, AllowInfNan(True), Field(ge=0)]
-    delta: Fraction
+    delta: schema.Fraction
 
 
 @dataclass(frozen=True)
@@ -65,18 +46,18 @@ class ExpertEntry:
         license: What may be done with it: an SPDX identifier, or a few words; None if it is not stated.
     """
 
-    file: FileName
-    sha256: Digest
+    file: schema.FileName
+    sha256: schema.Digest
     architecture: Architecture
-    classes: Names
-    outputs: Units
-    task: Whole = 0
-    input: Images | None = None
-    classifier: Text | None = None
-    accuracy: Fraction | None = None
-    training: Free = field(default_factory=dict)
+    classes: schema.Names
+    outputs: schema.Units
+    task: schema.Whole = 0
+    input: schema.Images | None = None
+    classifier: schema.Text | None = None
+    accuracy: schema.Fraction | None = None
+    training: schema.Free = field(default_factory=dict)
     privacy: PrivacySpent | None = None
-    license: Text | None = None
+    license: schema.Text | None = None
 
     @property
     def where(self) -> str:
@@ -106,12 +87,12 @@ class Manifest:
         ('split_digits', 0, [5, 4])
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    __pydantic_config__: ClassVar[ConfigDict] = schema.STRICT
 
-    scenario: StreamName
-    run: Annotated[Whole | None, Field(default=None)]
-    class_names: Names
-    input: Images
+    scenario: schema.StreamName
+    run: Annotated[schema.Whole | None, Field(default=None)]
+    class_names: schema.Names
+    input: schema.Images
     experts: tuple[ExpertEntry, ...] = ()
 
     def classes_of(self, index: int) -> list[int]:
@@ -126,12 +107,6 @@ ADAPTER = TypeAdapter(Manifest)
 def read_manifest(folder: str | Path) -> Manifest:
     """Read and check ``manifest.yaml``. The weights are not looked at, and nothing that it names is imported.
 
-    Args:
-        folder: A folder of experts.
-
-    Returns:
-        The manifest.
-
     Raises:
         ExmlError: If the file is missing or anything in it is not as it should be; names the file and the key.
 
@@ -145,7 +120,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     path = folder / FILE_NAME
     if not path.exists():
         raise ExmlError(f"{path} is missing: there are no experts in this folder")
-    raw = read_yaml(path)
+    raw = read_yaml(path)  # its errors name the file
     try:
         manifest = _parse(raw)
         for class_path in sorted({expert.architecture.class_path for expert in manifest.experts}):
@@ -157,8 +132,8 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write ``manifest.yaml`` into a folder, replacing the one there in one step."""
-    text = yaml.safe_dump(_document(manifest), sort_keys=False, width=110, default_flow_style=None)
-    write_text(folder / FILE_NAME, text)
+    document = _document(manifest)
+    write_text(folder / FILE_NAME, yaml.safe_dump(document, sort_keys=False, width=110, default_flow_style=None))
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -166,23 +141,20 @@ def check_manifest(manifest: Manifest) -> None:
     _parse(_document(manifest))
 
 
-def _document(manifest: Manifest) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **asdict(manifest)}))  # lists in place of tuples
-    return plain
+def _document(manifest: Manifest) -> Any:
+    return json.loads(json.dumps({"format": schema.FORMAT, **asdict(manifest)}))  # lists in place of tuples
 
 
 def _parse(raw: object) -> Manifest:
-    manifest = parse_document(ADAPTER, raw)
+    manifest = schema.parse_document(ADAPTER, raw)
     if not manifest.experts:
         raise ExmlError("experts is empty")
-    known = set(manifest.class_names)
+    known = dict.fromkeys(manifest.class_names)
     for i, expert in enumerate(manifest.experts):
         if len(expert.outputs) != len(expert.classes):
             raise ExmlError(f"experts[{i}].outputs must name one output unit for each of its classes")
         if unknown := [name for name in expert.classes if name not in known]:
-            raise ExmlError(
-                f"experts[{i}].classes: [{shown(unknown)}] is not in class_names [{shown(manifest.class_names)}]"
-            )
+            raise ExmlError(f"experts[{i}].classes: [{shown(unknown)}] is not in class_names [{shown(known)}]")
     check_experts(manifest.experts)
     return manifest
 
@@ -197,15 +169,15 @@ def check_experts(experts: Sequence[ExpertEntry]) -> None:
     for name in dict.fromkeys(name for expert in experts for name in expert.classes):
         other = known.setdefault(_bare(name), name)
         if other != name and not any({name, other} <= set(expert.classes) for expert in experts):
+            files = {n: ", ".join([e.where for e in experts if n in e.classes][:SHOWN]) for n in (other, name)}
             raise ExmlError(
-                f"one class has two names: {other!r} in {_files(experts, other)}, {name!r} in {_files(experts, name)}; "
+                f"one class has two names: {other!r} in {files[other]}, {name!r} in {files[name]}; "
                 "give it one name (or, if they are two classes, names that differ in more than case, spaces, - and _)"
             )
     heads: dict[tuple[str, int], ExpertEntry] = {}
     for expert in experts:
         first = heads.setdefault((expert.sha256, expert.task), expert)
-        one, other_one = ({*zip(e.outputs, e.classes, strict=True)} for e in (first, expert))
-        if one != other_one:
+        if {*zip(first.outputs, first.classes, strict=True)} != {*zip(expert.outputs, expert.classes, strict=True)}:
             raise ExmlError(
                 f"{first.where} and {expert.where} hold the same weights (sha256) but are said to know "
                 f"[{shown(first.classes)}] and [{shown(expert.classes)}]: correct one of them, or give "
@@ -231,7 +203,3 @@ def _bare(name: str) -> str:
     """What is left of a class name without case and separators; between digits, and before a number, they count."""
     name = re.sub(r"(?<=[^\W\d_])[\s_-]+|(?<![\s_-])[\s_-]+(?=[^\W\d_])", "", name.strip().casefold())
     return re.sub(r"(?<=\d)[\s_-]+(?=\d)", " ", name)
-
-
-def _files(experts: Sequence[ExpertEntry], name: str) -> str:
-    return ", ".join(list(dict.fromkeys(expert.where for expert in experts if name in expert.classes))[:SHOWN])

@@ -32,14 +32,7 @@ def experts_command(scenario: Scenario, run_id: int, root: Path, experts: Path) 
 
 
 def check_same_stream(manifest: Manifest, path: Path, scenario: Scenario, experiences: Sequence[Experience]) -> None:
-    """Refuse experts that know other classes than their experience of a scenario has, or take images of another shape.
-
-    Args:
-        manifest: The experts; there may be more or fewer than experiences.
-        path: Its file.
-        scenario: The scenario.
-        experiences: Its experiences in this run.
-    """
+    """Refuse experts, more or fewer, of other classes than their experiences, or of images of another shape."""
     names = scenario.dataset.class_names
     for i, (entry, experience) in enumerate(zip(manifest.experts, experiences, strict=False)):
         expected = {names[c] for c in experience.classes}
@@ -49,24 +42,16 @@ def check_same_stream(manifest: Manifest, path: Path, scenario: Scenario, experi
                 f"has {sorted(expected)}: these experts belong to {manifest.scenario} run {manifest.run} "
                 "(--data.run_id, --data.experts)"
             )
-    if manifest.input.shape != scenario.dataset.image_format.shape:
-        raise ExmlError(
-            f"{path}: the experts take images of shape {list(manifest.input.shape)}, but "
-            f"{scenario.name} has {list(scenario.dataset.image_format.shape)}"
-        )
+    ours, theirs = list(manifest.input.shape), list(scenario.dataset.image_format.shape)
+    if ours != theirs:
+        raise ExmlError(f"{path}: the experts take images of shape {ours}, but {scenario.name} has {theirs}")
 
 
 def stream_labels(labels: Tensor, manifest: Manifest, path: Path, scenario: Scenario) -> Tensor:
-    """Turn indices into the data set's class names into class indices of the stream, matching the names.
+    """Turn class indices of the data set, int64 ``(n,)``, into those of the stream, by their names.
 
-    Args:
-        labels: int64 ``(n,)``.
-        manifest: The experts, which must know each class that there are labels of.
-        path: Its file.
-        scenario: The scenario.
-
-    Returns:
-        int64 ``(n,)``.
+    Raises:
+        ExmlError: If the experts, whose file is `path`, lack one of the classes.
     """
     names = scenario.dataset.class_names
     present = labels.unique().tolist()
@@ -87,10 +72,9 @@ def with_tasks(manifest: Manifest, experiences: Sequence[Experience]) -> Manifes
 
 
 def heads_of(manifest: Manifest) -> list[int] | None:
-    """Return the task of each class of the stream: which head of a multi-head ex-model answers for it.
+    """Return the task of each class, which is its head in a multi-head ex-model; -1 for one that no expert knows.
 
-    Returns:
-        One task a class, -1 for classes that no expert knows; None where all experts have the same task.
+    None where all experts have the same task.
     """
     tasks = tasks_of(manifest.experts)
     if len(set(tasks.values())) < 2:
@@ -99,16 +83,9 @@ def heads_of(manifest: Manifest) -> list[int] | None:
 
 
 def check_same_run(state: dict[str, Any], manifest: Manifest, path: Path, scenario: str | None) -> None:
-    """Refuse the checkpoint of another run.
+    """Refuse a checkpoint that learned other experts than the first at hand, on other images, or in another scenario.
 
-    Args:
-        state: What it says of its stream.
-        manifest: The experts at hand.
-        path: Their manifest.
-        scenario: The scenario at hand; None for none, which any run may be continued or measured without.
-
-    Raises:
-        ExmlError: If it has learned other experts than the first ones at hand, on other images, or in another scenario.
+    `state` is what it says of its stream; any run may be continued or measured without a scenario.
     """
     was, learned = state.get("scenario"), state["learned"]
     if was is not None and scenario is not None and was != scenario:
@@ -118,9 +95,9 @@ def check_same_run(state: dict[str, Any], manifest: Manifest, path: Path, scenar
             f"{path}: the experts that the checkpoint has learned are not the first {len(learned)} of this stream, so "
             "it is of another run: give the experts that its run was started with (--data.experts)"
         )
-    buffer = state["buffer"]
-    if buffer is not None and tuple(buffer["images"].shape[1:]) != manifest.input.shape:
+    takes, buffer = list(manifest.input.shape), state["buffer"]
+    if buffer is not None and takes != (had := list(buffer["images"].shape[1:])):
         raise ExmlError(
-            f"{path}: the experts take images of shape {list(manifest.input.shape)}, but the checkpoint has learned "
-            f"from {list(buffer['images'].shape[1:])}: it is of another run"
+            f"{path}: the experts take images of shape {takes}, but the checkpoint has learned from {had}: "
+            "it is of another run"
         )

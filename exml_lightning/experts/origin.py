@@ -14,13 +14,9 @@ INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", 
 
 
 def check_origin(class_path: str, folder: Path) -> None:
-    """Refuse an architecture whose module lies in the folder of experts, or in a package around it; imports nothing.
+    """Refuse an architecture whose code lies in the folder of experts, or in a package around it; imports nothing.
 
     The working directory can be imported from, so a folder of weights in it, or the directory itself, could bring code.
-
-    Args:
-        class_path: Dotted path of a class or a function.
-        folder: The folder of experts.
 
     Raises:
         ExmlError: If a module on that path, which is not imported yet, would be read from the folder, or is a package
@@ -32,20 +28,17 @@ def check_origin(class_path: str, folder: Path) -> None:
         name = ".".join(parts[:count])
         if name in sys.modules:
             path = getattr(sys.modules[name], "__path__", None)
-            if path is None:
-                return
-            continue
-        spec = _find(name, None if path is None else list(path))
-        if spec is None:
+        elif spec := _find(name, None if path is None else list(path)):
+            path = spec.submodule_search_locations
+            for place in [*([spec.origin] if spec.has_location and spec.origin else []), *(path or [])]:
+                together = _inside(place, folder) or _inside(str(folder), Path(place))
+                if together and not any(_inside(place, Path(installed)) for installed in INSTALLED):
+                    raise ExmlError(
+                        f"architecture class_path {class_path!r} is code beside the experts ({place}), which is not "
+                        "run: if you trust it, move it to where Python finds it, apart from the folder of experts"
+                    )
+        else:
             return
-        path = spec.submodule_search_locations
-        for place in [*([spec.origin] if spec.has_location and spec.origin else []), *(path or [])]:
-            together = _inside(place, folder) or _inside(str(folder), Path(place))
-            if together and not any(_inside(place, Path(installed)) for installed in INSTALLED):
-                raise ExmlError(
-                    f"architecture class_path {class_path!r} is code beside the experts ({place}), which is not run: "
-                    "if you trust it, move it to where Python finds it, apart from the folder of experts"
-                )
         if path is None:
             return
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.experts.expert_module import ExpertRecipe
 from exml_lightning.experts.manifest import PrivacySpent
-from exml_lightning.experts.recipe import ExpertRecipe
 
 MECHANISM = "rdp"
 """Opacus's accountant by Renyi divergences (Mironov et al. 2019): a proven bound that holds for any amount of noise."""
@@ -69,29 +69,17 @@ class NoisePlan:
 
 
 def check_installed() -> None:
-    """Refuse to train privately without Opacus.
-
-    Raises:
-        ExmlError: Says how to install it.
-    """
+    """Refuse to train privately without Opacus."""
     if find_spec("opacus") is None:
-        raise ExmlError(
-            "privacy.epsilon needs Opacus, which is not installed: pip install 'exml-lightning[privacy]' "
-            "(in a clone: pip install -e '.[privacy]')"
-        )
+        install = "pip install 'exml-lightning[privacy]' (in a clone: pip install -e '.[privacy]')"
+        raise ExmlError(f"privacy.epsilon needs Opacus, which is not installed: {install}")
 
 
 def plan_noise(settings: PrivacySettings, recipe: ExpertRecipe, images: int, name: str) -> NoisePlan:
     """Find the noise that spends `settings.epsilon` over all steps of a recipe, and no more.
 
-    Args:
-        settings: With an epsilon.
-        recipe: Its epochs are of ``ceil(images / batch_size)`` steps each.
-        images: Number of training images; taken as public.
-        name: What to call the expert in an error.
-
-    Returns:
-        The plan.
+    An epoch has ``ceil(images / batch_size)`` steps; the number of training images is taken as public. `name` is what
+    errors call the expert.
 
     Raises:
         ExmlError: If delta is so large that it protects no one, or no noise is enough.
@@ -100,24 +88,16 @@ def plan_noise(settings: PrivacySettings, recipe: ExpertRecipe, images: int, nam
 
     delta = 1 / (10 * images) if settings.delta is None else settings.delta
     if delta >= 1 / images:
-        raise ExmlError(
-            f"privacy.delta is {delta}, but {name} has {images} training images: give less than 1/{images}, "
-            "or publishing one of them outright would be allowed"
-        )
+        what = f"privacy.delta is {delta}, but {name} has {images} training images: give less than 1/{images}"
+        raise ExmlError(f"{what}, or publishing one of them outright would be allowed")
     steps = math.ceil(images / recipe.batch_size)  # an epoch; Opacus may round to one less, which spends less
     rate = min(1.0, 1 / steps + 2**-23)  # Opacus draws by numbers of 24 bits, so 1 / steps may be exceeded by that much
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            noise = get_noise_multiplier(
-                target_epsilon=settings.epsilon,
-                target_delta=delta,
-                sample_rate=rate,
-                steps=recipe.epochs * steps,
-                accountant=MECHANISM,
-            )
+            target = {"target_epsilon": settings.epsilon, "target_delta": delta, "accountant": MECHANISM}
+            noise = get_noise_multiplier(**target, sample_rate=rate, steps=recipe.epochs * steps)
     except ValueError as error:
-        raise ExmlError(
-            f"privacy.epsilon {settings.epsilon} is too low for any noise on {name} ({error}): give more"
-        ) from error
+        what = f"privacy.epsilon {settings.epsilon} is too low for any noise on {name}"
+        raise ExmlError(f"{what} ({error}): give more") from error
     return NoisePlan(rate, float(noise), settings.max_grad_norm, delta)

@@ -80,14 +80,8 @@ def _make_private(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the engine does not seed the generators: we do
         engine = PrivacyEngine()
-    hooks, private, samples = engine.make_private(
-        module=network,
-        optimizer=optimizer,
-        data_loader=loader,
-        noise_multiplier=noise,
-        max_grad_norm=norm,
-        wrap_model=False,  # the weights keep their names
-    )
+    given = {"module": network, "optimizer": optimizer, "data_loader": loader, "noise_multiplier": noise}
+    hooks, private, samples = engine.make_private(**given, max_grad_norm=norm, wrap_model=False)  # names stay
     # Noise whose rounding tells nothing (Mironov 2012; Holohan and Braghin 2021). The engine's own switch for it asks
     # for the package torchcsprng besides.
     private.secure_mode = True
@@ -95,19 +89,13 @@ def _make_private(
 
 
 def check_trainer(trainer: Trainer) -> None:
-    """Refuse what would void the accounting.
-
-    Args:
-        trainer: The trainer.
-
-    Raises:
-        ExmlError: Names the key of the trainer.
-    """
+    """Refuse what would void the accounting."""
     if not isinstance(trainer.strategy, SingleDeviceStrategy):
         raise ExmlError("private experts are trained on one device: --trainer.devices 1 --trainer.strategy auto")
     if trainer.precision not in PRECISIONS:
-        allowed = " or ".join(PRECISIONS)
-        raise ExmlError(f"trainer.precision is {trainer.precision}: give {allowed} with privacy.epsilon")
+        raise ExmlError(
+            f"trainer.precision is {trainer.precision}, but must be one of {PRECISIONS} with privacy.epsilon"
+        )
     if trainer.gradient_clip_val:
         raise ExmlError("trainer.gradient_clip_val has no effect with privacy.epsilon: give privacy.max_grad_norm")
     if trainer.accumulate_grad_batches != 1:
@@ -115,35 +103,27 @@ def check_trainer(trainer: Trainer) -> None:
 
 
 def check_network(network: nn.Module, shape: tuple[int, int, int], name: str) -> None:
-    """Refuse a network for which the gradient of one image is not its own, or cannot be computed.
+    """Refuse a network, on the CPU and needed no more, whose gradient of one image is not its own, or cannot be found.
 
-    Args:
-        network: A network that is not needed any more, on the CPU.
-        shape: Channels, height and width of the images.
-        name: What to call the network in an error.
-
-    Raises:
-        ExmlError: Names the layer, if it is known, and the remedy.
+    Images are ``(channels, height, width)``; `name` is what errors call the network.
     """
     network.train()
     for path, layer in network.named_modules():
         # Opacus overlooks layers without trainable weights, whose running statistics are no less a leak.
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) or [*layer.buffers(recurse=False)]:
-            raise ExmlError(
-                f"{name}: layer {path} ({type(layer).__name__}) cannot be trained with privacy.epsilon, since it keeps "
-                f"statistics of the images or mixes those of a step: {REMEDY}"
-            )
+            what = f"{name}: layer {path} ({type(layer).__name__}) cannot be trained with privacy.epsilon"
+            raise ExmlError(f"{what}, since it keeps statistics of the images or mixes those of a step: {REMEDY}")
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
     labels = torch.zeros(2, dtype=torch.long)
     try:
         mixed = bool(torch.autograd.grad(network(images)[0].sum(), images)[0][1].any())
         loader = DataLoader(TensorDataset(labels))
         _, optimizer, _ = _make_private(network, torch.optim.SGD(network.parameters()), loader, 0.0, 1.0)
-        weights: dict[str, Any] = {path: p for path, p in network.named_parameters() if p.requires_grad}
+        weights: list[tuple[str, Any]] = [(path, p) for path, p in network.named_parameters() if p.requires_grad]
         for count in (2, 0):  # a sample may be empty
             optimizer.zero_grad()
             F.cross_entropy(network(images[:count]), labels[:count]).backward()
-            for path, weight in weights.items():
+            for path, weight in weights:
                 if weight.grad_sample is None or len(weight.grad_sample) != count:
                     raise ValueError(f"{path} gets none")
     except Exception as error:  # anyone's code

@@ -20,8 +20,6 @@ MAX_VALUES = 100_000_000
 """Values of one image."""
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """For the ``__pydantic_config__`` of a document; the dataclasses within it follow."""
-SHOWN = 3
-"""Errors that a message names."""
 WORDS = {
     "missing": "this key is missing",
     "unexpected_keyword_argument": "there is no such key",
@@ -30,7 +28,7 @@ WORDS = {
     "dict_type": "Input should be a mapping",
     "dataclass_type": "Input should be a mapping",
 }
-"""By pydantic's types of errors: what it says in words of Python and JSON, for people who write YAML."""
+"""By pydantic's types of errors: what it says in words of Python, for people who write YAML."""
 
 T = TypeVar("T")
 
@@ -79,17 +77,8 @@ def _own_code(init_args: dict[str, Any]) -> dict[str, Any]:
     return init_args
 
 
-def plain(value: T, where: str = "", depth: int = 0) -> T:
-    """Return a document as it is, if its keys are names and its text and numbers are such as any program can hold.
-
-    Args:
-        value: Mappings, lists, text, numbers, true, false and null.
-        where: What to call it in an error.
-        depth: Containers around it.
-
-    Raises:
-        ExmlError: For a key that is no text, control characters, a number of more than 64 bits, or deep nesting.
-    """
+def _check_plain(value: object, where: str = "", depth: int = 0) -> None:
+    """Refuse keys that are no text, control characters, numbers of more than 64 bits, and deep nesting."""
     here = printable(where, 80) or "the file"
     if depth > MAX_DEPTH:
         raise ExmlError(f"{here} is nested more than {MAX_DEPTH} deep: write it flat")
@@ -97,16 +86,15 @@ def plain(value: T, where: str = "", depth: int = 0) -> T:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise ExmlError(f"{here}: the key {printable(str(key), 40)} must be text: put it in quotes")
-            plain(item, f"{where}.{text(key, f'a key of {here}')}".lstrip("."), depth + 1)
+            _check_plain(item, f"{where}.{text(key, f'a key of {here}')}".lstrip("."), depth + 1)
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
-            plain(item, f"{where}[{i}]", depth + 1)
+            _check_plain(item, f"{where}[{i}]", depth + 1)
     elif isinstance(value, str):
         if UNPRINTABLE.search(value.replace("\n", "").replace("\t", "")):
             raise ExmlError(f"{here} has control characters in it")
     elif isinstance(value, int) and abs(value) >= 2**64:
         raise ExmlError(f"{here} is a number of more than 64 bits")
-    return value
 
 
 Text = Annotated[str, AfterValidator(lambda value: text(value, "it"))]
@@ -115,39 +103,25 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Digest = Annotated[str, AfterValidator(_digest)]
 FileName = Annotated[Text, AfterValidator(_file_name)]
 StreamName = Annotated[str, AfterValidator(lambda value: folder_name(value, "the name"))]
-Names = Annotated[
-    tuple[Annotated[Text, BeforeValidator(_class_name)], ...],
-    Field(min_length=1, max_length=MAX_NAMES),
-    AfterValidator(_different),
-]
+_Name = Annotated[Text, BeforeValidator(_class_name)]
+Names = Annotated[tuple[_Name, ...], Field(min_length=1, max_length=MAX_NAMES), AfterValidator(_different)]
 Units = Annotated[tuple[Whole, ...], AfterValidator(_different)]
 Images = Annotated[ImageFormat, AfterValidator(_bounded)]
-Free = Annotated[
-    dict[str, Any],
-    BeforeValidator(lambda value: {} if value is None else value),
-    AfterValidator(lambda value: plain(value)),
-]
+Free = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
 """Anything that YAML and JSON hold; null for nothing."""
 DottedPath = Annotated[Text, AfterValidator(_dotted)]
 Arguments = Annotated[Free, AfterValidator(_own_code)]
 
 
 def parse(adapter: TypeAdapter[T], raw: object) -> T:
-    """Make a dataclass of what a document says.
-
-    Args:
-        adapter: Of the dataclass: its fields have the types above, its ``__pydantic_config__`` is `STRICT`.
-        raw: The document.
-
-    Returns:
-        The dataclass, and those within it.
+    """Make a dataclass, whose fields have the types above and whose ``__pydantic_config__`` is `STRICT`, of a document.
 
     Raises:
         ExmlError: Names the keys that are wrong, and what is wrong with each.
     """
-    document = json.dumps(plain(raw))  # in JSON a strict tuple is a list, and a strict dataclass a mapping
+    _check_plain(raw)
     try:
-        return adapter.validate_json(document)
+        return adapter.validate_json(json.dumps(raw))  # in JSON a strict tuple is a list, a strict dataclass a mapping
     except ValidationError as error:
         raise ExmlError(_said(error)) from error
 
@@ -162,11 +136,11 @@ def parse_document(adapter: TypeAdapter[T], raw: object) -> T:
 
 
 def _said(error: ValidationError) -> str:
+    """Put the first three errors on one line."""
     lines = []
     for one in error.errors(include_url=False):
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in one["loc"]).lstrip(".")
         own = one.get("ctx", {}).get("error")
         words = str(own) if isinstance(own, Exception) else WORDS.get(one["type"], one["msg"])
         lines.append(f"{printable(where, 200) or 'the file'}: {printable(words, 500)}")
-    more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
-    return "; ".join(lines[:SHOWN]) + more
+    return "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")

@@ -3,14 +3,14 @@
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import yaml
 from pydantic import AfterValidator, ConfigDict, TypeAdapter
 
-from exml_lightning.core.errors import SHOWN, UNPRINTABLE, ExmlError, printable
+from exml_lightning.core.errors import UNPRINTABLE, ExmlError, printable
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, check_experts, read_manifest
 from exml_lightning.experts.origin import check_origin
 from exml_lightning.experts.schema import FORMAT, STRICT, Digest, FileName, Whole, parse_document
@@ -28,23 +28,13 @@ experts:
 
 def _path(value: str) -> str:
     if not 0 < len(value) <= LONGEST_PATH or UNPRINTABLE.search(value):
-        raise ExmlError(
-            f"{printable(value)!r} must be a path of at most {LONGEST_PATH} characters, none of them a control "
-            "character"
-        )
+        raise ExmlError(f"{printable(value)!r} must be a path of 1 to {LONGEST_PATH} characters, no control characters")
     return value
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of a selection: an expert by its number in a folder, or by its file.
-
-    Args:
-        folder: The folder, relative to the selection.
-        expert: Its place there, from 0.
-        file: Its weights, in place of `expert`.
-        sha256: Of the weights when they were chosen; None takes whatever the folder lists.
-    """
+class _Line:
+    """An expert by its folder and its number or file in it; without a hash, whatever weights the folder lists."""
 
     folder: Annotated[str, AfterValidator(_path)]
     expert: Whole | None = None
@@ -58,41 +48,20 @@ class Line:
 
 @dataclass(frozen=True)
 class _Selection:
-    """What the file says."""
-
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    experts: tuple[Line, ...]
+    experts: tuple[_Line, ...]
 
 
 ADAPTER = TypeAdapter(_Selection)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """An expert that was chosen.
-
-    Args:
-        folder: Its folder.
-        manifest: That of the folder.
-        index: Its place there, from 0.
-    """
-
-    folder: Path
-    manifest: Manifest
-    index: int
-
-    @property
-    def entry(self) -> ExpertEntry:
-        """What the manifest says of it."""
-        return self.manifest.experts[self.index]
-
-
-@dataclass(frozen=True)
-class SelectedExpert(ExpertEntry):
-    """An expert of a selection, which knows its own folder, whatever list it is in."""
+class Choice(ExpertEntry):
+    """An expert that was chosen: it knows its own folder, its place there, from 0, and its input."""
 
     folder: Path = Path()
+    index: int = 0
 
     @property
     def where(self) -> str:
@@ -100,8 +69,14 @@ class SelectedExpert(ExpertEntry):
         return str(self.folder / self.file)
 
     def path(self, folder: Path) -> Path:
-        """Return where its weights are."""
+        """Return where its weights are, whatever list it is in."""
         return self.folder / self.file
+
+
+def choose(folder: Path, manifest: Manifest, index: int) -> Choice:
+    """Choose an expert of a folder."""
+    entry = manifest.experts[index]
+    return Choice(**{**vars(entry), "input": entry.input or manifest.input}, folder=folder, index=index)
 
 
 def is_selection(experts: Path) -> bool:
@@ -120,10 +95,9 @@ def read_experts(experts: Path) -> Manifest:
 
 
 def read_selection(path: Path) -> Manifest:
-    """Read a selection, and the manifests of the folders that it names. The weights are not looked at.
+    """Read a selection, and the manifests of the folders that it names; weights are not looked at.
 
-    Returns:
-        One manifest of the experts in its order, named after the file; see `unite`.
+    The stream is named after the file; see `unite`.
 
     Raises:
         ExmlError: If it is missing or broken, an expert is not where it says, or has other weights than it says, or
@@ -137,85 +111,74 @@ def read_selection(path: Path) -> Manifest:
             raise ExmlError(f"this is the manifest of a folder of experts: give the folder, {path.parent}")
         lines = parse_document(ADAPTER, raw).experts
         manifests: dict[Path, Manifest] = {}
-        chosen = [_choose(line, f"experts[{i}]", path.parent, manifests) for i, line in enumerate(lines)]
+        chosen = [_look_up(line, f"experts[{i}]", path.parent, manifests) for i, line in enumerate(lines)]
         return unite(folder_name(path.stem, "the name of the file"), chosen)
     except ExmlError as error:
         raise ExmlError(f"{path}: {error}") from error
 
 
-def _choose(line: Line, where: str, base: Path, manifests: dict[Path, Manifest]) -> Choice:
+def _look_up(line: _Line, where: str, base: Path, manifests: dict[Path, Manifest]) -> Choice:
     folder = base / line.folder
     if not folder.is_dir():
-        raise ExmlError(
-            f"{where}.folder: {folder} is not there (paths are relative to the selection): correct it, or delete the "
-            "line"
-        )
+        what = f"{where}.folder: {folder} is not there (paths are relative to the selection)"
+        raise ExmlError(f"{what}: correct it, or delete the line")
     try:
         manifest = manifests[folder] if folder in manifests else manifests.setdefault(folder, read_manifest(folder))
     except ExmlError as error:
         raise ExmlError(f"{where}: {error}") from error
-    index = _place(line.file, where, manifest) if line.expert is None else line.expert
-    last = len(manifest.experts) - 1
-    if index > last:
-        raise ExmlError(f"{where}.expert is {index}, but {folder / FILE_NAME} has experts 0 to {last}")
-    if line.sha256 not in (None, manifest.experts[index].sha256):
-        raise ExmlError(
-            f"{where}: expert {index} of {folder} has other weights (sha256) than when it was selected: bring them "
-            "back, or delete the line and select the expert anew (`exml catalog`)"
-        )
-    return Choice(folder, manifest, index)
-
-
-def _place(file: str | None, where: str, manifest: Manifest) -> int:
-    found = [i for i, entry in enumerate(manifest.experts) if entry.file == file]
+    found = [i for i, entry in enumerate(manifest.experts) if line.expert == i or line.file == entry.file]
+    if not found and line.file is None:
+        last = len(manifest.experts) - 1
+        raise ExmlError(f"{where}.expert is {line.expert}, but {folder / FILE_NAME} has experts 0 to {last}")
     if len(found) != 1:
         what = "several experts have it, one a task" if found else "no expert of the folder has it"
-        raise ExmlError(f"{where}.file {file!r}: {what}: give `expert`, the number, as `exml catalog` shows it")
-    return found[0]
+        raise ExmlError(f"{where}.file {line.file!r}: {what}: give `expert`, the number, as `exml catalog` shows it")
+    chosen = choose(folder, manifest, found[0])
+    if line.sha256 not in (None, chosen.sha256):
+        what = f"{where}: expert {chosen.index} of {folder} has other weights (sha256) than when it was selected"
+        raise ExmlError(f"{what}: bring them back, or delete the line and select the expert anew (`exml catalog`)")
+    return chosen
 
 
 def unite(name: str, chosen: Sequence[Choice]) -> Manifest:
-    """Make one manifest of experts of several folders.
+    """Make one manifest of experts of several folders, in the order of the stream, which is called `name`.
 
-    Args:
-        name: What to call the stream.
-        chosen: The experts, in the order of the stream.
-
-    Returns:
-        Classes are matched by their names, and are in the order in which experts bring them; the images are those of
-        the first expert.
+    Classes are matched by their names, and are in the order in which experts bring them; the images are those of the
+    first expert.
 
     Raises:
         ExmlError: If there is none, one is there twice, or they cannot be one stream.
     """
     if not chosen:
         raise ExmlError("experts is empty: an ex-model learns from one or more")
-    entries: list[SelectedExpert] = []
     places: dict[tuple[str, int], str] = {}
-    stream = chosen[0].entry.input or chosen[0].manifest.input
     for i, choice in enumerate(chosen):
-        entry, own = choice.entry, choice.entry.input or choice.manifest.input
-        said = {f.name: getattr(entry, f.name) for f in fields(ExpertEntry)}
-        entries.append(SelectedExpert(**{**said, "input": None if own == stream else own}, folder=choice.folder))
         here = f"experts[{i}] ({choice.folder}, expert {choice.index})"
-        first = places.setdefault((entry.sha256, entry.task), here)
+        first = places.setdefault((choice.sha256, choice.task), here)
         if first != here:
             raise ExmlError(f"{first} and {here} are the same expert (sha256): leave one of them out")
-    for class_path in {entry.architecture.class_path for entry in entries}:
+    for class_path in {choice.architecture.class_path for choice in chosen}:
         for folder in {choice.folder for choice in chosen}:
             check_origin(class_path, folder)
-    check_experts(entries)
-    names = tuple(dict.fromkeys(name for entry in entries for name in entry.classes))
-    return Manifest(name, None, names, stream, tuple(entries))
+    check_experts(chosen)
+    names = tuple(dict.fromkeys(name for choice in chosen for name in choice.classes))
+    stream = chosen[0].input
+    assert stream is not None  # `choose` gives each its own
+    experts = [replace(choice, input=None if choice.input == stream else choice.input) for choice in chosen]
+    return Manifest(name, None, names, stream, tuple(experts))
 
 
 def write_selection(path: Path, chosen: Sequence[Choice]) -> None:
     """Write a selection, a line an expert in the order of the stream, with paths relative to it."""
     lines = []
     for choice in chosen:
-        line = {"folder": _relative(choice.folder, path), "expert": choice.index, "sha256": choice.entry.sha256}
+        try:  # links are followed first: `..` behind one leads elsewhere
+            folder = os.path.relpath(choice.folder.resolve(), path.parent.resolve())
+        except ValueError:  # another drive (Windows)
+            folder = str(choice.folder.resolve())
+        line = {"folder": _path(Path(folder).as_posix()), "expert": choice.index, "sha256": choice.sha256}
         words = yaml.safe_dump(line, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True)
-        known = " ".join(choice.entry.classes[:SHOWN]) + (" ..." if len(choice.entry.classes) > SHOWN else "")
+        known = " ".join(choice.classes[:5]) + (" ..." if len(choice.classes) > 5 else "")
         lines.append(f"- {words.strip()}  # {_comment(known[:60])}\n")
     write_text(path, HEAD.format(name=_comment(shlex.quote(path.name)), version=FORMAT) + "".join(lines))
 
@@ -223,12 +186,3 @@ def write_selection(path: Path, chosen: Sequence[Choice]) -> None:
 def _comment(words: str) -> str:
     """Leave out what YAML does not read, not even in a comment."""
     return "".join(letter if letter.isprintable() else "?" for letter in words)
-
-
-def _relative(folder: Path, path: Path) -> str:
-    try:
-        # Links are followed first: `..` behind one leads elsewhere.
-        found = os.path.relpath(folder.resolve(), path.parent.resolve())
-    except ValueError:  # another drive (Windows)
-        found = str(folder.resolve())
-    return _path(Path(found).as_posix())

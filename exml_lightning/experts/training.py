@@ -1,7 +1,7 @@
 """Training the stream of experts of a scenario on its original data (Section 5)."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,37 +16,24 @@ from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.core.layout import fast_layout
 from exml_lightning.experts.architecture import Architecture, last_linear, probe
-from exml_lightning.experts.expert_module import ADVICE, ExpertModule
+from exml_lightning.experts.expert_module import ADVICE, ExpertModule, ExpertRecipe
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, read_manifest, write_manifest
 from exml_lightning.experts.matching import experts_command
 from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, check_installed, plan_noise
 from exml_lightning.experts.private_training import PrivateExpertModule, check_network, check_trainer
-from exml_lightning.experts.recipe import ExpertRecipe
 from exml_lightning.experts.selection import is_selection
 from exml_lightning.experts.weights import load_weights, save_weights, sha256
 from exml_lightning.scenarios import Scenario
 from exml_lightning.terminal import say
 
 INITIAL = "initial.safetensors"
-
-
 MakeTrainer = Callable[[str, Path, int], Trainer]
 """Makes the trainer of one expert from the title of its bar, its checkpoint and the number of epochs."""
 
 
 @dataclass(frozen=True)
 class ExpertTraining:
-    """Which experts to train, how, and where.
-
-    Args:
-        scenario: Its data set and experiences.
-        folder: Where the experts are, or are to be.
-        seed: Seed of all draws.
-        run_id: The run, 0 to 4.
-        root: Folder of all data sets.
-        recipe: How to train.
-        privacy: Train by DP-SGD, if it has an epsilon.
-    """
+    """Which experts to train, how, and where: `folder` is theirs, `root` that of all data sets, `run_id` 0 to 4."""
 
     scenario: Scenario
     folder: Path
@@ -71,17 +58,14 @@ def train_experts(
 ) -> Manifest:
     """Train the experts that are not there yet, from one saved initial model.
 
-    Writes ``initial.safetensors``, ``expert_<k>.safetensors`` and, after each expert, ``manifest.yaml``. A run that was
-    stopped goes on with the epoch it was in.
+    Writes ``initial.safetensors``, ``expert_<k>.safetensors`` and, after each expert, ``manifest.yaml``, which is
+    returned. A run that was stopped goes on with the epoch it was in.
 
     Args:
         job: Which experts.
         make_trainer: Makes the trainer of one of them.
         limit: Train the first of the stream only, so many; None for all.
         download: Fetch the data set first, if it is missing.
-
-    Returns:
-        The manifest that is in the folder now.
 
     Raises:
         ExmlError: If data are missing, the folder holds experts of another scenario or recipe, the network does not
@@ -100,16 +84,18 @@ def train_experts(
     if not pending:
         return replace(wanted, experts=tuple(listed))
 
-    missing = _missing_initial(job, started=bool(done))  # before data are read: pretrained weights may be missing
+    # Before data are read, since pretrained weights may be missing; what no expert has started from is made anew.
+    initial = None if done and (job.folder / INITIAL).is_file() else job.architecture.build(job.seed, "expert")
     if download:
         job.scenario.dataset.download(job.root)
     originals = job.scenario.train_images(job.root, job.scenario.experiences(job.run_id, job.root))
-    plans = {k: _plan(job, len(originals[k]), k) for k in pending}
+    private = pending if job.privacy.epsilon is not None else []
+    plans = {k: plan_noise(job.privacy, job.recipe, len(originals[k]), f"expert {k}") for k in private}
     test = job.scenario.dataset.load(job.root, train=False)
-    if missing is not None:
-        save_weights(missing, job.folder / INITIAL)
+    if initial is not None:
+        save_weights(initial, job.folder / INITIAL)
     for k in pending:
-        listed[k : k + 1] = [_train(job, k, wanted, originals[k], plans[k], test, make_trainer)]
+        listed[k : k + 1] = [_train(job, k, wanted, originals[k], plans.get(k), test, make_trainer)]
         write_manifest(replace(wanted, experts=tuple(listed)), job.folder)
         job.checkpoint(k).unlink(missing_ok=True)
     shutil.rmtree(job.folder / "training", ignore_errors=True)
@@ -166,47 +152,24 @@ def _listed(folder: Path, wanted: Manifest) -> list[ExpertEntry]:
     if not path.is_file():
         return []
     manifest = read_manifest(folder)
-    _compare(manifest, wanted, ("scenario", "run", "class_names", "input"), f"{path}:")
+    stream, same = ("scenario", "run", "class_names", "input"), ("file", "classes", "outputs", "task", "training")
+    pairs = [(f"{name} is", getattr(manifest, name), getattr(wanted, name)) for name in stream]
     for k, (entry, want) in enumerate(zip(manifest.experts, wanted.experts, strict=False)):
-        bare = replace(entry, architecture=entry.architecture.skeleton())
-        _compare(bare, want, ("file", "architecture", "classes", "outputs", "task", "training"), f"{path}: expert {k}:")
-    return [*manifest.experts]
-
-
-def _compare(theirs: object, ours: object, names: Sequence[str], where: str) -> None:
-    for name in names:
-        had, asked = getattr(theirs, name), getattr(ours, name)
+        pairs.append((f"expert {k}: architecture is", entry.architecture.skeleton(), want.architecture))
+        pairs += [(f"expert {k}: {name} is", getattr(entry, name), getattr(want, name)) for name in same]
+    for what, had, asked in pairs:
         if had != asked:
-            raise ExmlError(f"{where} {name} is {had}, but {asked} is asked for: {ADVICE}")
+            raise ExmlError(f"{path}: {what} {had}, but {asked} is asked for: {ADVICE}")
+    return [*manifest.experts]
 
 
 def _done(folder: Path, listed: list[ExpertEntry]) -> set[int]:
     """Return which experts are there; refuse damaged ones."""
-    done = {k for k, entry in enumerate(listed) if entry.path(folder).is_file()}
-    for k in done:
-        path = listed[k].path(folder)
+    done = {k: entry.path(folder) for k, entry in enumerate(listed) if entry.path(folder).is_file()}
+    for k, path in done.items():
         if sha256(path) != listed[k].sha256:
             raise ExmlError(f"{path} has another hash (sha256) than the manifest says: delete it to train it again")
-    return done
-
-
-def _missing_initial(job: ExpertTraining, started: bool) -> nn.Module | None:
-    """Make the initial model, if it is not there; refuse one that is there, but of another run."""
-    path = job.folder / INITIAL
-    if path.is_file() and started:
-        return None
-    network = job.architecture.build(job.seed, "expert")
-    if not path.is_file():
-        return network
-    saved = job.architecture.skeleton().build()
-    load_weights(saved, path)
-    if not all(torch.equal(a, b) for a, b in zip(saved.parameters(), network.parameters(), strict=True)):
-        raise ExmlError(f"{path} is the initial model of another run: {ADVICE}")
-    return None
-
-
-def _plan(job: ExpertTraining, images: int, k: int) -> NoisePlan | None:
-    return None if job.privacy.epsilon is None else plan_noise(job.privacy, job.recipe, images, f"expert {k}")
+    return {*done}
 
 
 def _train(
@@ -235,10 +198,8 @@ def _train(
     if accuracy is not None:
         known = f"knows its own classes with {100 * accuracy:.2f} % accuracy"
     spent = None if plan is None else plan.spent(trainer.global_step)
-    cost = f"; epsilon {spent.epsilon:.2f}, delta {spent.delta:.1e}" if spent else ""
-    say(f"{which} {known}{cost}")
-    digest = save_weights(network, entry.path(job.folder))
-    return replace(entry, sha256=digest, accuracy=accuracy, privacy=spent)
+    say(f"{which} {known}" + (f"; epsilon {spent.epsilon:.2f}, delta {spent.delta:.1e}" if spent else ""))
+    return replace(entry, sha256=save_weights(network, entry.path(job.folder)), accuracy=accuracy, privacy=spent)
 
 
 def _which(k: int, wanted: Manifest) -> str:
@@ -247,14 +208,12 @@ def _which(k: int, wanted: Manifest) -> str:
 
 def _accuracy(network: nn.Module, test: LabelledImages, entry: ExpertEntry, image_format: ImageFormat) -> float | None:
     """Accuracy on the test images of the expert's own classes, among these classes; None if there are none."""
-    device = next(network.parameters()).device
-    outputs = torch.tensor(entry.outputs)
+    device, outputs = next(network.parameters()).device, torch.tensor(entry.outputs)
     own = torch.isin(test.labels, outputs).nonzero().flatten()
     network.eval()
     right = 0
     with torch.no_grad():
         for rows in own.split(250):
             logits = network(image_format.normalize(test.read(rows).to(device))).cpu()
-            guesses = outputs[logits[:, outputs].argmax(dim=1)]
-            right += int((guesses == test.labels[rows]).sum())
+            right += int((outputs[logits[:, outputs].argmax(dim=1)] == test.labels[rows]).sum())
     return right / len(own) if len(own) else None

@@ -19,8 +19,6 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Where checkpoints keep a state dict."""
 MAX_PREFIXES = 8
 """Wrappers around a network that names are freed of."""
-SHOWN = 3
-"""How many names of each kind a message shows."""
 REMEDY = "save a state dict of dense tensors as safetensors, or by torch.save(network.state_dict(), FILE)"
 
 
@@ -31,15 +29,7 @@ def sha256(path: Path) -> str:
 
 
 def save_weights(network: nn.Module, path: Path) -> str:
-    """Write the state dict of a network as safetensors.
-
-    Args:
-        network: The network.
-        path: The file; replaced in one step if it exists.
-
-    Returns:
-        Its hash.
-    """
+    """Write the state dict of a network as safetensors, in one step, and return the hash of the file."""
     # Clones, since safetensors refuses tied weights.
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
     write_whole(path, lambda part: save_file(state, part))
@@ -49,15 +39,12 @@ def save_weights(network: nn.Module, path: Path) -> str:
 def load_weights(network: nn.Module, path: Path) -> None:
     """Read a state dict into a network.
 
-    Args:
-        network: The network.
-        path: Safetensors, or what `torch.load` reads with ``weights_only=True``: a state dict, alone or in a checkpoint
-            under ``state_dict``, ``model_state_dict`` or ``model``. A first part that all names have and the network's
-            do not (``module.`` of DataParallel, the attribute of a LightningModule) is left out.
+    A file is safetensors, or what `torch.load` reads with ``weights_only=True``: a state dict, alone or in a checkpoint
+    under ``state_dict``, ``model_state_dict`` or ``model``. A first part that all names have and the network's do not
+    (``module.`` of DataParallel, the attribute of a LightningModule) is left out.
 
     Raises:
-        ExmlError: If the file is missing or broken, or belongs to another network, or holds NaN or infinity. Names and
-            shapes are compared before any values are looked at.
+        ExmlError: If it is missing, broken, of another network, or holds NaN or infinity; names and shapes come first.
     """
     own = network.state_dict()
     state = _without_prefix(_read(path), own)
@@ -65,10 +52,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
         if name.endswith("num_batches_tracked"):  # files of before torch 0.4.1 lack it, and no answer depends on it
             state[name] = own[name]
     if differences := _differences(state, own):
-        raise ExmlError(
-            f"{path} belongs to another network than {type(network).__name__} "
-            f"as the manifest describes it: {differences}"
-        )
+        what = f"{path} belongs to another network than {type(network).__name__} as the manifest describes it"
+        raise ExmlError(f"{what}: {differences}")
     for name, tensor in state.items():
         if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex() != own[name].is_complex():
             raise ExmlError(f"{path}: {name} is {tensor.dtype} where the network has {own[name].dtype}: convert it")
@@ -123,26 +108,15 @@ def _differences(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> str:
             if name in state and state[name].shape != tensor.shape
         ],
     }
-    return "; ".join(
-        f"{len(found)} {kind} ({', '.join(found[:SHOWN])}{', ...' if len(found) > SHOWN else ''})"
-        for kind, found in kinds.items()
-        if found
-    )
+    several = {kind: found[:3] + ["..."] * (len(found) > 3) for kind, found in kinds.items() if found}
+    return "; ".join(f"{len(kinds[kind])} {kind} ({', '.join(names)})" for kind, names in several.items())
 
 
 def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
-    """Read and check one expert.
+    """Read and check the expert with a number, from 0, of a folder or a selection; it comes frozen, on the CPU.
 
     Its file is hashed at each call, which takes less than building its network: between two calls another file may have
     taken its place, and only its content tells.
-
-    Args:
-        folder: The folder of experts, or the selection.
-        manifest: Its manifest.
-        index: Place in the stream, from 0.
-
-    Returns:
-        The expert, frozen, on the CPU.
 
     Raises:
         ExmlError: If anything about it is not as the manifest says; names the file.
@@ -150,41 +124,27 @@ def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
     entry = manifest.experts[index]
     path = entry.path(folder)
     if path.is_file() and sha256(path) != entry.sha256:
-        raise ExmlError(
-            f"{path} has another hash (sha256) than the manifest says: it was changed or damaged; "
-            "bring the original back or train it again"
-        )
+        raise ExmlError(f"{path} has another hash (sha256) than the manifest says: bring it back, or train it again")
     try:
         network = entry.architecture.skeleton().build()
     except ExmlError as error:
         raise ExmlError(f"{path.parent / FILE_NAME}: {path.name} has an {error}") from error
     load_weights(network, path)
-    _check_forward(network, entry, manifest, path)
-    return Expert(
-        fast_layout(network, (entry.input or manifest.input).shape),
-        manifest.classes_of(index),
-        entry.outputs,
-        manifest.input,
-        index,
-        entry.task,
-        entry.classifier,
-        entry.input,
-        str(path),
-    )
+    shape = (entry.input or manifest.input).shape
+    _check_forward(network, entry, shape, path)
+    network, classes = fast_layout(network, shape), manifest.classes_of(index)
+    known = entry.outputs, manifest.input, index, entry.task, entry.classifier, entry.input, str(path)
+    return Expert(network, classes, *known)
 
 
-def _check_forward(network: nn.Module, entry: ExpertEntry, manifest: Manifest, path: Path) -> None:
-    layers, name = dict(network.named_modules()), type(network).__name__
-    if entry.classifier is not None and entry.classifier not in layers:
-        raise ExmlError(f"{path}: the manifest's classifier {entry.classifier!r} is no layer of {name}")
-    units = probe(network, (entry.input or manifest.input).shape, f"{path}: {name}")
-    layer = layers[entry.classifier] if entry.classifier else None
+def _check_forward(network: nn.Module, entry: ExpertEntry, shape: tuple[int, int, int], path: Path) -> None:
+    layers, name, classifier = dict(network.named_modules()), type(network).__name__, entry.classifier
+    if classifier is not None and classifier not in layers:
+        raise ExmlError(f"{path}: the manifest's classifier {classifier!r} is no layer of {name}")
+    units = probe(network, shape, f"{path}: {name}")
+    layer = layers[classifier] if classifier else None
     if isinstance(layer, nn.Linear) and layer.out_features != units:
-        raise ExmlError(
-            f"{path}: the manifest's classifier {entry.classifier!r} has {layer.out_features} units, but the network "
-            f"has {units}: name its last linear layer"
-        )
-    if units <= max(entry.outputs):
-        raise ExmlError(
-            f"{path}: the manifest names output unit {max(entry.outputs)}, but the network has units 0 to {units - 1}"
-        )
+        what = f"{path}: the manifest's classifier {classifier!r} has {layer.out_features} units"
+        raise ExmlError(f"{what}, but the network has {units}: name its last linear layer")
+    if units <= (last := max(entry.outputs)):
+        raise ExmlError(f"{path}: the manifest names output unit {last}, but the network has units 0 to {units - 1}")

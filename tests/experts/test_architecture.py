@@ -155,8 +155,8 @@ def test_what_a_network_returns_is_looked_at():
     assert probe(LeNet5(7), (1, 32, 32), "net") == 7
     for network, shape, message in (
         (LeNet5(), (3, 32, 32), r"net refuses images of shape \[3, 32, 32\]"),
-        (Pair(), (1, 2, 2), "net returns tuple for one image"),
-        (torch.nn.Identity(), (1, 2, 2), r"net returns \[1, 1, 2, 2\] for one image"),
+        (Pair(), (1, 2, 2), r"net returns tuple for images \[1, "),
+        (torch.nn.Identity(), (1, 2, 2), r"net returns \[1, 1, 2, 2\] for images"),
     ):
         with pytest.raises(ExmlError, match=message):
             probe(network, shape, "net")

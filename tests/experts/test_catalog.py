@@ -51,7 +51,7 @@ def zoo(tmp_path, monkeypatch) -> tuple[int, str]:
 
 
 def test_the_table_has_a_row_an_expert_and_only_columns_with_something_in_them(zoo, capsys):
-    print_catalog("zoo", find_experts([Path("zoo")]).experts)
+    print_catalog("zoo", find_experts([Path("zoo")])[0])
     out = capsys.readouterr().out
     assert out.startswith("zoo\n\n")
     for cell in ("zoo/b9/deep:0", "c0 c1 c2 c3 c4 c5 ... (40)", "Net", "1x32x32", "missing", "two?lines [red]",
@@ -63,12 +63,12 @@ def test_the_table_has_a_row_an_expert_and_only_columns_with_something_in_them(z
     assert len(lines) == 5  # natural order: b9 before b10
     assert lines[2].split() == ["expert", "classes", "architecture", "input", "accuracy", "epsilon,", "delta", "MB",
                                 "parameters", "ex-model", "task"]  # fmt: skip
-    print_catalog("zoo", find_experts([Path("zoo/b10")]).experts)
+    print_catalog("zoo", find_experts([Path("zoo/b10")])[0])
     assert not {"ex-model", "task"} & set(capsys.readouterr().out.splitlines()[2].split())
 
 
 def test_records_hold_all_of_it_for_json(zoo):
-    deep, whole = (record(expert) for expert in find_experts([Path("zoo")]).experts)
+    deep, whole = (record(expert) for expert in find_experts([Path("zoo")])[0])
     assert json.loads(json.dumps(whole, allow_nan=False)) == {
         "folder": "zoo/b10", "expert": 0, "file": "a.safetensors", "sha256": zoo[1], "strategy": None,
         "classes": ["cat", "dog", "a name of many more letters"], "outputs": [0, 1, 2], "task": 0,
@@ -94,11 +94,9 @@ def test_folders_are_found_once_at_any_depth(tmp_path):
     (tmp_path / "zoo" / "a" / "loop").symlink_to(tmp_path / "zoo")
     (tmp_path / "zoo" / "up").symlink_to(tmp_path)
     (tmp_path / "zoo" / "itself").symlink_to(tmp_path / "zoo" / "itself")
-    found = find_experts([tmp_path / "zoo", tmp_path / "zoo" / "a"])
-    assert not found.left_out
-    places = [
-        (expert.folder.relative_to(tmp_path / "zoo").as_posix(), expert.entry.classes) for expert in found.experts
-    ]
+    found, left_out = find_experts([tmp_path / "zoo", tmp_path / "zoo" / "a"])
+    assert not left_out
+    places = [(expert.folder.relative_to(tmp_path / "zoo").as_posix(), expert.classes) for expert in found]
     assert places == [(".", ("cat",)), ("a/b/c", ("dog",)), ("a/b/c", ("fox",)), ("again", ("bee",))]
 
 
@@ -114,12 +112,12 @@ def test_broken_folders_are_named_and_the_others_listed(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe" / "manifest.yaml")
     (tmp_path / "gone" / "manifest.yaml").symlink_to(tmp_path / "nowhere")
     (tmp_path / "odd\x1b[31m" / "manifest.yaml").write_text("[")
-    found = find_experts([tmp_path])
-    assert [expert.folder.name for expert in found.experts] == ["good"]
-    assert len(found.left_out) == 5
+    found, left_out = find_experts([tmp_path])
+    assert [expert.folder.name for expert in found] == ["good"]
+    assert len(left_out) == 5
     for name in ("tag", "escape", "pipe", "gone", "odd?[31m"):
-        assert sum(line.startswith(f"{tmp_path}/{name}/manifest.yaml") for line in found.left_out) == 1, name
-    assert "\x1b" not in "".join(found.left_out)
+        assert sum(line.startswith(f"{tmp_path}/{name}/manifest.yaml") for line in left_out) == 1, name
+    assert "\x1b" not in "".join(left_out)
     assert not Path("has_run").exists()
 
 
@@ -127,7 +125,7 @@ def test_a_narrow_terminal_folds_cells_and_cuts_nothing(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(catalog, "WIDE", 60)
     write_experts(Path("a_folder_of_a_long_name/deeper/zoo"), ["elephant", "hippopotamus", "a very long name"])
-    print_catalog("all", find_experts([Path()]).experts)
+    print_catalog("all", find_experts([Path()])[0])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 60
     assert "".join(line[: lines[2].index("classes")].strip() for line in lines[3:]) == (
@@ -139,7 +137,7 @@ def test_experts_are_picked_by_folder_and_number_in_that_order(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     write_experts(Path("a"), ["cat"], ["dog"])
     write_experts(Path("b"), ["fox"])
-    found = find_experts([Path()]).experts
+    found = find_experts([Path()])[0]
     assert [name_of(expert) for expert in picked(found, ["b:0", "./a/:1"])] == ["b:0", "a:1"]
     for words, message in {
         "a": "--pick a: give FOLDER:NUMBER",

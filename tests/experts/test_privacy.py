@@ -5,8 +5,8 @@ import pytest
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts import read_manifest
+from exml_lightning.experts.expert_module import ExpertRecipe
 from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, plan_noise
-from exml_lightning.experts.recipe import ExpertRecipe
 from tests.experts.test_manifest import rewrite
 
 RECIPE = ExpertRecipe(epochs=50, batch_size=32)

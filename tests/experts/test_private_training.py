@@ -15,9 +15,9 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.experts import load_expert, privacy, private_training, read_manifest, training
+from exml_lightning.experts.expert_module import ExpertRecipe
 from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, plan_noise
 from exml_lightning.experts.private_training import PrivateExpertModule, check_network, check_trainer, secret_seed
-from exml_lightning.experts.recipe import ExpertRecipe
 from exml_lightning.models import LeNet5, SlimResNet18
 from tests.conftest import refused
 from tests.experts.test_training import arguments
@@ -222,7 +222,10 @@ def test_networks_that_suit():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "bf16-true"}, r"trainer\.precision is bf16-true: give 32-true or bf16-mixed"),
+        (
+            {"precision": "bf16-true"},
+            r"trainer\.precision is bf16-true, but must be one of \('32-true', 'bf16-mixed'\)",
+        ),
         ({"gradient_clip_val": 1.0}, r"trainer\.gradient_clip_val has no effect"),
         ({"accumulate_grad_batches": 2}, r"trainer\.accumulate_grad_batches must be 1"),
         ({"devices": 2}, "on one device"),

@@ -9,7 +9,7 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.experts import ExpertEntry, Manifest, load_expert, read_manifest, write_manifest
 from exml_lightning.experts.architecture import Architecture
-from exml_lightning.experts.selection import Choice, is_selection, read_experts, read_selection, write_selection
+from exml_lightning.experts.selection import choose, is_selection, read_experts, read_selection, write_selection
 
 GREY, RGB = ImageFormat((1, 8, 8), (0.5,), (0.25,)), ImageFormat((3, 16, 16), (0.5,) * 3, (0.2,) * 3)
 NET = Architecture("torch.nn.Linear", {"in_features": 2, "out_features": 2})
@@ -64,7 +64,7 @@ def test_written_and_read_from_elsewhere(zoo, tmp_path):
     one, two = read_manifest(zoo / "one"), read_manifest(zoo / "two")
     (tmp_path / "lists").mkdir()
     path = tmp_path / "lists" / "pets.yaml"
-    write_selection(path, [Choice(zoo / "two", two, 1), Choice(zoo / "one", one, 0)])
+    write_selection(path, [choose(zoo / "two", two, 1), choose(zoo / "one", one, 0)])
     lines = [line for line in path.read_text().splitlines() if line.startswith("- ")]
     assert lines == [
         f"- {{folder: ../zoo/two, expert: 1, sha256: {'e' * 64}}}  # ant",
@@ -99,7 +99,7 @@ ANT, FOX = {"folder": "two", "expert": 1}, {"folder": "one", "expert": 1}
         ([{"folder": "one", "file": "a.pt", "expert": 0}], "and not both"),
         ([{"expert": 0}], r"experts\[0\]\.folder: this key is missing"),
         ([{"folder": "a\x1b[2Jb", "expert": 0}], r"experts\[0\]\.folder has control characters"),
-        ([{"folder": "x" * 5000, "expert": 0}], r"experts\[0\]\.folder: .* must be a path of at most 4096"),
+        ([{"folder": "x" * 5000, "expert": 0}], r"experts\[0\]\.folder: .* must be a path of 1 to 4096"),
         ([{**FOX, "weights": "a.pt"}], r"experts\[0\]\.weights: there is no such key"),
         (["one"], r"experts\[0\]: Input should be a mapping"),
     ],

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +36,7 @@ def test_what_is_written_is_plain_yaml_and_read_back(tmp_path):
     manifest = replace(MANIFEST, run=None, experts=(replace(ENTRY, **more),))
     write_manifest(manifest, tmp_path)
     assert read_manifest(tmp_path) == manifest
+    assert manifest.classes_of(0) == [2, 0]
     raw = yaml.safe_load((tmp_path / "manifest.yaml").read_text())
     assert list(raw) == ["format", "scenario", "run", "class_names", "input", "experts"]
     assert (raw["format"], raw["run"]) == (1, None)
@@ -80,41 +79,29 @@ def test_what_people_write_by_hand_is_understood(tmp_path):
     assert entry.architecture.init_args == {}
 
 
-def test_classes_are_class_indices_in_the_order_of_the_outputs():
-    assert MANIFEST.classes_of(0) == [2, 0]
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda m: m.update(format=2), "format must be 1"),
         (lambda m: m.update(clas_names=m.pop("class_names")), "class_names: this key is .*; clas_names: there is no"),
         (lambda m: m.update(class_names=["ant", "ant", "cat"]), "class_names: one of them is there twice"),
-        (lambda m: m.update(class_names=["ant", True]), r"class_names\[1\]: Input should be text"),
         (lambda m: m.update(experts={}), "experts: Input should be a list"),
         (lambda m: m.update(experts=[]), "experts is empty"),
-        (lambda m: m.update(run=True), "run: Input should be a valid integer"),
         (lambda m: m.update(scenario="../elsewhere"), "scenario: .*'../elsewhere' names folders of runs"),
         (lambda m: m["input"].update(std=[float("nan")]), r"input\.std\[0\]: Input should be a finite number"),
         (lambda m: m["input"].update(std=[0]), r"input: input std \[0\.0\] must be positive"),
-        (lambda m: m["input"].update(mean=[True]), r"input\.mean\[0\]: Input should be a valid number"),
-        (lambda m: m["input"].update(shape=[1, 32]), r"input\.shape"),
         (lambda m: m["input"].update(shape=[1, 20_000, 20_000]), r"input: shape .* is too large"),
-        (lambda m: m["experts"][0].update(accuracy="good"), r"experts\[0\]\.accuracy: Input should be a valid number"),
         (lambda m: m["experts"][0].update(accuracy=1.01), r"experts\[0\]\.accuracy: .* less than or equal to 1"),
         (lambda m: m["experts"][0].update(license="MIT\x1b[2J"), r"experts\[0\]\.license has control characters"),
         (lambda m: m["experts"][0].update(license="x" * 257), r"experts\[0\]\.license: .*: give 1 to 256 characters"),
         (lambda m: m["experts"][0].update(sha256="00"), r"experts\[0\]\.sha256: give 64 hexadecimal digits, in quotes"),
         (lambda m: m["experts"][0].update(file=".."), r"experts\[0\]\.file: '\.\.' must be a file of the same folder"),
-        (lambda m: m["experts"][0].update(task=-1), r"experts\[0\]\.task: .*greater than or equal to 0"),
-        (lambda m: m["experts"][0].update(classes=[], outputs=[]), r"experts\[0\]\.classes: .* at least 1"),
+        (lambda m: m["experts"][0].update(privacy={"epsilon": -1}), r"privacy\.epsilon: .* 0; .*privacy\.delta"),
         (lambda m: m["experts"][0].update(classes=["cat", "unicorn"]), r"experts\[0\]\.classes: \['unicorn'\] is not"),
         (lambda m: m["experts"][0].update(outputs=[1]), r"experts\[0\]\.outputs must name one output unit for each"),
-        (lambda m: m["experts"][0].update(outputs=[1, 1]), r"experts\[0\]\.outputs: one of them is there twice"),
         (lambda m: m["experts"][0].update(outputs=[1, 2**31]), r"experts\[0\]\.outputs\[1\]: .*less than or equal to"),
         (lambda m: m["experts"][0].update(training={1: 2}), r"experts\[0\]\.training: the key 1 must be text"),
         (lambda m: m["experts"][0]["architecture"].update(class_path="a b.c"), r"class_path: 'a b\.c': give the"),
-        (lambda m: m["experts"][0]["architecture"].update(init_args=[1]), "init_args: Input should be a mapping"),
         (lambda m: m["experts"][0]["architecture"].update(init_args={"a": 2**64}), r"init_args\.a is a number of more"),
         (lambda m: m["experts"][0]["architecture"].update(init_args={"trust_remote_code": 0}), "run code that comes"),
     ],
@@ -128,15 +115,19 @@ def test_what_is_wrong_is_named_with_file_and_key(tmp_path, change, message):
     assert "\x1b" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "a: b: c", "\x00", "just words"])
-def test_what_is_no_manifest_is_refused(tmp_path, text):
-    (tmp_path / "manifest.yaml").write_text(text)
-    with pytest.raises(ExmlError, match=r"manifest\.yaml"):
-        read_manifest(tmp_path)
-
-
-def test_a_folder_without_experts_says_so(tmp_path):
-    with pytest.raises(ExmlError, match="there are no experts in this folder"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "is missing: there are no experts"),
+        ("", "must be a mapping"),
+        ("[]", "must be a mapping"),
+        ("a: b: c", "is not YAML"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "manifest.yaml").write_text(text)
+    with pytest.raises(ExmlError, match=rf"manifest\.yaml.*{message}"):
         read_manifest(tmp_path)
 
 
@@ -161,7 +152,7 @@ def test_one_class_under_two_names_is_refused(one, other):
 
 
 @pytest.mark.parametrize(
-    "classes", [("cats", "cat"), ("CAT", "cat"), ("1", "-1"), ("1-2", "12"), ("class 1", "class 11"), ("été", "ete")]
+    "classes", [("cats", "cat"), ("CAT", "cat"), ("1", "-1"), ("class 1", "class 11"), ("été", "ete")]
 )
 def test_names_of_two_classes_are_left_alone(classes):
     """Among them upper and lower case in one expert, which tells the two apart; numbers of two experts."""
@@ -179,17 +170,3 @@ def test_the_same_weights_know_the_same_classes_unless_tasks_differ():
 def test_a_class_belongs_to_one_task():
     with pytest.raises(ExmlError, match=rf"class '{ENTRY.classes[0]}' is of task 0 in .*, but of task 1 in b\.pt"):
         check_manifest(second(ENTRY.classes, task=1))
-
-
-def test_an_interrupted_write_leaves_the_old_one(tmp_path, monkeypatch):
-    write_manifest(MANIFEST, tmp_path)
-    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(ExmlError, match="disk full"):
-        write_manifest(replace(MANIFEST, run=4), tmp_path)
-    assert read_manifest(tmp_path) == MANIFEST
-    assert [path.name for path in tmp_path.iterdir()] == ["manifest.yaml"]
-
-
-def test_manifests_and_the_catalogue_need_no_torch():
-    code = "import sys, exml_lightning.experts.catalog; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -4,10 +4,8 @@ from dataclasses import replace
 import pytest
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.experts import read_manifest
 from exml_lightning.experts.expert_module import ExpertRecipe
 from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, plan_noise
-from tests.experts.test_manifest import rewrite
 
 RECIPE = ExpertRecipe(epochs=50, batch_size=32)
 
@@ -73,13 +71,10 @@ def test_a_batch_larger_than_the_set_is_the_whole_set():
     assert 7.98 < plan.spent(50).epsilon <= 8  # one step an epoch
 
 
-def test_delta_is_kept_below_one_of_the_images():
+def test_a_delta_that_protects_no_one_and_an_epsilon_that_no_noise_gives_are_refused():
     assert plan_noise(PrivacySettings(1.0, delta=1e-5), RECIPE, 290, "expert 2").delta == 1e-5
     with pytest.raises(ExmlError, match=r"privacy\.delta is 0\.01, but expert 2 has 100 training images"):
         plan_noise(PrivacySettings(8.0, delta=0.01), RECIPE, 100, "expert 2")
-
-
-def test_an_epsilon_that_no_noise_gives_is_refused():
     with pytest.raises(ExmlError, match=r"privacy\.epsilon 0\.001 is too low for any noise on expert 2"):
         plan_noise(PrivacySettings(0.001), RECIPE, 290, "expert 2")
 
@@ -97,17 +92,3 @@ def test_an_epsilon_that_no_noise_gives_is_refused():
 def test_impossible_settings_are_refused(wrong, message):
     with pytest.raises(ExmlError, match=message):
         PrivacySettings(**wrong)
-
-
-@pytest.mark.parametrize(
-    ("said", "message"),
-    [
-        ({"epsilon": 8}, r"experts\[0\]\.privacy\.delta"),
-        ({"epsilon": -1, "delta": 0}, r"experts\[0\]\.privacy\.epsilon: .* greater than or equal to 0"),
-        ({"epsilon": 8, "delta": 0, "sigma": 1}, r"experts\[0\]\.privacy\.sigma: there is no such key"),
-    ],
-)
-def test_a_manifest_that_says_it_wrongly_is_refused(tmp_path, said, message):
-    rewrite(tmp_path, lambda raw: raw["experts"][0].update(privacy=said))
-    with pytest.raises(ExmlError, match=message):
-        read_manifest(tmp_path)

@@ -19,8 +19,6 @@ from exml_lightning.experts.expert_module import ExpertRecipe
 from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, plan_noise
 from exml_lightning.experts.private_training import PrivateExpertModule, check_network, check_trainer, secret_seed
 from exml_lightning.models import LeNet5, SlimResNet18
-from tests.conftest import refused
-from tests.experts.test_training import arguments
 from tests.experts.test_training import train as train_digits
 
 FORMAT = ImageFormat((1, 8, 8), (0.3,), (0.5,))
@@ -169,17 +167,6 @@ class Centred(nn.Module):
         return self.classifier((images - images.mean(dim=0)).flatten(1))
 
 
-class Idle(nn.Module):
-    """Has a weight that takes no part."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.used, self.unused = nn.Linear(64, 3), nn.Linear(2, 2)
-
-    def forward(self, images):
-        return self.used(images.flatten(1))
-
-
 class Rows(nn.Module):
     """Asks its layer about each row of an image as if it were an image."""
 
@@ -200,22 +187,14 @@ def after_a_convolution(norm: nn.Module) -> nn.Module:
     [
         (SlimResNet18(in_channels=1), r"^net: layer stem\.1 \(BatchNorm2d\) cannot be trained with"),
         (after_a_convolution(nn.BatchNorm2d(4, affine=False)), r"layer 1 \(BatchNorm2d\)"),  # no weights
-        (after_a_convolution(nn.BatchNorm2d(4, track_running_stats=False)), r"layer 1 \(BatchNorm2d\)"),
         (after_a_convolution(nn.InstanceNorm2d(4, track_running_stats=True)), r"layer 1 \(InstanceNorm2d\)"),
         (Centred(), "net mixes the images of a step"),
-        (Idle(), r"the gradients of single images fail \(unused\.weight gets none\)"),
         (Rows(), r"the gradients of single images fail \(layer\.weight gets none\)"),
     ],
 )
 def test_networks_whose_gradients_are_not_those_of_single_images_are_refused(network, message):
-    with pytest.raises(ExmlError, match=message) as refused:
+    with pytest.raises(ExmlError, match=f"{message}.*LeNet5"):
         check_network(network, FORMAT.shape, "net")
-    assert "LeNet5" in str(refused.value)
-
-
-def test_networks_that_suit():
-    check_network(LeNet5(), (1, 32, 32), "net")
-    check_network(small_network(), FORMAT.shape, "net")
     check_network(SlimResNet18(width=4, in_channels=1, norm="group"), FORMAT.shape, "net")
 
 
@@ -228,7 +207,6 @@ def test_networks_that_suit():
         ),
         ({"gradient_clip_val": 1.0}, r"trainer\.gradient_clip_val has no effect"),
         ({"accumulate_grad_batches": 2}, r"trainer\.accumulate_grad_batches must be 1"),
-        ({"devices": 2}, "on one device"),
         ({"strategy": "ddp"}, "on one device"),
     ],
 )
@@ -307,20 +285,10 @@ def test_steps_are_counted_once_when_a_stopped_expert_goes_on(trained, tmp_path,
     assert read_manifest(tmp_path).experts[0].privacy == read_manifest(trained).experts[0].privacy
 
 
-def test_a_delta_that_protects_no_one_is_refused_before_work(tmp_path):
+def test_a_delta_that_protects_no_one_and_a_missing_opacus_are_told_before_work(tmp_path, monkeypatch):
     with pytest.raises(ExmlError, match=r"privacy\.delta is 0\.5, but expert 0 has 269 training images"):
         train_digits(tmp_path / "experts", privacy=PrivacySettings(1.0, delta=0.5))
-    assert not (tmp_path / "experts").exists()
-
-
-def test_without_opacus_it_is_said_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setattr(privacy, "find_spec", lambda name: None)
     with pytest.raises(ExmlError, match=re.escape("pip install 'exml-lightning[privacy]'")):
         train_digits(tmp_path / "experts", **PRIVATE)
-    assert not (tmp_path / "experts").exists()
-
-
-def test_the_command_refuses_a_trainer_that_does_not_suit(tmp_path, capsys):
-    options = arguments(tmp_path / "experts", "--privacy.epsilon", "1", "--trainer.precision", "64-true")
-    assert "trainer.precision is 64-true" in refused(options, capsys)
     assert not (tmp_path / "experts").exists()

@@ -1,6 +1,5 @@
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def folder(trained, tmp_path) -> Path:
 
 
 def said(capsys) -> tuple[int, int]:
-    """Count the experts that were there, and those that were trained, since it was last asked."""
+    """Count the experts that were there, and those that were trained."""
     out = capsys.readouterr().out
     return out.count("is done"), out.count("knows its own classes")
 
@@ -105,6 +104,10 @@ def test_experts_that_are_there_are_left_and_a_lost_one_is_trained_again_and_the
     assert train(folder) == read_manifest(folder)
     assert said(capsys) == (5, 0)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
+    (folder / "expert_3.safetensors").write_bytes(b"precious")
+    with pytest.raises(ExmlError, match=r"expert_3\.safetensors has another hash"):
+        train(folder)
+    assert (folder / "expert_3.safetensors").read_bytes() == b"precious"
     (folder / "expert_3.safetensors").unlink()
     train(folder)
     assert said(capsys) == (4, 1)
@@ -125,13 +128,6 @@ def test_only_the_first_experts_are_trained(tmp_path, folder, trained, capsys):
     assert not (folder / "expert_4.safetensors").exists()
 
 
-def test_a_damaged_expert_is_not_overwritten(folder):
-    (folder / "expert_3.safetensors").write_bytes(b"precious")
-    with pytest.raises(ExmlError, match=r"expert_3\.safetensors has another hash"):
-        train(folder)
-    assert (folder / "expert_3.safetensors").read_bytes() == b"precious"
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -148,49 +144,24 @@ def test_a_folder_of_other_experts_is_left_alone(folder, changes, message):
     assert content(folder) == before
 
 
-@pytest.fixture
-def stop(monkeypatch) -> Callable[[int, int], None]:
-    """Lets the training of an expert fail at a step, once."""
+def test_stopped_and_started_again_is_as_never_stopped_and_another_recipe_is_refused(tmp_path, monkeypatch):
+    original = ExpertModule.training_step
 
-    def arrange(expert: int, step: int) -> None:
-        original = ExpertModule.training_step
+    def stopping(self, batch, batch_idx):
+        if self.global_step == 7:  # in the second epoch
+            raise RuntimeError("stopped")
+        return original(self, batch, batch_idx)
 
-        def stopping(self, batch, batch_idx):
-            if self.key[-1] == expert and self.global_step == step:
-                monkeypatch.setattr(ExpertModule, "training_step", original)
-                raise RuntimeError("stopped")
-            return original(self, batch, batch_idx)
-
-        monkeypatch.setattr(ExpertModule, "training_step", stopping)
-
-    return arrange
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"lr": 0.5}, "an expert is half trained as"),
-        ({"scenario": replace(DIGITS, classes_per_experience=5)}, "an expert is half trained as"),
-        ({"seed": 5}, "an expert is half trained as"),
-    ],
-)
-def test_a_half_trained_expert_of_another_recipe_is_left_alone(tmp_path, stop, changes, message):
-    stop(expert=0, step=7)
-    with pytest.raises(RuntimeError, match="stopped"):
-        train(tmp_path, epochs=3)
-    before = (tmp_path / "training" / "expert_0.ckpt").read_bytes()
-    with pytest.raises(ExmlError, match=message):
-        train(tmp_path, epochs=3, **changes)
-    assert (tmp_path / "training" / "expert_0.ckpt").read_bytes() == before
-    assert not (tmp_path / "manifest.yaml").exists()
-
-
-def test_stopped_and_started_again_is_as_never_stopped(tmp_path, stop):
     train(tmp_path / "whole", epochs=3, limit=2)
-    stop(expert=1, step=7)  # in its second epoch
+    monkeypatch.setattr(ExpertModule, "training_step", stopping)
     with pytest.raises(RuntimeError, match="stopped"):
-        train(tmp_path / "cut", epochs=3, limit=2)
-    assert len(read_manifest(tmp_path / "cut").experts) == 1
+        train(tmp_path / "cut", epochs=3)
+    monkeypatch.undo()
+    half = (tmp_path / "cut" / "training" / "expert_0.ckpt").read_bytes()
+    for changes in ({"lr": 0.5}, {"scenario": replace(DIGITS, classes_per_experience=5)}, {"seed": 5}):
+        with pytest.raises(ExmlError, match=r"an expert is half trained as .*--data\.experts DIR"):
+            train(tmp_path / "cut", epochs=3, **changes)
+    assert (tmp_path / "cut" / "training" / "expert_0.ckpt").read_bytes() == half
     train(tmp_path / "cut", epochs=3, limit=2)
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
     assert not (tmp_path / "cut" / "training").exists()
@@ -225,17 +196,6 @@ def test_experts_start_with_pretrained_weights_and_need_them_no_more(tmp_path, m
     train(tmp_path, limit=2, architecture=FETCHED, lr=0)  # the second starts from the saved initial model
 
 
-def test_pretrained_weights_that_cannot_be_fetched_are_told_before_data_are_read(tmp_path, monkeypatch):
-    def unread(self, root, train):
-        raise AssertionError("data were read")
-
-    monkeypatch.setattr(Fetched, "network", False)
-    monkeypatch.setattr(Digits, "load", unread)
-    message = "cannot fetch its pretrained weights (without them: weights: null): no network"
-    with pytest.raises(ExmlError, match=re.escape(message)):
-        train(tmp_path, architecture=FETCHED)
-
-
 class FixedHead(LeNet5):
     """Gives as many logits as it likes."""
 
@@ -243,24 +203,33 @@ class FixedHead(LeNet5):
         super().__init__(7)
 
 
+RGB = {"class_path": "exml_lightning.models.LeNet5", "init_args": {"in_channels": 3}}
+
+
 @pytest.mark.parametrize(
-    ("architecture", "message"),
+    ("name", "changes", "message"),
     [
-        ({"class_path": "exml_lightning.models.LeNet5", "init_args": {"in_channels": 3}}, "refuses images of shape"),
-        ({"class_path": f"{__name__}.FixedHead"}, "has 7 output units: split_digits needs 10"),
+        ("experts", {"architecture": RGB}, "refuses images of shape"),
+        (
+            "experts",
+            {"architecture": {"class_path": f"{__name__}.FixedHead"}},
+            "has 7 output units: split_digits needs 10",
+        ),
+        ("experts", {"architecture": FETCHED}, r"pretrained weights \(without them: weights: null\): no network"),
+        (
+            "experts",
+            {"scenario": replace(DIGITS, experts_of="others")},
+            "the experts of others: .*`exml experts -c conf",
+        ),
+        ("mine.yaml", {}, r"mine\.yaml is a selection"),
     ],
 )
-def test_networks_that_do_not_suit_are_refused_before_work(tmp_path, architecture, message):
+def test_what_does_not_suit_is_refused_before_data_are_read(tmp_path, monkeypatch, name, changes, message):
+    monkeypatch.setattr(Fetched, "network", False)
+    monkeypatch.setattr(Digits, "load", None)
     with pytest.raises(ExmlError, match=message):
-        train(tmp_path / "experts", architecture=architecture)
-    assert not (tmp_path / "experts").exists()
-
-
-def test_experts_are_trained_into_a_folder_of_their_own_scenario(tmp_path):
-    with pytest.raises(ExmlError, match=r"digits learns the experts of others: .*`exml experts -c configs/other"):
-        train(tmp_path / "experts", scenario=replace(DIGITS, experts_of="others"))
-    with pytest.raises(ExmlError, match=r"mine\.yaml is a selection"):
-        train(tmp_path / "mine.yaml")
+        train(tmp_path / name, **changes)
+    assert not (tmp_path / name).exists()
 
 
 def test_an_expert_without_training_or_test_images(tmp_path, capsys, monkeypatch):
@@ -305,8 +274,9 @@ def test_the_command_trains_the_same_under_a_bar_each(tmp_path, trained, monkeyp
     [
         (["--trainer.limit_train_batches", "2"], "whole epochs"),
         (["--trainer.max_epochs", "0"], r"trainer\.max_epochs is 0"),
+        (["--privacy.epsilon", "1", "--trainer.precision", "64-true"], r"trainer\.precision is 64-true"),
     ],
 )
-def test_half_epochs_and_no_experts_are_refused(tmp_path, capsys, option, message):
+def test_trainers_that_do_not_suit_are_refused(tmp_path, capsys, option, message):
     assert re.search(message, refused(arguments(tmp_path / "experts", *option), capsys))
     assert not (tmp_path / "experts").exists()

@@ -35,8 +35,8 @@ def run_command(words: Sequence[str], folder: Path, place: Path, cpus: int, gpus
         folder: Its run folder, where what it prints is added to ``log.txt``.
         place: The working directory.
         cpus: Threads to compute with.
-        gpus: Share of GPUs; Ray says which.
-        before: What the command has said that this one waits for.
+        gpus: Share of GPUs; Ray says which, and 0 hides them.
+        before: The error of the command that this one waits for.
 
     Returns:
         The error with which it ended; empty if it did what it should.
@@ -45,21 +45,18 @@ def run_command(words: Sequence[str], folder: Path, place: Path, cpus: int, gpus
         ProcessLostError: If it was killed or stopped.
     """
     if before:
-        return before
+        return "its experts failed"
     path = place / folder / LOG
     path.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(cpus)}
-    if not gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = ""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(cpus), **({} if gpus else {"CUDA_VISIBLE_DEVICES": ""})}
     with path.open("ab") as log:
         _wait_for_predecessor(log)
-        worker = os.getpid()
-        start = f"[{time.strftime('%Y-%m-%d %H:%M:%S')} {platform.node()}, worker {worker}] "
-        log.write(f"{start}{shlex.join(['exml', *words])}\n".encode())
+        start = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {platform.node()}, worker {os.getpid()}"
+        log.write(f"[{start}] {shlex.join(['exml', *words])}\n".encode())
         log.flush()
         begin = log.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(worker), *words],
+            [sys.executable, "-m", __name__, str(os.getpid()), *words],
             cwd=place,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -86,25 +83,21 @@ def _wait_for_predecessor(log: BufferedWriter) -> None:
 
     The lock belongs to the open file, which the process that is started inherits, so it outlives this one.
     """
-    try:
+    with contextlib.suppress(ImportError, OSError):  # Windows; a file system without locks
         import fcntl
-    except ImportError:  # Windows
-        return
-    while True:
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            time.sleep(SECONDS)
-        except OSError:  # a file system without locks
-            return
+
+        while True:
+            try:
+                return fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(SECONDS)  # Ray interrupts this, but no wait for a lock
 
 
 def last_error(text: str) -> str:
     """Return the error that a command printed last, else its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it printed nothing"]
-    errors = [line for line in lines if line.startswith("exml: error:")]
-    return errors[-1].removeprefix("exml: error:").strip() if errors else lines[-1]
+    errors = [line for line in lines if line.startswith("exml: error:")] or lines
+    return errors[-1].removeprefix("exml: error:").strip()
 
 
 def main() -> None:

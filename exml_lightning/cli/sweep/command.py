@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
+
 from exml_lightning.cli.sweep.cell import last_error
 from exml_lightning.cli.sweep.grid import RUNS, Grid, Job, cells_of
 from exml_lightning.cli.sweep.on_disk import has_experts, is_finished
-from exml_lightning.cli.sweep.progress import FAILED, SKIPPED, WAITING, Progress, State, count_cells, print_results
+from exml_lightning.cli.sweep.progress import SKIPPED, WAITING, Progress, State, print_results
 from exml_lightning.cli.sweep.run import ray_cluster, run_jobs
 from exml_lightning.cli.verbs import parser_of
 from exml_lightning.core.errors import ExmlError
@@ -25,42 +27,27 @@ def plan_of(grid: Grid) -> Progress:
     """Look at what is on disk, and plan the rest.
 
     Raises:
-        ExmlError: See `cells_of`. What is wrong with a single cell is in its state.
+        ExmlError: See `cells_of`.
     """
-    trainings: dict[Job, State] = {}
-    cells: dict[Job, State] = {}
-    for cell in cells_of(grid):
-        try:
-            has_all = cell.training is None or has_experts(cell.training)
-            cells[cell] = State(SKIPPED if is_finished(cell) else WAITING)
-        except ExmlError as error:
-            cells[cell] = State(FAILED, str(error))
-            continue
-        if cell.training and not has_all and cells[cell].word == WAITING:
-            trainings[cell.training] = State()
-    return Progress({**trainings, **cells})
+    cells = {cell: State(SKIPPED if is_finished(cell) else WAITING) for cell in cells_of(grid)}
+    needed = dict.fromkeys(job.training for job, state in cells.items() if job.training and state.word == WAITING)
+    return Progress({**{job: State() for job in needed if not has_experts(job)}, **cells})
 
 
 def check_settings(cells: Sequence[Job]) -> None:
-    """Parse, in this process, the settings of so many cells that each scenario, strategy and value is among them.
+    """Parse, in this process, the settings of one cell of each scenario, strategy and combination of values.
 
     Raises:
         ExmlError: If there is a key or a value that the package does not take.
     """
     parsers = {verb: parser_of(verb) for verb in {cell.words[0] for cell in cells}}
-    parsed: dict[tuple[str, str], set[str]] = {}
-    for cell in cells:
-        seen = parsed.setdefault((cell.scenario, cell.strategy), set())
-        if seen.issuperset(words := {"", *cell.variant}):
-            continue
-        seen |= words
+    for cell in {(cell.scenario, cell.strategy, cell.variant): cell for cell in cells}.values():
         heard = io.StringIO()
         try:
             with quiet_lightning(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(heard):
                 parsers[cell.words[0]].parse_args(cell.words[1:])
         except SystemExit as error:
-            if error.code:
-                raise ExmlError(f"{cell.scenario}, {cell.strategy}: {last_error(heard.getvalue())}") from error
+            raise ExmlError(f"{cell.scenario}, {cell.strategy}: {last_error(heard.getvalue())}") from error
 
 
 def sweep(
@@ -73,11 +60,11 @@ def sweep(
     set: dict[str, Any] | None = None,
     overlays: list[str] | None = None,
     output: Path = Path("runs"),
-    workers: int | None = None,
-    cpus: int = 1,
-    gpus: float = 0.0,
+    workers: PositiveInt | None = None,
+    cpus: PositiveInt = 1,
+    gpus: NonNegativeFloat = 0.0,
     address: str | None = None,
-    retries: int = 3,
+    retries: NonNegativeInt = 3,
     dry_run: bool = False,
 ) -> None:
     """Run scenarios x strategies x runs, and values of any setting, here or on a Ray cluster.
@@ -109,33 +96,23 @@ def sweep(
     Raises:
         ExmlError: For whatever the user can put right, before any work; at the end, if cells have failed.
     """
-    for name, given, example in (("scenarios", scenarios, "split_digits"), ("strategies", strategies, "auxiliary")):
-        if not given:
-            raise ExmlError(f"which {name}? Give --{name}, for instance --{name} {example}")
-    for name, value, least in (("workers", workers, 1), ("cpus", cpus, 1), ("gpus", gpus, 0), ("retries", retries, 0)):
-        if value is not None and value < least:
-            raise ExmlError(f"--{name} {value:g}: give {least} or more")
+    if not scenarios or not strategies:
+        raise ExmlError("which? Give --scenarios and --strategies, for instance split_digits and auxiliary")
     if address and workers:
         raise ExmlError("--workers: a cluster (--address) has as many as its CPUs and GPUs allow; leave it out")
-    progress = plan_of(Grid(scenarios or (), strategies or (), runs, grid or {}, set or {}, overlays or (), output))
-    pending, refused = progress.cells(WAITING), progress.cells(FAILED)
-    count = count_cells(len(progress.cells()))
+    progress = plan_of(Grid(scenarios, strategies, runs, grid or {}, set or {}, overlays or (), output))
+    pending = progress.cells(WAITING)
+    if not dry_run and pending:
+        if importlib.util.find_spec("ray") is None:
+            raise ExmlError(NO_RAY)
+        check_folder(output, "output")
+    check_settings(pending)
     if dry_run:
-        check_settings(pending)
         for job, state in progress.items():
-            print(f"{shlex.join(['exml', *job.words])}  # {state.word}{state.note and ': '}{state.note}")
-        if refused:
-            raise ExmlError(f"{len(refused)} of {count} cannot be run: see above")
+            print(f"{shlex.join(['exml', *job.words])}  # {state.word}")
         return
-    if importlib.util.find_spec("ray") is None:
-        raise ExmlError(NO_RAY)
-    check_folder(output, "output")
-    say(f"{count}: {len(progress.cells(SKIPPED))} finished before, {len(pending)} to run")
+    say(progress.counts())
     if pending:
-        for job in refused:
-            print(f"refused: {job.name}: {progress[job].note}", flush=True)
-        check_settings(pending)
-        say("starting Ray")
         with ray_cluster(workers or 2, cpus, gpus, address, retries):
             run_jobs(progress, cpus, gpus, retries)
     print_results(progress, output)

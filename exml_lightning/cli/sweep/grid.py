@@ -1,6 +1,5 @@
 """The cells of a grid: each is one `exml fit` or `exml test`, after an `exml experts` where experts are missing."""
 
-import difflib
 import itertools
 import json
 import re
@@ -16,30 +15,16 @@ from exml_lightning.files import read_yaml
 
 RUNS = range(5)
 """Those of every scenario (`scenarios.runs`, which imports torch)."""
-EXPERTS = "experts"
-"""What stands in place of a strategy where experts are trained."""
 OWN_OPTIONS = {"data.run_id": "--runs", "trainer.default_root_dir": "--output", "data.scenario.name": "--scenarios"}
 ONE_STREAM = ("experts.", "privacy.", "data.scenario.")
 NOT_FOR_BASELINES = ("buffer.", "model.", "data.n_iter", "data.batch_size", "data.augmentation", "data.auxiliary")
 """What changes nothing in a baseline, but for those that generate images."""
-FOR_EXPERTS = ("data.", "experts.", "privacy.", "trainer.")
-NOT_FOR_EXPERTS = ("trainer.max_time", "trainer.max_steps", "trainer.limit_train_batches", "trainer.overfit_batches")
-"""Of a fit; `exml experts` refuses them."""
+FOR_EXPERTS = ("data.", "experts.", "privacy.", *(f"trainer.{key}" for key in ("accelerator", "devices", "max_epochs")))
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What `exml sweep` is to run; see `command.sweep`.
-
-    Args:
-        scenarios: Names or files.
-        strategies: Names or files of strategies and baselines; ``NAME+FILE`` stacks a file on one.
-        runs: Which of the five runs.
-        values: Values of settings, each of which is run.
-        settings: Settings of all cells.
-        overlays: Files to stack on all of them.
-        output: Folder of all run folders.
-    """
+    """What `exml sweep` is to run: its options, of which `values` are those of ``--grid``, `settings` of ``--set``."""
 
     scenarios: Sequence[str]
     strategies: Sequence[str]
@@ -82,14 +67,13 @@ class Job:
 
 @dataclass(frozen=True)
 class _Stack:
-    """The files of a scenario and a strategy: what was asked for, and what they and ``--set`` say."""
+    """The files of a scenario and a strategy, and what they and ``--set`` say; `stacked` are those of ``+FILE``."""
 
-    asked: str
     files: list[Path]
     settings: dict[str, Any]
     strategy: str
     baseline: bool
-    variant: tuple[str, ...]
+    stacked: list[str]
 
 
 def cells_of(grid: Grid) -> list[Job]:
@@ -103,20 +87,15 @@ def cells_of(grid: Grid) -> list[Job]:
             or two cells would share a folder.
     """
     _check(grid)
-    names = itertools.product(dict.fromkeys(grid.scenarios), dict.fromkeys(grid.strategies))
-    stacks = [_stack(grid, scenario, strategy) for scenario, strategy in names]
+    stacks = [_stack(grid, *names) for names in itertools.product(grid.scenarios, grid.strategies)]
     points = [dict(zip(grid.values, point, strict=True)) for point in itertools.product(*grid.values.values())]
-    cells: dict[Path, tuple[Job, _Stack]] = {}
+    cells: dict[Path, Job] = {}
     trainings: dict[Path, Job] = {}
     for run, stack, point in itertools.product(grid.runs, stacks, points):
         cell = _cell(grid, stack, run, point, trainings)
-        other, origin = cells.setdefault(cell.folder, (cell, stack))
-        if origin is not stack or other.words != cell.words:
-            raise ExmlError(
-                f"two cells of the grid would share {cell.folder} ({origin.asked}; {stack.asked}): give a file that is "
-                "stacked on a strategy as NAME+FILE"
-            )
-    return [cell for cell, _ in cells.values()]
+        if cells.setdefault(cell.folder, cell).words != cell.words:
+            raise ExmlError(f"two cells would share {cell.folder}: stack a file on a strategy as NAME+FILE")
+    return list(cells.values())
 
 
 def _check(grid: Grid) -> None:
@@ -129,10 +108,7 @@ def _check(grid: Grid) -> None:
             raise ExmlError(f"{key}: give {OWN_OPTIONS[key]} instead")
     for key, values in grid.values.items():
         if key.startswith(ONE_STREAM):
-            raise ExmlError(
-                f"--grid {key}: all cells of a scenario and a run learn the same experts; write a configuration for "
-                "each value, and give them to --scenarios"
-            )
+            raise ExmlError(f"--grid {key}: cells learn the same experts; write a scenario for each value instead")
         if not values:
             raise ExmlError(f"--grid {key}: give a list of values, for instance '{{{key}: [10, 100]}}'")
         if key in given:
@@ -159,15 +135,11 @@ def _stack(grid: Grid, scenario: str, strategy: str) -> _Stack:
     if experts is None and stream is None:
         raise ExmlError(f"{files[0]} has no scenario: give a folder of experts with --set '{{data.experts: DIR}}'")
     if experts is not None and stream is not None and len(grid.runs) > 1:
-        raise ExmlError(
-            f"data.experts {experts}: a folder holds the experts of one run: name it, for instance by --runs 0"
-        )
+        raise ExmlError(f"data.experts {experts}: a folder holds the experts of one run: name it, as in --runs 0")
     baseline = settings.get("baseline.class_path")
-    name = strategy_name(baseline or settings.get("buffer.generator.class_path", "ModelInversion"))
-    if settings.get("buffer.name") and not baseline:
-        name = settings["buffer.name"]
-    variant = tuple(file.stem for file in stacked)
-    return _Stack(f"{scenario} {strategy}", files, settings, name, baseline is not None, variant)
+    kind = baseline or settings.get("buffer.generator.class_path", "ModelInversion")
+    name = (not baseline and settings.get("buffer.name")) or strategy_name(kind)
+    return _Stack(files, settings, name, baseline is not None, [file.stem for file in stacked])
 
 
 def _cell(grid: Grid, stack: _Stack, run: int, point: dict[str, Any], trainings: dict[Path, Job]) -> Job:
@@ -185,7 +157,7 @@ def _cell(grid: Grid, stack: _Stack, run: int, point: dict[str, Any], trainings:
     elif not is_selection(experts):
         training = trainings.setdefault(experts, _training(grid, stack, run, str(owner), experts))
     new = {key: value for key, value in point.items() if not flatten({key: value}).items() <= stack.settings.items()}
-    variant = (*stack.variant, *(f"{key}={said(value)}" for key, value in new.items()))
+    variant = (*stack.stacked, *(f"{key}={said(value)}" for key, value in new.items()))
     name = "_".join([f"run{run}", *(re.sub(r"[^\w.=+-]+", "-", words) for words in variant)])
     folder = grid.output / stream / stack.strategy / name
     options = {**grid.settings, **point, "trainer.default_root_dir": str(folder)}
@@ -201,19 +173,15 @@ def _training(grid: Grid, stack: _Stack, run: int, owner: str, folder: Path) -> 
     given = {
         key: value
         for key, value in flatten(grid.settings).items()
-        if key.startswith(FOR_EXPERTS) and not key.startswith(NOT_FOR_EXPERTS)
-        if not (borrowed and key.startswith("data.scenario."))
+        if key.startswith(FOR_EXPERTS) and not (borrowed and key.startswith("data.scenario."))
     }
-    return Job(owner, EXPERTS, run, (), _words("experts", files, run, given), folder, given)
+    return Job(owner, "experts", run, (), _words("experts", files, run, given), folder, given)
 
 
 def _words(verb: str, files: Sequence[Path], run: int, settings: Mapping[str, Any]) -> tuple[str, ...]:
     options = {"data.run_id": run, **settings, "trainer.enable_progress_bar": False}
-    return (
-        verb,
-        *(word for file in files for word in ("-c", str(file))),
-        *(word for key, value in options.items() for word in (f"--{key}", said(value))),
-    )
+    stacked = [word for file in files for word in ("-c", str(file))]
+    return (verb, *stacked, *(word for key, value in options.items() for word in (f"--{key}", said(value))))
 
 
 def _find(name: str, folders: Sequence[str], what: str) -> Path:
@@ -222,12 +190,11 @@ def _find(name: str, folders: Sequence[str], what: str) -> Path:
         if not Path(name).is_file():
             raise ExmlError(f"{what} {name}: there is no such file")
         return Path(name)
-    known = {path.stem: path for folder in reversed(folders) for path in sorted(Path(folder).glob("*.yaml"))}
+    known = {path.stem: path for folder in folders for path in sorted(Path(folder).glob("*.yaml"))}
     if name in known:
         return known[name]
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
-    raise ExmlError(f"no {what} {name!r} in {' and '.join(folders)} of {Path.cwd()}: {hint}")
+    there = ", ".join(known) or "none"
+    raise ExmlError(f"no {what} {name!r} in {' and '.join(folders)} of {Path.cwd()}: there are {there}")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

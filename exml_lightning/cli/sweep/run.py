@@ -15,26 +15,19 @@ from typing import Any
 
 from exml_lightning.cli.sweep.cell import LOG, PATIENCE, ProcessLostError, run_command
 from exml_lightning.cli.sweep.grid import Job
-from exml_lightning.cli.sweep.progress import FAILED, FINISHED, RUNNING, WAITING, Progress, State
+from exml_lightning.cli.sweep.progress import FAILED, FINISHED, RUNNING, WAITING, Progress
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.terminal import Terminated
 
 SECONDS = 0.5
-"""Between two updates of the table."""
+"""Between two looks at the jobs."""
 OBJECT_STORE = 80 * 2**20
 """Bytes, the least that Ray takes: jobs hand over a few words only."""
 
 
 @contextlib.contextmanager
 def ray_cluster(workers: int, cpus: int, gpus: float, address: str | None, retries: int) -> Iterator[None]:
-    """Start Ray on this machine, or join a cluster.
-
-    Args:
-        workers: Jobs at a time on this machine.
-        cpus: CPUs of a job.
-        gpus: GPUs of a job.
-        address: ``HOST:PORT`` of a cluster, or ``auto``; None for this machine.
-        retries: How often a job is run again that needed more memory than there is.
+    """Start Ray on this machine, or join a cluster; the arguments are options of `exml sweep`.
 
     Raises:
         ExmlError: If there is no cluster, or no node of it has enough CPUs and GPUs for a job.
@@ -55,14 +48,13 @@ def ray_cluster(workers: int, cpus: int, gpus: float, address: str | None, retri
         tempfile.TemporaryDirectory(prefix="exml-", dir=short, ignore_cleanup_errors=True) as folder,
         contextlib.redirect_stderr(io.StringIO()),  # what Ray prints about workers that it lost
     ):
-        here: dict[str, Any] = {
+        here = {
             "address": "local",
             "num_cpus": workers * cpus,
             "object_store_memory": OBJECT_STORE,
-            "include_dashboard": False,
             "_temp_dir": folder,
         }
-        where: dict[str, Any] = {"address": address} if address else here
+        where: dict[str, Any] = {"address": address} if address else {**here, "include_dashboard": False}
         try:
             with _sessions_of_their_own():
                 ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
@@ -83,12 +75,12 @@ def _check_address(address: str | None) -> None:
     if address in (None, "auto"):
         return
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ExmlError(f"--address {address}: give HOST:PORT of the cluster's head, or auto")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise ExmlError(f"--address {address}: nothing answers ({error}); `ray start --head` starts one") from error
+    except (OSError, OverflowError, ValueError) as error:
+        raise ExmlError(
+            f"--address {address}: nothing answers ({error}): give HOST:PORT of what `ray start --head` started"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -97,8 +89,8 @@ def _sessions_of_their_own() -> Iterator[None]:
 
     `ray.init` has no argument for it.
     """
-    start: Any = subprocess.Popen.__init__
     kind: Any = subprocess.Popen
+    start = kind.__init__
     kind.__init__ = functools.partialmethod(start, start_new_session=True)
     try:
         yield
@@ -108,12 +100,6 @@ def _sessions_of_their_own() -> Iterator[None]:
 
 def run_jobs(progress: Progress, cpus: int, gpus: float, retries: int) -> None:
     """Run the jobs that wait until each is finished or has failed; when interrupted, end those that run.
-
-    Args:
-        progress: How far each job is.
-        cpus: CPUs of a job.
-        gpus: GPUs of a job.
-        retries: How often a job whose worker or process is lost is run again.
 
     Raises:
         Terminated: After SIGTERM.
@@ -125,26 +111,24 @@ def run_jobs(progress: Progress, cpus: int, gpus: float, retries: int) -> None:
     )
     tasks: dict[Job, Any] = {}
     logs: dict[Job, int] = {}
-    for job in [job for job, state in progress.items() if state.word == WAITING]:
-        experts = [tasks[job.training]] if job.training in tasks else []
-        tasks[job] = remote.remote(job.words, job.folder, Path.cwd(), cpus, gpus, *experts)
-        logs[job] = _log_size(job)
+    for job in progress:
+        if progress[job].word == WAITING:
+            experts = [tasks[job.training]] if job.training in tasks else []
+            logs[job] = _log_size(job)
+            tasks[job] = remote.remote(job.words, job.folder, Path.cwd(), cpus, gpus, *experts)
     terminated: list[int] = []
     # An exit that is raised inside of a call of Ray ends this process at once, with status 1.
     before = signal.signal(signal.SIGTERM, lambda number, _: terminated.append(number))
     try:
-        with progress.bar() as bar:
-            while tasks and not terminated:
-                ended = ray.wait(list(tasks.values()), timeout=SECONDS)[0]
-                for job, task in list(tasks.items()):
-                    if progress[job].word == WAITING and _log_size(job) != logs[job]:
-                        progress.change(job, RUNNING)
-                    if task in ended:
-                        del tasks[job]
-                        error = _error_of(task, retries)
-                        lacks = job.training is not None and progress.get(job.training, State()).word == FAILED
-                        progress.change(job, FAILED if error else FINISHED, "its experts failed" if lacks else error)
-                progress.draw(bar)
+        while tasks and not terminated:
+            ended = ray.wait(list(tasks.values()), timeout=SECONDS)[0]
+            for job, task in list(tasks.items()):
+                if progress[job].word == WAITING and _log_size(job) != logs[job]:
+                    progress.change(job, RUNNING)
+                if task in ended:
+                    del tasks[job]
+                    error = _error_of(task, retries)
+                    progress.change(job, FAILED if error else FINISHED, error)
         if terminated:
             raise Terminated
     finally:

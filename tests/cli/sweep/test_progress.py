@@ -11,21 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
+from exml_lightning.cli.sweep import progress as words
 from exml_lightning.cli.sweep.cell import ProcessLostError, last_error, run_command
 from exml_lightning.cli.sweep.command import plan_of, sweep
 from exml_lightning.cli.sweep.grid import Grid, Job, cells_of
 from exml_lightning.cli.sweep.on_disk import has_experts, is_finished
-from exml_lightning.cli.sweep.progress import (
-    FAILED,
-    FINISHED,
-    RUNNING,
-    SKIPPED,
-    WAITING,
-    Progress,
-    State,
-    print_results,
-)
+from exml_lightning.cli.sweep.progress import Progress, State, print_results
 from exml_lightning.cli.sweep.run import run_jobs
 from exml_lightning.core.errors import ExmlError
 
@@ -35,56 +28,47 @@ def in_the_repository(repository, monkeypatch):
     monkeypatch.chdir(repository)
 
 
-def grid(folder: Path, *strategies: str, **settings: object) -> Grid:
-    return Grid(["split_digits"], strategies or ["noise"], [0], {}, settings, (), folder)
-
-
 def cell(folder: Path, strategy: str = "noise", **settings: object) -> Job:
-    return cells_of(grid(folder, strategy, **settings))[0]
+    return cells_of(Grid(["split_digits"], [strategy], [0], {}, settings, (), folder))[0]
 
 
-def write_results(job: Job, learned: int = 5, experts: int = 5, config: str = "", accuracy: float = 0.5) -> None:
+def write_results(job: Job, learned: int = 5, accuracy: float = 0.5, **settings: object) -> None:
     """What a fit leaves, or a baseline's test."""
     (job.folder / "ex_model").mkdir(parents=True, exist_ok=True)
     (job.folder / "ex_model" / "manifest.yaml").write_text("x")
-    figures = {"stream_accuracy": accuracy, "experiences_learned": learned, "experts": experts}
+    figures = {"stream_accuracy": accuracy, "experiences_learned": learned, "experts": 5}
     (job.folder / ("test.json" if job.words[0] == "test" else "summary.json")).write_text(json.dumps(figures))
-    (job.folder / "config.yaml").write_text(config or "buffer: {size: 400}\ndata: {seed: 1}")
+    (job.folder / "config.yaml").write_text(yaml.safe_dump({**job.settings, **settings}))
 
 
 def test_a_cell_is_finished_with_its_last_expert_and_its_ex_model(tmp_path):
-    job = cell(tmp_path)
+    job, baseline, four = cell(tmp_path), cell(tmp_path, "oracle"), cell(tmp_path, **{"trainer.max_epochs": 4})
     assert not is_finished(job)
     write_results(job, learned=4)
     assert not is_finished(job)
-    assert is_finished(cell(tmp_path, **{"trainer.max_epochs": 4}))
+    write_results(four, learned=4)
+    assert is_finished(four)
     write_results(job)
     assert is_finished(job)
     (job.folder / "ex_model" / "manifest.yaml").unlink()
     assert not is_finished(job)
-    write_results(job)
-    (job.folder / "summary.json").write_text('{"experiences_lea')
-    assert not is_finished(job)
-    baseline = cell(tmp_path, "oracle")
     assert not is_finished(baseline)
     write_results(baseline)
     shutil.rmtree(baseline.folder / "ex_model")
     assert is_finished(baseline)
+    (baseline.folder / "test.json").write_text('{"stream_accu')
+    with pytest.raises(ExmlError, match=r"oracle/run0/test\.json is broken"):
+        is_finished(baseline)
 
 
-def test_settings_other_than_those_of_its_configuration_are_named(tmp_path):
-    write_results(cell(tmp_path))
-    assert is_finished(cell(tmp_path, **{"buffer.size": "4e2", "data.root": "x", "buffer.generator": "Noise"}))
-    progress = plan_of(grid(tmp_path, **{"buffer.size": 7, "data.seed": 2}))
-    (state,) = progress.values()
-    assert state.word == FAILED
-    assert "noise/run0 was finished with other settings: buffer.size was 400, now 7; data.seed was 1, now 2" in (
-        state.note
-    )
+def test_a_cell_of_other_settings_is_for_exml_fit_to_refuse_or_to_go_on_with(tmp_path):
+    write_results(cell(tmp_path), **{"buffer.generator.class_path": "x.Noise"})
+    assert not is_finished(cell(tmp_path))
+    write_results(cell(tmp_path), **{"data.seed": 1})
+    assert is_finished(cell(tmp_path, **{"data.seed": 1, "data.new": 1}))
+    assert not is_finished(cell(tmp_path, **{"data.seed": 2}))
     write_results(cell(tmp_path, "oracle"))
     assert is_finished(cell(tmp_path, "oracle", **{"buffer.size": 7}))  # changes nothing in a baseline
-    with pytest.raises(ExmlError, match=r"data.seed was 1, now 3;"):
-        is_finished(cell(tmp_path, "oracle", **{"data.seed": 3}))
 
 
 def test_experts_are_trained_once_for_all_cells_that_miss_them(tmp_path):
@@ -92,19 +76,20 @@ def test_experts_are_trained_once_for_all_cells_that_miss_them(tmp_path):
     progress = plan_of(several)
     training, *cells = progress
     assert [job.training is training for job in cells] == [False, False, True, True]
-    assert [state.word for state in progress.values()] == [WAITING] * 5
+    assert [state.word for state in progress.values()] == [words.WAITING] * 5
     for job in cells:
         write_results(job)
-    assert [state.word for state in plan_of(several).values()] == [SKIPPED] * 4
+    assert [state.word for state in plan_of(several).values()] == [words.SKIPPED] * 4
 
 
-def test_experts_that_were_trained_otherwise_are_not_taken_for_those_asked_for(tmp_path):
-    (state,) = plan_of(grid(tmp_path, **{"experts.epochs": 3})).values()
-    assert (state.word, "trained with experts.epochs 50, but 3 is asked for" in state.note) == (FAILED, True)
-    assert has_experts(cell(tmp_path, experts={"epochs": 50}).training)
-    (tmp_path / "half" / "training").mkdir(parents=True)
-    (tmp_path / "half" / "manifest.yaml").write_text("x")
-    assert not has_experts(cell(tmp_path, **{"data.experts": str(tmp_path / "half")}).training)
+def test_experts_are_there_when_their_training_has_ended_and_nobody_asks_how(tmp_path):
+    for folder in ("half", "whole"):
+        (tmp_path / folder / "training").mkdir(parents=True)
+        (tmp_path / folder / "manifest.yaml").write_text("x")
+    (tmp_path / "whole" / "training").rmdir()
+    for folder, settings, there in (("half", {}, False), ("whole", {}, True), ("whole", {"epochs": 3}, False)):
+        job = cell(tmp_path, **{"data.experts": str(tmp_path / folder), "experts": settings})
+        assert has_experts(job.training) == there
 
 
 def test_a_line_for_each_change_a_table_and_what_failed(tmp_path, capsys):
@@ -112,21 +97,15 @@ def test_a_line_for_each_change_a_table_and_what_failed(tmp_path, capsys):
     progress = Progress(dict.fromkeys(jobs, State()))
     for k, job in enumerate(progress):
         write_results(job, accuracy=0.5 + k / 20)
-    progress.change(jobs[0], RUNNING)
-    progress.change(jobs[0], FINISHED)
-    progress.change(jobs[1], FAILED, "no data")
+    progress.change(jobs[0], words.RUNNING)
+    progress.change(jobs[0], words.FINISHED)
+    progress.change(jobs[1], words.FAILED, "no data")
     assert capsys.readouterr().out.splitlines() == [
-        "running  split_digits noise run0  [6 cells: 1 running, 5 waiting]",
-        "finished  split_digits noise run0  50.0 %  0:00  [6 cells: 1 finished, 5 waiting]",
-        "failed  split_digits oracle run0  no data  [6 cells: 1 finished, 1 failed, 4 waiting]",
+        "running  split_digits noise run0  [cells: 1 running, 5 waiting]",
+        "finished  split_digits noise run0  50.0 %  [cells: 1 finished, 5 waiting]",
+        "failed  split_digits oracle run0  no data  [cells: 1 finished, 1 failed, 4 waiting]",
     ]
-    for job in (jobs[2], jobs[3], jobs[4]):
-        progress[job] = State(SKIPPED)
-    with progress.bar() as bar:
-        progress[jobs[5]] = State(RUNNING)
-        write_results(jobs[5], learned=1, experts=4)
-        progress.draw(bar)
-        assert bar.done == 5.25
+    progress |= dict.fromkeys(jobs[2:5], State(words.SKIPPED))
     with pytest.raises(ExmlError, match=r"1 of 6 cells failed; put right"):
         print_results(progress, tmp_path)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line.strip()]
@@ -163,7 +142,9 @@ class InstantRay:
 
     def get(self, task):
         folder, experts = task
-        answer = self.answers.get(folder, "") or (self.get(experts[0]) if experts else "")
+        answer = (
+            run_command((), folder, Path(), 1, 0, self.get(experts[0])) if experts else self.answers.get(folder, "")
+        )
         if isinstance(answer, Exception):
             error = self.exceptions.RayTaskError()
             error.cause = answer
@@ -175,25 +156,19 @@ def test_jobs_end_with_their_errors_and_cells_whose_experts_failed_do_not_run(tm
     missing, *others = cells_of(Grid(["split_digits"], ["noise"], [1], {"buffer.size": [4, 5]}, output=tmp_path))
     lost, died, good = cells_of(Grid(["split_digits"], ["noise"], [0], {"buffer.size": [6, 7, 8]}, output=tmp_path))
     jobs = [missing.training, missing, *others, lost, died, good]
-    answers = {
-        missing.training.folder: "no data",
-        lost.folder: ProcessLostError("status -9"),
-        died.folder: OSError(),
-    }
+    answers = {missing.training.folder: "no data", lost.folder: ProcessLostError("status -9"), died.folder: OSError()}
     ray = InstantRay(answers)
     monkeypatch.setitem(sys.modules, "ray", ray)
     progress = Progress(dict.fromkeys(jobs, State()))
     run_jobs(progress, 2, 0.5, 1)
-    assert [state.word for state in progress.values()] == [FAILED] * 5 + [FINISHED]
+    assert [state.word for state in progress.values()] == [words.FAILED] * 5 + [words.FINISHED]
     notes = [state.note for state in progress.values()]
     assert notes[:4] == ["no data", "its experts failed", "its experts failed", "status -9, 2 times (--retries 1)"]
     assert notes[4:] == ["its worker was lost 2 times (RayError; --retries 1)", ""]
-    assert ray.asked == [
-        {"num_cpus": 2, "num_gpus": 0.5, "max_retries": 1, "retry_exceptions": [ProcessLostError]},
-    ]
+    assert ray.asked == [{"num_cpus": 2, "num_gpus": 0.5, "max_retries": 1, "retry_exceptions": [ProcessLostError]}]
 
 
-@pytest.mark.parametrize(("address", "said"), [("127.0.0.1:1", "nothing answers"), ("there", "give HOST:PORT")])
+@pytest.mark.parametrize(("address", "said"), [("127.0.0.1:1", "nothing answers"), ("there", ".*give HOST:PORT")])
 def test_a_cluster_that_does_not_answer_is_refused_at_once(tmp_path, address, said):
     pytest.importorskip("ray")
     given = {"scenarios": ["split_digits"], "strategies": ["noise", "oracle"], "runs": [0], "output": tmp_path}
@@ -210,7 +185,7 @@ def test_a_command_that_fails_ends_with_its_error(tmp_path):
     assert first == "exml: error: an earlier one"
     assert second.endswith(f"worker {os.getpid()}] exml ft")
     assert run_command(["--version"], Path("run"), tmp_path, 1, 0) == ""
-    assert run_command(["--version"], Path("run"), tmp_path, 1, 0, "no experts") == "no experts"
+    assert run_command(["--version"], Path("run"), tmp_path, 1, 0, "no data") == "its experts failed"
     assert last_error("one\ntwo\n") == "two"
 
 

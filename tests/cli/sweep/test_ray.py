@@ -94,7 +94,7 @@ def test_a_killed_worker_is_replaced_weights_are_those_by_hand_and_then_all_is_s
     assert "going on with last.ckpt" in (cells["auxiliary"] / "log.txt").read_text()
     assert {name: weights(cell) for name, cell in cells.items()} == by_hand
     again = finish(exml(*options(tmp_path, *by_hand)))
-    assert "2 cells: 2 finished before, 0 to run" in again
+    assert "cells: 2 skipped" in again
     assert "running" not in again
 
 
@@ -107,7 +107,7 @@ def test_a_killed_fit_is_replaced_and_given_up_after_as_many_retries(tmp_path):
         os.kill(fit, signal.SIGKILL)
     said = finish(process, 1)
     assert "status -9, 2 times (--retries 1)" in said
-    assert "1 of 1 cell failed" in said
+    assert "1 of 1 cells failed" in said
 
 
 def parent_of(pid: int) -> int:

@@ -3,7 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import torch
@@ -22,9 +22,6 @@ class AuxiliaryImages(ABC):
 
     Attributes:
         min_crop: Side of the smallest crop, as a fraction of the image's short side: more than 0, at most 1.
-
-    Raises:
-        ExmlError: If `min_crop` is no such fraction.
     """
 
     min_crop: float
@@ -41,24 +38,20 @@ class AuxiliaryImages(ABC):
             shape: Channels, height and width of the images to draw.
 
         Raises:
-            ExmlError: If files or images are missing, if none can be read, or if the experts take neither grey nor RGB
-                images.
+            ExmlError: If none can be read, or the experts take neither grey nor RGB images.
         """
         if shape[0] not in (1, 3):
             raise ExmlError(f"data.auxiliary: the experts take {shape[0]} channels, images have 1 (grey) or 3 (RGB)")
         self._shape = shape
         self._broken: set[int] = set()
         self._find(root)
-        failure = ""
-        for index in range(len(self)):
-            image = self._read(index)
-            if isinstance(image, Tensor):
-                return
-            failure = failure or image
-        raise ExmlError(
-            f"data.auxiliary: no image of {self.describe()} can be read; the first: {failure}. Replace them, or name "
-            "other images"
-        )
+        read = (self._read(index) for index in range(len(self)))
+        failures = list(takewhile(lambda image: isinstance(image, str), read))
+        if len(failures) == len(self):
+            raise ExmlError(
+                f"data.auxiliary: no image of {self.describe()} can be read; the first: "
+                f"{failures[0] if failures else 'none'}. Replace them, or name other images"
+            )
 
     @abstractmethod
     def __len__(self) -> int:
@@ -73,7 +66,6 @@ class AuxiliaryImages(ABC):
         """Read an image of any size, uint8 ``(1 or 3, height, width)``; of a broken one raises no `ExmlError`."""
 
     def _name(self, index: int) -> str:
-        """Name an image for a message."""
         return f"image {index} of {self.describe()}"
 
     def describe(self) -> str:
@@ -87,9 +79,8 @@ class AuxiliaryImages(ABC):
         """Draw a random square crop of each of many images.
 
         Walks through the images in random order, each once; when more are asked for than there are, again in another
-        order, and an image gives another crop (but ``min_crop=1`` takes a square image whole, so it comes twice). A
-        crop is `min_crop` to the whole of the short side wide, anywhere, then resized; grey where one channel is asked
-        for, and RGB where three are. Instead of a broken image the next one is taken, with a warning, once for each.
+        order, with other crops. A crop is `min_crop` to the whole of the short side wide, anywhere, then resized; grey
+        where one channel is asked for, else RGB. Instead of a broken image the next one is taken, with a warning.
 
         Args:
             num_images: How many, at least 1.

@@ -57,11 +57,6 @@ class FolderImages(AuxiliaryImages):
     Args:
         folder: The folder; a relative one is looked for in ``data.root`` first, then in the working directory.
         min_crop: Side of the smallest crop, as a fraction of the image's short side: more than 0, at most 1.
-
-    Example:
-        >>> from exml_lightning import FolderImages
-        >>> FolderImages("photographs", min_crop=0.3)
-        FolderImages(folder='photographs', min_crop=0.3)
     """
 
     folder: str
@@ -73,10 +68,9 @@ class FolderImages(AuxiliaryImages):
     def _find(self, root: Path) -> None:
         folder = Path(self.folder).expanduser()
         places = list(dict.fromkeys([root / folder, folder]))  # one where the folder is absolute
-        for place in places:
-            self._files = image_files(place)
-            if self._files:
-                return
+        self._files = next(filter(None, map(image_files, places)), [])
+        if self._files:
+            return
         said = ", ".join(f"{place} {'has no images' if place.is_dir() else 'is not a folder'}" for place in places)
         raise ExmlError(
             f"data.auxiliary: {said}: put images there ({' '.join(IMG_EXTENSIONS)}), or name another folder with "
@@ -163,9 +157,15 @@ class TorchvisionImages(AuxiliaryImages):
     def _load(self, index: int) -> Tensor:
         item = self._images[index]
         image = item[0] if isinstance(item, tuple) else item
-        if not isinstance(image, (Image.Image, Tensor)):
+        if isinstance(image, Image.Image):
+            return image_pixels(image)
+        if not isinstance(image, Tensor):
             raise ExmlError(f"data.auxiliary: {self.name} has no images: its items are {type(image).__name__}")
-        return _tensor_pixels(image) if isinstance(image, Tensor) else image_pixels(image)
+        image = image[None] if image.ndim == 2 else image  # uint8 in [0, 255] or float in [0, 1]
+        if image.ndim != 3 or len(image) not in (1, 3) or not (image.dtype == torch.uint8 or image.is_floating_point()):
+            raise ExmlError(f"data.auxiliary: {image.dtype} tensors of shape {list(image.shape)} are no images")
+        pixels: Tensor = transforms.to_dtype(image, torch.uint8, scale=True)
+        return pixels
 
     def _name(self, index: int) -> str:
         files = getattr(self._images, "samples", None)  # ImageFolder and what inherits from it
@@ -180,13 +180,3 @@ class TorchvisionImages(AuxiliaryImages):
         """Fetch the data set's files by torchvision, where it can; see `AuxiliaryImages.download`."""
         if self._takes("download"):
             fetch(f"data.auxiliary: {self.name}", self._class, **self._arguments(root))
-
-
-def _tensor_pixels(image: Tensor) -> Tensor:
-    """Turn a tensor, uint8 in ``[0, 255]`` or float in ``[0, 1]``, into uint8 ``(1 or 3, height, width)``."""
-    image = image[None] if image.ndim == 2 else image
-    fits = image.ndim == 3 and len(image) in (1, 3) and (image.dtype == torch.uint8 or image.is_floating_point())
-    if not fits:
-        raise ExmlError(f"data.auxiliary: {image.dtype} tensors of shape {list(image.shape)} are no images")
-    pixels: Tensor = transforms.to_dtype(image, torch.uint8, scale=True)
-    return pixels

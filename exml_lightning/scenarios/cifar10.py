@@ -10,7 +10,7 @@ from torchvision.datasets.utils import check_integrity
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
-from exml_lightning.scenarios.datasets import ImageDataset, fetch
+from exml_lightning.scenarios.datasets import ImageDataset, fetch, without_groups
 from exml_lightning.scenarios.decoded import decode_images
 
 
@@ -43,8 +43,7 @@ class CIFAR10(ImageDataset):
                 f"{root / _Split.base_folder} lacks files of CIFAR10's {'train' if train else 'test'} split, or they "
                 "were changed (md5): delete the folder and fetch it again with --data.download true"
             ) from error
-        labels = torch.tensor(split.targets)
-        return LabelledImages(torch.from_numpy(split.data).permute(0, 3, 1, 2), labels, torch.zeros_like(labels))
+        return without_groups(torch.from_numpy(split.data).permute(0, 3, 1, 2), torch.tensor(split.targets))
 
     def _load_folders(self, folder: Path, cache: Path) -> LabelledImages:
         files, labels = [], []
@@ -54,8 +53,7 @@ class CIFAR10(ImageDataset):
                 raise ExmlError(f"{folder / name} has no images: put those of CIFAR10's class there")
             files += found
             labels += [label] * len(found)
-        images = decode_images(files, self.image_format.shape, cache)
-        return LabelledImages(images, torch.tensor(labels), torch.zeros(len(labels), dtype=torch.long))
+        return without_groups(decode_images(files, self.image_format.shape, cache), torch.tensor(labels))
 
     def download(self, root: Path) -> None:
         """Fetch torchvision's files where neither they nor folders of images are there."""

@@ -18,13 +18,7 @@ LISTS = ("NC_inc", "NI_inc", "NIC_inc")
 
 
 class Frame(NamedTuple):
-    """A frame of a video.
-
-    Args:
-        session: 1 to 11.
-        object: 1 to 50.
-        number: Its place in the video.
-    """
+    """A frame of a video: its session, 1 to 11, its object, 1 to 50, and its place in the video."""
 
     session: int
     object: int
@@ -38,10 +32,7 @@ class Frame(NamedTuple):
 
 
 def list_frames(folder: Path) -> list[Frame]:
-    """List the frames that should be there, in order of session, object and number.
-
-    Args:
-        folder: The folder of CORe50, ``core50`` in ``data.root``.
+    """List the frames that should be in a folder of CORe50, in order of session, object and number.
 
     Returns:
         Those of the first run of official lists, else those of ``core50_128x128/filelist.txt``, else those of
@@ -76,9 +67,6 @@ def read_lists(paths: Iterable[Path], label_is_object: bool = False) -> list[Fra
     Args:
         paths: Lists of one run.
         label_is_object: Refuse labels other than the number of the object less 1.
-
-    Returns:
-        The frames, in the order of the lists.
 
     Raises:
         ExmlError: If a list is missing or empty, or a line is not as it should be; names it.

@@ -25,8 +25,7 @@ def protocol_parts(name: str, run_id: int, folder: Path) -> list[Part]:
         name: ``nc`` (ten classes, then five at a time, in all sessions), ``ni`` (all classes, one session at a time) or
             ``nic`` (ten classes in one session, then five classes in one session at a time).
         run_id: The run, 0 to 4.
-        folder: The folder of CORe50. With the official lists of the protocol in it, the experiences are those of
-            their run; else they are drawn from the run's seed.
+        folder: The folder of CORe50. Official lists in it are followed, else the run's seed decides.
 
     Returns:
         Of each experience, class indices (object less 1), and of each of these its sessions.
@@ -48,17 +47,15 @@ def _official(name: str, run: Path) -> list[Part]:
             f"fetch CORe50's file lists again, or move {run.parent} away to have the experiences drawn from the run's "
             "seed"
         )
-    return [_part(path) for path in paths]
-
-
-def _part(path: Path) -> Part:
-    sessions: dict[int, set[int]] = {}
-    for frame in read_lists([path]):
-        sessions.setdefault(frame.object - 1, set()).add(frame.session)
-    foreign = sorted(set().union(*sessions.values()) - set(TRAIN_SESSIONS))
-    if foreign:
-        raise ExmlError(f"{path} has frames of sessions {foreign}: {list(TEST_SESSIONS)} are the test set")
-    return tuple(sessions), tuple(tuple(sorted(of_class)) for of_class in sessions.values())
+    parts: list[Part] = []
+    for path in paths:
+        sessions: dict[int, set[int]] = {}
+        for frame in read_lists([path]):
+            sessions.setdefault(frame.object - 1, set()).add(frame.session)
+        if foreign := sorted(set().union(*sessions.values()) - set(TRAIN_SESSIONS)):
+            raise ExmlError(f"{path} has frames of sessions {foreign}: {list(TEST_SESSIONS)} are the test set")
+        parts.append((tuple(sessions), tuple(tuple(sorted(of_class)) for of_class in sessions.values())))
+    return parts
 
 
 def _rebuilt(name: str, run_id: int) -> list[Part]:
@@ -71,8 +68,5 @@ def _rebuilt(name: str, run_id: int) -> list[Part]:
     if name == "ni":
         return [(tuple(order), ((session,),) * NUM_OBJECTS) for session in sessions]
     pairs: list[Part] = [(five, ((session,),) * 5) for session in sessions for five in fives]
-    later = pairs[2:]  # the first two are the first experience
-    return [
-        (first, ((sessions[0],),) * 10),
-        *(later[i] for i in torch.randperm(len(later), generator=generator).tolist()),
-    ]
+    later = (2 + torch.randperm(len(pairs) - 2, generator=generator)).tolist()  # 0 and 1 are the first experience
+    return [(first, ((sessions[0],),) * 10), *(pairs[i] for i in later)]

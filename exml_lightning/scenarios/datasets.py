@@ -42,12 +42,7 @@ class ImageDataset(ABC):
         """
 
     def protocol(self, name: str, run_id: int, root: Path) -> list[tuple[tuple[int, ...], Groups]]:
-        """Make the experiences of a protocol of this data set's own; most have none.
-
-        Args:
-            name: Its name.
-            run_id: The run, 0 to 4.
-            root: Folder of all data sets.
+        """Make the experiences of a protocol of this data set's own, by its name; most data sets have none.
 
         Returns:
             Of each experience, the class indices, and of each of these the recording sessions.
@@ -65,12 +60,7 @@ class ImageDataset(ABC):
 
 
 def fetch(what: str, kind: Callable[..., object], **options: Any) -> None:
-    """Let torchvision fetch the files of a data set of its own where they are missing; it checks their md5.
-
-    Args:
-        what: What to call it in an error.
-        kind: The class of torchvision.
-        options: Its arguments, such as ``root``, the folder.
+    """Let a class of torchvision fetch its files where they are missing; it checks their md5.
 
     Raises:
         ExmlError: If they could not be fetched.
@@ -98,7 +88,7 @@ class Digits(ImageDataset):
         pixels = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8)[:, None]
         labels = torch.from_numpy(bunch.target).long()
         chosen = (torch.arange(len(labels)) % 4 != 0) == train
-        return _labelled(pixels[chosen], labels[chosen], self.image_format)
+        return _resized(pixels[chosen], labels[chosen], self.image_format)
 
 
 class MNIST(ImageDataset):
@@ -120,7 +110,7 @@ class MNIST(ImageDataset):
                 f"{prefix}-labels-idx1-ubyte has {len(labels)} labels for {len(images)} images, or some that are no "
                 "digits: fetch it again"
             )
-        return _labelled(images[:, None], labels.long(), self.image_format)
+        return _resized(images[:, None], labels.long(), self.image_format)
 
     def _read(self, path: Path, reader: Callable[[str], Tensor]) -> Tensor:
         if not path.is_file():
@@ -138,6 +128,10 @@ class MNIST(ImageDataset):
         fetch("MNIST", torchvision.datasets.MNIST, root=str(root))
 
 
-def _labelled(images: Tensor, labels: Tensor, image_format: ImageFormat) -> LabelledImages:
-    resized = transforms.resize(images, list(image_format.shape[1:]), antialias=True)
-    return LabelledImages(resized, labels, torch.zeros_like(labels))
+def _resized(images: Tensor, labels: Tensor, image_format: ImageFormat) -> LabelledImages:
+    return without_groups(transforms.resize(images, list(image_format.shape[1:]), antialias=True), labels)
+
+
+def without_groups(images: Tensor, labels: Tensor) -> LabelledImages:
+    """Return images of one recording session, 0."""
+    return LabelledImages(images, labels, torch.zeros_like(labels))

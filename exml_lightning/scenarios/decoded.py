@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,13 +24,13 @@ CHUNK = 256
 
 
 def decode_images(files: Sequence[Path], shape: tuple[int, int, int], cache: Path) -> Tensor:
-    """Decode RGB image files, or take them from the cache if none of them has changed.
+    """Decode image files to RGB, or take them from the cache if none of them has changed.
 
     Args:
-        files: The files; each is decoded to RGB and must have the size of `shape`.
+        files: The files.
         shape: Channels (3), height and width.
         cache: The file of the cache, replaced where it belongs to other files. Where it cannot be written, a warning
-            says so, and the images are decoded into memory, now and the next time.
+            says so, and the images are decoded into memory.
 
     Returns:
         uint8 ``(len(files), 3, height, width)``, mapped from the cache: only what is used takes memory.
@@ -52,8 +53,7 @@ def decode_images(files: Sequence[Path], shape: tuple[int, int, int], cache: Pat
 
 def _write(path: Path, files: Sequence[Path], shape: tuple[int, int, int], key: str, title: str) -> None:
     """Write a safetensors file piece by piece: the library's writer wants all images in memory."""
-    size = len(files) * shape[0] * shape[1] * shape[2]
-    images = {"dtype": "U8", "shape": [len(files), *shape], "data_offsets": [0, size]}
+    images = {"dtype": "U8", "shape": [len(files), *shape], "data_offsets": [0, len(files) * math.prod(shape)]}
     header = json.dumps({"__metadata__": {"key": key}, "images": images}).encode()
     header += b" " * (-len(header) % 8)
     with path.open("wb") as file:
@@ -99,12 +99,9 @@ def _find(cache: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:
 def _decode(file: Path, shape: tuple[int, int, int]) -> Tensor:
     try:
         with open_image(file) as image:
-            if image.size != (shape[2], shape[1]):
-                size = f"{image.width}x{image.height}"
-                raise ExmlError(f"{file} has {size} pixels: it must have {shape[2]}x{shape[1]}")
             pixels: Tensor = transforms.pil_to_tensor(image.convert("RGB"))
-    except ExmlError:
-        raise
     except Exception as error:  # decoders of broken files raise almost anything
         raise ExmlError(f"{file} is no whole image ({one_line(error)}): fetch it again") from error
+    if pixels.shape != shape:
+        raise ExmlError(f"{file} has {pixels.shape[2]}x{pixels.shape[1]} pixels: it must have {shape[2]}x{shape[1]}")
     return pixels

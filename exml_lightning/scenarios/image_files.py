@@ -22,14 +22,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `o
 
 
 def image_files(folder: Path) -> list[str]:
-    """List the image files below a folder.
-
-    Args:
-        folder: The folder; links to folders are followed.
-
-    Returns:
-        Paths that begin with `folder`, sorted; none where there is no such folder.
-    """
+    """List the image files below a folder, sorted; links to folders are followed. None where there is no folder."""
     found: list[str] = []
     seen: set[str] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -45,13 +38,7 @@ def image_files(folder: Path) -> list[str]:
 
 @contextmanager
 def open_image(path: str | Path) -> Iterator[Image.Image]:
-    """Open an image file that a stranger may have made; its pixels are not decoded yet.
-
-    Args:
-        path: The file. Of several frames, the first is seen.
-
-    Yields:
-        The image.
+    """Open an image file that a stranger may have made; its pixels are not decoded yet. The first frame is seen.
 
     Raises:
         OSError: If it is no regular file, or no image of a known format.
@@ -70,10 +57,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
 
 
 def image_pixels(image: Image.Image) -> Tensor:
-    """Turn an image of PIL into pixel values: one channel where it is grey, else RGB.
-
-    Args:
-        image: The image; transparency is dropped, 16 bits become 8.
+    """Turn an image of PIL into pixel values: one channel where it is grey, else RGB. Transparency is dropped.
 
     Returns:
         uint8 ``(1 or 3, height, width)``.

@@ -7,11 +7,6 @@ RUN_SEEDS = (1234, 2345, 3456, 5678, 6789)
 
 
 def class_order(num_classes: int, run_id: int) -> list[int]:
-    """Return the classes in the order of a run: that of Avalanche's benchmarks with the same seed.
-
-    Args:
-        num_classes: Number of classes.
-        run_id: The run, 0 to 4.
-    """
+    """Return the classes in the order of a run, 0 to 4: that of Avalanche's benchmarks with the same seed."""
     order: list[int] = torch.randperm(num_classes, generator=torch.Generator().manual_seed(RUN_SEEDS[run_id])).tolist()
     return order

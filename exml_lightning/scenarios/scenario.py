@@ -14,9 +14,6 @@ from exml_lightning.files import folder_name
 from exml_lightning.scenarios.datasets import Groups, ImageDataset
 from exml_lightning.scenarios.runs import RUN_SEEDS, class_order
 
-_Part = tuple[tuple[int, ...], Groups | None]
-"""Class indices of an experience, and of each of them its recording sessions."""
-
 
 @dataclass(frozen=True)
 class Experience:
@@ -25,7 +22,7 @@ class Experience:
     Args:
         classes: Indices into the data set's class names, in the order they were dealt.
         task: Task label.
-        groups: Of each class, the recording sessions its training images come from; None for all.
+        groups: Of each class, the recording sessions of its training images; None for all.
     """
 
     classes: tuple[int, ...]
@@ -35,13 +32,7 @@ class Experience:
 
 @dataclass(frozen=True)
 class TestPart:
-    """A part of the test stream: the test images of the classes that one experience was the first to bring.
-
-    Args:
-        images: The images.
-        first_seen: That experience.
-        task: Its task label.
-    """
+    """A part of the test stream: the test images of the classes that an experience was the first to bring, its task."""
 
     __test__ = False  # not a pytest class
 
@@ -52,14 +43,7 @@ class TestPart:
 
 @dataclass(frozen=True)
 class TrainImages:
-    """The original training images of a scenario, one experience at a time.
-
-    Args:
-        scenario: Name of the scenario.
-        split: The training split.
-        experiences: The experiences.
-        class_names: The data set's.
-    """
+    """The original training images of a scenario, by name, one experience at a time, out of the training split."""
 
     scenario: str
     split: LabelledImages
@@ -133,39 +117,31 @@ class Scenario:
             run_id: The run, 0 to 4.
             root: Folder of all data sets, where a protocol may have its files.
 
-        Returns:
-            The experiences, in order.
-
         Raises:
             ExmlError: If the run or the partition is not possible; names the key.
         """
         if not 0 <= run_id < len(RUN_SEEDS):
             raise ExmlError(f"data.run_id is {run_id}: give 0 to {len(RUN_SEEDS) - 1}")
-        parts = self._dealt(run_id) if self.protocol is None else self._by_protocol(self.protocol, run_id, root)
+        parts: list[tuple[tuple[int, ...], Groups | None]]
+        if self.protocol is None:
+            parts = self._dealt(run_id)
+        else:
+            for name in ("classes_per_experience", "classes", "groups", "shuffle_classes"):
+                if getattr(self, name) != getattr(Scenario, name):  # its default
+                    raise ExmlError(f"data.scenario.protocol {self.protocol} deals everything itself: leave out {name}")
+            parts = [*self.dataset.protocol(self.protocol, run_id, root)]
         classes = [c for part, _ in parts for c in part]
         if self.task_labels and len(set(classes)) < len(classes):
-            raise ExmlError(
-                "data.scenario.task_labels: a class belongs to one task, so no two experiences may share one"
-            )
+            raise ExmlError("data.scenario.task_labels: a class belongs to one task, so no two experiences share one")
         return [Experience(c, i if self.task_labels else 0, g) for i, (c, g) in enumerate(parts)]
 
-    def _by_protocol(self, protocol: str, run_id: int, root: Path) -> list[_Part]:
-        for name in ("classes_per_experience", "classes", "groups", "shuffle_classes"):
-            if getattr(self, name) != getattr(Scenario, name):  # its default
-                raise ExmlError(f"data.scenario.protocol {protocol} deals everything itself: leave out {name}")
-        return [*self.dataset.protocol(protocol, run_id, root)]
-
-    def _dealt(self, run_id: int) -> list[_Part]:
-        """Deal classes out, and sessions of them."""
+    def _dealt(self, run_id: int) -> list[tuple[tuple[int, ...], Groups | None]]:
         classes = self._named_classes(self.classes) if self.classes is not None else self._split_classes(run_id)
         groups = [None] * len(classes) if self.groups is None else [tuple(g) for g in self.groups]
         if len(classes) == 1 and groups:  # NI: all classes in every experience
             classes = classes * len(groups)
         if len(classes) != len(groups):
-            raise ExmlError(
-                f"data.scenario has classes for {len(classes)} experiences but groups for {len(groups)}: "
-                "give as many of each"
-            )
+            raise ExmlError(f"data.scenario.groups: give {len(classes)}, one an experience, not {len(groups)}")
         return [(c, None if g is None else (g,) * len(c)) for c, g in zip(classes, groups, strict=True)]
 
     def _named_classes(self, parts: list[list[str]]) -> list[tuple[int, ...]]:
@@ -196,24 +172,12 @@ class Scenario:
         return [tuple(islice(rest, size)) for size in sizes]
 
     def train_images(self, root: Path, experiences: list[Experience]) -> TrainImages:
-        """Open the original training images. Fitting an ex-model never calls this.
-
-        Args:
-            root: Folder of all data sets.
-            experiences: What to divide them by.
-
-        Returns:
-            The images of each, one at a time; labels are indices into the data set's class names.
-        """
+        """Open the original training images, by experiences. Fitting an ex-model never calls this."""
         split = self.dataset.load(root, train=True)
         return TrainImages(self.name, split, experiences, self.dataset.class_names)
 
     def test_stream(self, root: Path, experiences: list[Experience]) -> list[TestPart]:
         """Open the test stream: each test image once, in the part of the experience that first brought its class.
-
-        Args:
-            root: Folder of all data sets.
-            experiences: Those of the run.
 
         Returns:
             The parts, in the order of the stream; experiences without new classes, or without test images of them,
@@ -249,6 +213,5 @@ def _rows(split: LabelledImages, classes: tuple[int, ...], groups: Groups | None
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Name the first few."""
     several = list(names)
     return ", ".join(several[:5]) + (f" and {len(several) - 5} more" if len(several) > 5 else "")

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -46,20 +47,14 @@ def test_a_folder_is_read_at_any_depth_in_any_format(tmp_path):
     (tmp_path / "labels.txt").write_text("no image")
     for channels in (1, 3):
         source = opened(FolderImages(str(tmp_path)), shape=(channels, 8, 6))
-        assert len(source) == 6
-        images = drawn(source, 20)
-        assert images.shape == (20, channels, 8, 6)
-        assert images.dtype == torch.uint8
+        assert (len(source), drawn(source, 20).shape) == (6, (20, channels, 8, 6))
 
 
 def test_crops_are_square_within_the_image_and_of_all_sizes_and_places(tmp_path):
-    width, height = 240, 120
-    x = torch.arange(width).expand(height, width)
-    y = torch.arange(height)[:, None].expand(height, width)
-    pixels = torch.stack([x, y, torch.full_like(x, 9)], dim=-1).to(torch.uint8)  # a pixel's colour is its place
+    y, x = torch.meshgrid(torch.arange(120), torch.arange(240), indexing="ij")
+    pixels = torch.stack([x, y, torch.zeros_like(x)], dim=-1).to(torch.uint8)  # a pixel's colour is its place
     Image.fromarray(pixels.numpy()).save(tmp_path / "places.png")
     crops = drawn(opened(FolderImages(str(tmp_path), min_crop=0.25), shape=(3, 24, 24)), 2000).float()
-    assert (crops[:, 2] == 9).all()
     across, down = crops[:, 0, 0], crops[:, 1, :, 0]
     # the first and the last of 24 pixels show places 23/24 of a side apart
     sides = (across[:, -1] - across[:, 0]) * 24 / 23
@@ -67,38 +62,22 @@ def test_crops_are_square_within_the_image_and_of_all_sizes_and_places(tmp_path)
     assert 29 < sides.min() < 33
     assert 117 < sides.max() < 122
     assert abs(sides.mean() - 75) < 3
-    middles = across.mean(dim=1), down.mean(dim=1)
-    for middle, length in zip(middles, (width, height), strict=True):
-        assert middle.min() >= 15 - 1
-        assert middle.max() <= length - 15
+    for middle, length in ((across.mean(dim=1), 240), (down.mean(dim=1), 120)):
+        assert 14 <= middle.min() < 25
+        assert length - 25 < middle.max() <= length - 15
         assert abs(middle.mean() - length / 2) < 3
-    assert middles[0].min() < 25
-    assert middles[0].max() > width - 25
-
-
-def test_each_image_comes_once_before_any_comes_again(tmp_path):
-    values = plain_colours(tmp_path, 12)
-    source = opened(FolderImages(str(tmp_path)), shape=(1, 8, 8))
-    order = drawn(source, 36)[:, 0, 0, 0].tolist()
-    for start in range(0, 36, 12):
-        assert sorted(order[start : start + 12]) == values
-    assert order[:12] != order[12:24]
 
 
 def test_draws_depend_on_the_generator_alone(tmp_path):
     for k in range(5):
         noise("RGB", (30, 20), str(k)).save(tmp_path / f"{k}.png")
-    source = opened(FolderImages(str(tmp_path)))
-    for count in (3, 12):
-        torch.manual_seed(1)
-        first, state = drawn(source, count), torch.random.get_rng_state()
-        torch.manual_seed(2)
-        assert torch.equal(first, drawn(opened(FolderImages(str(tmp_path))), count))
-        assert not torch.equal(first, drawn(source, count, "others"))
-        torch.manual_seed(1)
-        assert torch.equal(state, torch.random.get_rng_state())
-    crops = drawn(source, 10)
-    assert len({crop.numpy().tobytes() for crop in crops}) == 10  # an image that comes again gives another crop
+    source, state = opened(FolderImages(str(tmp_path))), torch.random.get_rng_state()
+    crops = drawn(source, 12)
+    assert torch.equal(state, torch.random.get_rng_state())
+    torch.manual_seed(2)
+    assert torch.equal(crops, drawn(opened(FolderImages(str(tmp_path))), 12))
+    assert not torch.equal(crops, drawn(source, 12, "others"))
+    assert len({crop.numpy().tobytes() for crop in crops}) == 12  # an image that comes again gives another crop
 
 
 @pytest.mark.parametrize(
@@ -132,10 +111,8 @@ def test_a_jpeg_looks_as_if_decoded_in_full(tmp_path):
 
 def test_broken_files_are_named_and_left_out(tmp_path, caplog):
     values = plain_colours(tmp_path, 4)
-    noise("RGB", (30, 30)).save(tmp_path / "whole.png")
-    cut = tmp_path / "00_cut.png"
-    cut.write_bytes((tmp_path / "whole.png").read_bytes()[:300])
-    (tmp_path / "whole.png").unlink()
+    noise("RGB", (30, 30)).save(tmp_path / "00_cut.png")
+    os.truncate(tmp_path / "00_cut.png", 300)
     (tmp_path / "01_text.jpg").write_text("no image")
     (tmp_path / "empty.png").touch()
     Image.new("F", (5, 5)).save(tmp_path / "unknown_range.tiff")
@@ -145,8 +122,9 @@ def test_broken_files_are_named_and_left_out(tmp_path, caplog):
     for name in ("00_cut.png", "01_text.jpg", "empty.png", "unknown_range.tiff"):
         assert len([m for m in caplog.messages if f"{tmp_path}/{name} cannot be read" in m]) == 1
     assert len(caplog.messages) == 4
-    order = images[:, 0, 0, 0].tolist()
-    assert all(sorted(order[start : start + 4]) == values for start in range(0, 20, 4))
+    rounds = [tuple(order) for order in images[:, 0, 0, 0].view(5, 4).tolist()]
+    assert all(sorted(order) == values for order in rounds)  # each whole one once, before any comes again
+    assert len(set(rounds)) > 1
     assert torch.equal(images, drawn(source, 20))
     assert torch.equal(images, drawn(opened(FolderImages(str(tmp_path)), shape=(1, 8, 8)), 20))
 

@@ -5,7 +5,7 @@ from typing import Any
 from exml_lightning.cli.sweep.grid import Job, flatten
 from exml_lightning.experts.manifest import FILE_NAME
 from exml_lightning.files import read_yaml
-from exml_lightning.report.small_files import read_json
+from exml_lightning.report.runs import read_json
 
 
 def is_finished(cell: Job) -> bool:

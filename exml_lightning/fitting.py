@@ -5,7 +5,7 @@ import inspect
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 
 from exml_lightning.callbacks import (
     AccuracyCallback,
@@ -32,7 +33,6 @@ from exml_lightning.callbacks.run_folder import RunFolderLock
 from exml_lightning.callbacks.run_logger import RunLogger
 from exml_lightning.core.distillation import Distillation
 from exml_lightning.core.errors import ExmlError, one_line
-from exml_lightning.core.strategy_name import strategy_name
 from exml_lightning.data import ExpertStream
 from exml_lightning.ex_model.model import ExModel, load_ex_model
 from exml_lightning.experts.manifest import tasks_of
@@ -48,18 +48,31 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 """Where they are not Lightning's; -1 epochs stands for an epoch for each expert."""
 
 
-def run_callbacks(command: str, strategy: str, with_data_set: bool, with_bar: bool) -> list[Callback]:
-    """Make the callbacks that come after those of the configuration, in their order.
+def run_callbacks(
+    buffer: SyntheticBufferCallback,
+    stop: StopOnSignal,
+    command: str,
+    with_data_set: bool,
+    with_bar: bool,
+    loggers: Sequence[Logger] = (),
+) -> tuple[list[Callback], list[Callback]]:
+    """Make the callbacks of a run, in their order.
 
     Args:
+        buffer: The loop over the experts.
+        stop: Asks a fit to stop.
         command: The command line of the run, or the call, for its files.
-        strategy: Its name.
         with_data_set: Whether accuracy can be measured; agreement else.
         with_bar: Show a progress bar.
+        loggers: Beside ``metrics.csv``.
+
+    Returns:
+        Those that come before `buffer`, and those that come after it and the checkpoints.
     """
-    bar = [StageProgressBar()] if with_bar else []
-    results = (AccuracyCallback if with_data_set else AgreementCallback)(command)
-    return [*bar, results, ExModelWriter(strategy)]
+    results = (AccuracyCallback if with_data_set else AgreementCallback)(buffer, command)
+    first: list[Callback] = [stop, SameSettings(buffer), CheckExperts(buffer), StartLoggers(loggers)]
+    bar = [StageProgressBar(buffer)] if with_bar else []
+    return first, [*bar, results, ExModelWriter(buffer.strategy, results)]
 
 
 def distil(
@@ -150,9 +163,9 @@ def _fit(experts: Path, run_folder: Path, task: int | None, progress: bool, give
     if run_folder.exists() and not run_folder.is_dir():
         raise ExmlError(f"{run_folder} is a file: name a folder")
     checkpoint = find_checkpoint(run_folder, None, "fit")
-    stop, strategy = StopOnSignal(), strategy_name(type(buffer.generator).__name__)
+    stop = StopOnSignal()
     words = ", ".join([repr(str(experts)), *(f"{key}={value!r}" for key, value in given.items())])
-    ours = run_callbacks(f"distil({words})", strategy, with_data_set=False, with_bar=progress)
+    first, last = run_callbacks(buffer, stop, f"distil({words})", with_data_set=False, with_bar=progress)
     try:
         trainer = Trainer(
             **TRAINER_DEFAULTS,
@@ -161,16 +174,7 @@ def _fit(experts: Path, run_folder: Path, task: int | None, progress: bool, give
             logger=RunLogger(str(run_folder)),
             enable_progress_bar=progress,
             log_every_n_steps=min(50, stream.n_iter),
-            callbacks=[
-                stop,
-                SameSettings(),
-                CheckExperts(),
-                StartLoggers(),
-                buffer,
-                StreamCheckpoint(),
-                *ours,
-                RunFolderLock(),
-            ],
+            callbacks=[*first, buffer, StreamCheckpoint(), *last, RunFolderLock()],
         )
         trainer.fit(module, datamodule=stream, ckpt_path=checkpoint, weights_only=True)
     except MisconfigurationException as error:

@@ -210,6 +210,10 @@ class ExModelModule(LightningModule):
         """The classes that are an answer: those known; with heads, for each sample those known of its task's head."""
         return self.known if self.heads is None or tasks is None else self.known & (self.heads == tasks[:, None])
 
+    def on_train_epoch_start(self) -> None:
+        """Forget the accuracies of the experience before."""
+        self.accuracy = []
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Look at the steps before, and seed torch for layers that draw from the global state (dropout) by this one."""
         self.check_numbers(wait=False)

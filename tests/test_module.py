@@ -62,12 +62,12 @@ def fit(
     tmp_path: Path, digit_experts: Path, recorder: Callback, epochs: int = 3, batch_size: int = 6, **options
 ) -> ExModelModule:
     stream = ExpertStream(Scenario("digits", Digits(), 2), experts=str(digit_experts), n_iter=3, batch_size=batch_size)
-    module = ExModelModule(**options)
+    module, buffer = ExModelModule(**options), SyntheticBufferCallback(30, Noise())
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
         max_epochs=epochs,
-        callbacks=[CheckExperts(), SyntheticBufferCallback(30, Noise()), recorder],
+        callbacks=[CheckExperts(buffer), buffer, recorder],
         default_root_dir=tmp_path,
         logger=False,
         enable_checkpointing=False,

@@ -82,17 +82,24 @@ def test_times_as_people_say_them(seconds, said):
     assert terminal.clock(seconds) == said
 
 
-def test_the_time_left_counts_images_and_steps():
+def test_the_time_left_counts_images_and_steps(monkeypatch):
     """Six images a second, ten steps a second, at the second of three experts."""
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     clock = StreamClock([60, 30, 20], 100, images=60, seconds_generating=10)
-    assert clock.while_generating(0, 30, 5) is None  # nothing is known of steps
-    assert clock.while_distilling(0, 0, 50, 5) == pytest.approx((30 + 20) / 6 + 250 / 10)
-    clock.distilled, clock.seconds_distilling = 100, 10
-    assert clock.while_generating(1, 12, 2) == pytest.approx((18 + 20) / 6 + 200 / 10)
-    clock.images, clock.seconds_generating = 90, 15
-    assert clock.while_distilling(1, 40, 10, 1) == pytest.approx(20 / 6 + 150 / 10)
-    clock.images = 0
-    assert clock.while_distilling(2, 0, 50, 5) == pytest.approx(5)  # no images are left to make
+    assert clock.while_generating(30, 5) is None  # nothing is known of steps
+    clock.start()
+    now[0] += 5
+    clock.distilled = 50
+    assert clock.while_distilling() == pytest.approx((30 + 20) / 6 + 250 / 10)
+    now[0] += 5
+    clock.stop()
+    now[0] += 50  # measuring accuracy does not count
+    clock.distilled = 100
+    assert (clock.seconds_distilling, clock.all_distilling) == (10, 10)
+    assert clock.while_generating(12, 2) == pytest.approx((18 + 20) / 6 + 200 / 10)
+    clock.images, clock.seconds_generating = 110, 55 / 3
+    assert clock.while_distilling() == pytest.approx(200 / 10)  # no images are left to make
 
 
 def test_a_fit_outside_a_terminal_says_a_line_an_expert(small_run, capsys):

@@ -16,7 +16,6 @@ from lightning.pytorch.callbacks import Callback
 from benchmarks.performance.timing import Job, ratio, synchronize, time_steps
 from benchmarks.performance.workload import SHIPPED, Workload, run_fit, write_fit
 from exml_lightning.callbacks import StreamCheckpoint
-from exml_lightning.callbacks.find import find_callback
 from exml_lightning.core.loaders import AHEAD
 
 LAYOUTS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -86,8 +85,7 @@ class Interleaved(Callback):
 
     def _checkpoint(self, trainer: Trainer, pl_module: LightningModule) -> float:
         """Return the seconds that the checkpoints within an experience add to a step."""
-        callback = find_callback(trainer, StreamCheckpoint)
-        assert callback is not None
+        callback = next(each for each in trainer.callbacks if isinstance(each, StreamCheckpoint))
         every = callback.every_n_steps
         if self.n_iter >= every:
             raise ValueError(f"{self.n_iter} steps would hold a checkpoint, which is counted apart: less than {every}")

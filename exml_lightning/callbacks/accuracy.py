@@ -1,13 +1,10 @@
-"""`AccuracyCallback`: the accuracy matrix on the test stream of a scenario, and `test.json`."""
+"""`AccuracyCallback`: the accuracy matrix on the test stream of a scenario."""
 
-import time
 from pathlib import Path
 from typing import Any
 
-from lightning import LightningModule, Trainer
-
-from exml_lightning.callbacks.parts import accuracies, part_names, parts_of, print_accuracies, write_test
 from exml_lightning.callbacks.results import ResultsCallback, write_matrix
+from exml_lightning.callbacks.summary import accuracies, part_names, parts_of
 from exml_lightning.core import metrics
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.figures import save_accuracy_over_time, save_matrix
@@ -15,7 +12,7 @@ from exml_lightning.terminal import print_matrix
 
 
 class AccuracyCallback(ResultsCallback):
-    """Writes ``accuracy_matrix.csv``, its pictures, ``summary.json`` and ``test.json``.
+    """Writes ``accuracy_matrix.csv``, its pictures and ``summary.json``.
 
     The matrix has a column for each part of the test stream.
     """
@@ -52,27 +49,6 @@ class AccuracyCallback(ResultsCallback):
             part_names(module.stream),
             {"seen so far": seen, "whole stream": streams},
         )
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of ``exml test``."""
-        self._since = time.monotonic()
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``test.json`` and print the accuracies."""
-        assert isinstance(pl_module, ExModelModule)
-        assert self._since is not None
-        seconds = time.monotonic() - self._since
-        if trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / "test.json"
-            write_test(path, pl_module.stream, pl_module.accuracy, pl_module.device, seconds, self.command)
-            print_accuracies(pl_module.stream, pl_module.accuracy, str(path))
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the accuracies of ``exml validate``; a fit prints its own table."""
-        super().on_validation_end(trainer, pl_module)
-        assert isinstance(pl_module, ExModelModule)
-        if trainer.is_global_zero and trainer.state.fn == "validate":
-            print_accuracies(pl_module.stream, pl_module.accuracy, "accuracy on the test stream", always=True)
 
     def over_time(self, module: ExModelModule) -> tuple[list[float], list[float]]:
         """Return the accuracy after each experience on the whole test stream, and on the parts met so far."""

@@ -22,7 +22,6 @@ class AgreementCallback(ResultsCallback):
 
     def measure(self, module: ExModelModule) -> list[float]:
         """Compare the ex-model with the experts learned so far; see `ResultsCallback.measure`."""
-        assert module.stream.buffer is not None
         module.eval()
         row = agreement(module, module.stream.buffer)
         module.train()

@@ -4,7 +4,6 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from exml_lightning.callbacks.find import find_callback
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.finite import check_answers
@@ -12,7 +11,14 @@ from exml_lightning.module import ExModelModule
 
 
 class CheckExperts(Callback):
-    """Refuses a fit that would fail at one of its experts, that the ex-model cannot start, or whose epochs are none."""
+    """Refuses a fit that would fail at one of its experts, that the ex-model cannot start, or whose epochs are none.
+
+    Args:
+        buffer: Has the generator.
+    """
+
+    def __init__(self, buffer: SyntheticBufferCallback) -> None:
+        self._buffer = buffer
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse settings of the trainer under which an epoch would not be an experience.
@@ -33,8 +39,6 @@ class CheckExperts(Callback):
                 generator can work with it.
         """
         assert isinstance(pl_module, ExModelModule)
-        buffer = find_callback(trainer, SyntheticBufferCallback)
-        assert buffer is not None
         pl_module.prepare_start()
         stream, manifest = pl_module.stream, pl_module.stream.manifest
         distillation, heads = pl_module.distillation, pl_module.heads
@@ -44,7 +48,7 @@ class CheckExperts(Callback):
         for index in range(stream.completed, stream.num_experts):
             expert = stream.load_expert(index, torch.device("cpu"))
             check_answers(expert)
-            buffer.generator.check(expert)
+            self._buffer.generator.check(expert)
             distillation.check_expert(expert, len(manifest.class_names), heads)
             del expert  # else it would stay in memory while the next one is read
 

@@ -8,7 +8,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks.accuracy import AccuracyCallback
-from exml_lightning.callbacks.find import find_callback
+from exml_lightning.callbacks.results import ResultsCallback
 from exml_lightning.ex_model.model import WEIGHTS
 from exml_lightning.experts import ExpertEntry, Manifest, save_weights, write_manifest
 from exml_lightning.module import ExModelModule
@@ -20,10 +20,11 @@ class ExModelWriter(Callback):
 
     Args:
         strategy: Name of the strategy, for the manifest.
+        results: What was measured.
     """
 
-    def __init__(self, strategy: str) -> None:
-        self.strategy = strategy
+    def __init__(self, strategy: str, results: ResultsCallback) -> None:
+        self._strategy, self._results = strategy, results
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder when the last expert is learned; again if the run was finished before."""
@@ -42,10 +43,10 @@ class ExModelWriter(Callback):
             classes=tuple(names[c] for c in known),
             outputs=tuple(known),
             classifier=first.classifier if architecture.class_path == first.architecture.class_path else None,
-            accuracy=_final_accuracy(trainer, pl_module),
+            accuracy=self._accuracy(pl_module),
             training={
-                "strategy": self.strategy,
-                "scenario": stream.settings()["scenario"] or stream.manifest.scenario,
+                "strategy": self._strategy,
+                "scenario": stream.scenario_name or stream.manifest.scenario,
                 "experts": trainer.max_epochs,
                 "learned": [_noted(entry) for entry in stream.manifest.experts[: trainer.max_epochs]],
             },
@@ -55,6 +56,12 @@ class ExModelWriter(Callback):
             Manifest(stream.manifest.scenario, stream.run_id, names, stream.manifest.input, tuple(entries)), folder
         )
         say(f"ex-model: {folder}")
+
+    def _accuracy(self, module: ExModelModule) -> float | None:
+        """Accuracy on the parts of the test stream whose classes the ex-model knows."""
+        if not isinstance(self._results, AccuracyCallback) or not self._results.matrix:
+            return None
+        return self._results.over_time(module)[1][-1]
 
 
 def _noted(entry: ExpertEntry) -> dict[str, Any]:
@@ -70,9 +77,3 @@ def _heads(whole: ExpertEntry, heads: list[int]) -> list[ExpertEntry]:
         classes, outputs = tuple(whole.classes[i] for i in own), tuple(whole.outputs[i] for i in own)
         entries.append(replace(whole, classes=classes, outputs=outputs, task=task, accuracy=None))
     return entries
-
-
-def _final_accuracy(trainer: Trainer, module: ExModelModule) -> float | None:
-    """Accuracy on the parts of the test stream whose classes the ex-model knows."""
-    results = find_callback(trainer, AccuracyCallback)
-    return results.over_time(module)[1][-1] if results is not None and results.matrix else None

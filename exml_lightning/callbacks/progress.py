@@ -5,8 +5,6 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
-from exml_lightning.callbacks.find import find_callback
-from exml_lightning.callbacks.stream_clock import StreamClock
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 from exml_lightning.terminal import Bar, clock, draws_bars, say
 
@@ -59,11 +57,13 @@ def _loss(trainer: Trainer) -> str:
 class StageProgressBar(_OneBar):
     """A bar for each expert's distillation, and the time left for the stream; without a terminal, a line an expert.
 
-    Place it after `SyntheticBufferCallback`, whose clock it keeps.
+    Args:
+        buffer: Has the clock of the stream.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, buffer: SyntheticBufferCallback) -> None:
         super().__init__()
+        self._buffer = buffer
         self._distilling: tuple[Bar, int] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -111,29 +111,25 @@ class StageProgressBar(_OneBar):
         self._begin(Bar("measuring accuracy", total, self._enabled, leave=False))
 
     def _distil(self, trainer: Trainer, before: int) -> None:
-        experience, stream_clock = trainer.current_epoch, _clock_of(trainer)
-
         def words() -> str:
-            left = stream_clock.while_distilling(experience, before, int(bar.done) - before, bar.seconds)
+            left = self._buffer.clock.while_distilling()
             return "  ".join(filter(None, [_loss(trainer), "" if left is None else f"stream {clock(left)} left"]))
 
-        title = f"expert {experience + 1}/{trainer.max_epochs} distilling"
+        title = f"expert {trainer.current_epoch + 1}/{trainer.max_epochs} distilling"
         bar = Bar(title, trainer.num_training_batches, self._enabled, words, before)
         self._distilling = bar, before
         self._begin(bar)
 
     def _distilled(self, trainer: Trainer) -> None:
-        """Tell the clock how long the steps took, once; where there is no bar, say it."""
+        """End its bar, once; where there is none, say how long it took."""
         if self._distilling is None:
             return
-        (bar, before), stream_clock = self._distilling, _clock_of(trainer)
+        bar, before = self._distilling
         self._distilling, seconds, steps = None, bar.seconds, int(bar.done) - before
         self._end()
-        stream_clock.distilled += steps
-        stream_clock.seconds_distilling += seconds
         if self._enabled and not draws_bars():
             of = f"expert {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            generating = stream_clock.newest_generating
+            generating = self._buffer.clock.newest_generating
             say(f"{of}: generated in {generating:.1f} s, {steps} steps distilled in {seconds:.1f} s")
 
 
@@ -168,9 +164,3 @@ class ExpertProgressBar(_OneBar):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the bar."""
         self._end()
-
-
-def _clock_of(trainer: Trainer) -> StreamClock:
-    buffer = find_callback(trainer, SyntheticBufferCallback)
-    assert buffer is not None
-    return buffer.clock

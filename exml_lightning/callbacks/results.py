@@ -1,8 +1,7 @@
-"""`ResultsCallback`: what accuracy and agreement have in common: the matrix, the clock, when files are written."""
+"""`ResultsCallback`: what accuracy and agreement have in common: the matrix, and when files are written."""
 
 import csv
 import io
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from exml_lightning.callbacks.find import find_callback
 from exml_lightning.callbacks.summary import peak_memory_mb, write_summary
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 from exml_lightning.files import write_text
@@ -22,19 +20,16 @@ from exml_lightning.terminal import print_values
 class ResultsCallback(Callback, ABC):
     """Keeps a row of figures for each experience, writes them into the run folder and prints them.
 
-    Place it after `SyntheticBufferCallback`, so that generating does not count as distilling.
-
     Args:
+        buffer: Knows what the stream has cost; it comes before.
         command: The command line of the run, for its files.
     """
 
-    def __init__(self, command: str = "") -> None:
-        self.command = command
+    def __init__(self, buffer: SyntheticBufferCallback, command: str = "") -> None:
+        self._buffer, self._command = buffer, command
         self.matrix: dict[int, list[float]] = {}
         """A row for each experience learned, fractions."""
-        self.seconds_distilling = 0.0
         self._peak = 0.0
-        self._since: float | None = None
 
     @abstractmethod
     def measure(self, module: ExModelModule) -> list[float]:
@@ -61,27 +56,8 @@ class ResultsCallback(Callback, ABC):
         """The rows of the matrix, in order."""
         return [self.matrix[k] for k in sorted(self.matrix)]
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._since = time.monotonic()
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and forget the accuracies of the experience before."""
-        assert isinstance(pl_module, ExModelModule)
-        pl_module.accuracy = []
-        self._since = time.monotonic()
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock: measuring accuracy does not count as distilling."""
-        self._stop_clock()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the clock go on."""
-        self._since = time.monotonic()
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the figures over, write those so far and print the table."""
-        self._stop_clock()
         assert isinstance(pl_module, ExModelModule)
         if pl_module.stream.completed != trainer.current_epoch + 1:
             return  # the experience was cut short
@@ -107,37 +83,24 @@ class ResultsCallback(Callback, ABC):
             print_values(f"finished: {trainer.default_root_dir}", values)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rows of the matrix and the seconds spent, those of the experience under way included."""
-        running = 0.0 if self._since is None else time.monotonic() - self._since
-        return {
-            "matrix": self.matrix,
-            "seconds_distilling": self.seconds_distilling + running,
-            "peak_memory_mb": self._peak,
-        }
+        """Return the rows of the matrix and the peak of memory."""
+        return {"matrix": self.matrix, "peak_memory_mb": self._peak}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to saved figures."""
-        self.matrix = dict(state["matrix"])
-        self.seconds_distilling = state["seconds_distilling"]
-        self._peak = state["peak_memory_mb"]
-
-    def _stop_clock(self) -> None:
-        if self._since is not None:
-            self.seconds_distilling += time.monotonic() - self._since
-        self._since = None
+        self.matrix, self._peak = dict(state["matrix"]), state["peak_memory_mb"]
 
     def _write_all(self, trainer: Trainer, module: ExModelModule) -> tuple[dict[str, Any], dict[str, float]]:
         folder = Path(trainer.default_root_dir)
-        buffer = find_callback(trainer, SyntheticBufferCallback)
         figures = self.write(folder, module)
         self._peak = max(self._peak, peak_memory_mb(module.device))
         costs = {
             "peak_memory_mb": self._peak,
-            "seconds_generating": 0.0 if buffer is None else buffer.clock.seconds_generating,
-            "seconds_distilling": self.seconds_distilling,
+            "seconds_generating": self._buffer.clock.seconds_generating,
+            "seconds_distilling": self._buffer.clock.seconds_distilling,
         }
         all_figures = {**figures, **costs, "experiences_learned": len(self.matrix)}
-        write_summary(folder / "summary.json", all_figures, module.stream, module.device, self.command)
+        write_summary(folder / "summary.json", all_figures, module.stream, module.device, self._command)
         return figures, costs
 
 

@@ -6,7 +6,6 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from exml_lightning.callbacks.find import find_callback
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.module import ExModelModule
@@ -18,7 +17,8 @@ class SameSettings(Callback):
     Place it before `SyntheticBufferCallback`, so that no expert is read before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, buffer: SyntheticBufferCallback) -> None:
+        self._buffer = buffer
         self.settings: dict[str, Any] = {}
         """What the numbers of the run depend on, by key of the command line."""
 
@@ -29,8 +29,7 @@ class SameSettings(Callback):
             ExmlError: If the checkpoint was written under other settings; names them.
         """
         assert isinstance(pl_module, ExModelModule)
-        buffer = find_callback(trainer, SyntheticBufferCallback)
-        assert buffer is not None
+        buffer = self._buffer
         now = {
             **{f"data.{key}": value for key, value in pl_module.stream.settings().items()},
             **{f"model.{key}": value for key, value in pl_module.settings().items()},

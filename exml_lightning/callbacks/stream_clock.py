@@ -1,7 +1,8 @@
-"""`StreamClock`: how long the rest of a stream will take, by what its images and steps have taken so far."""
+"""`StreamClock`: what the images and steps of a stream have taken so far, and how long the rest will take."""
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -14,52 +15,53 @@ class StreamClock:
         images: Images generated so far.
         seconds_generating: The time they took.
         distilled: Steps distilled so far.
-        seconds_distilling: The time they took.
+        seconds_distilling: The time they took, but for those under way.
         newest_generating: The time that the images of the newest expert took.
     """
 
-    shares: Sequence[int]
-    steps: int
+    shares: Sequence[int] = ()
+    steps: int = 0
     images: float = 0.0
     seconds_generating: float = 0.0
     distilled: int = 0
     seconds_distilling: float = 0.0
     newest_generating: float = 0.0
+    _since: float | None = field(default=None, init=False)
 
-    def while_generating(self, experience: int, images: float, seconds: float) -> float | None:
+    def start(self) -> None:
+        """Steps begin."""
+        self._since = time.monotonic()
+
+    def stop(self) -> None:
+        """Steps end, or pause: measuring accuracy does not count."""
+        self.seconds_distilling, self._since = self.all_distilling, None
+
+    @property
+    def all_distilling(self) -> float:
+        """Seconds that steps took, those under way included."""
+        return self.seconds_distilling + (0.0 if self._since is None else time.monotonic() - self._since)
+
+    def while_generating(self, images: float, seconds: float) -> float | None:
         """Guess the time left while images are made.
 
         Args:
-            experience: The expert at hand, from 0.
-            images: How many of its images are made, which are not counted yet.
+            images: How many images of the expert at hand are made, which are not counted yet.
             seconds: The time they took.
 
         Returns:
             Seconds; None as long as nothing is known of images or of steps.
         """
-        steps = self.steps * (len(self.shares) - experience)
-        return _sum(
-            _time(self.seconds_generating + seconds, self.images + images, sum(self.shares[experience:]) - images),
-            _time(self.seconds_distilling, self.distilled, steps),
-        )
+        seconds, images = self.seconds_generating + seconds, self.images + images
+        return self._left(seconds, images, sum(self.shares) - images)
 
-    def while_distilling(self, experience: int, before: int, steps: int, seconds: float) -> float | None:
-        """Guess the time left while steps are done.
+    def while_distilling(self) -> float | None:
+        """Guess the time left while steps are done; see `while_generating`."""
+        return self._left(self.seconds_generating, self.images, sum(self.shares) - self.images)
 
-        Args:
-            experience: The expert at hand, from 0.
-            before: Its steps that were done before a resume.
-            steps: Its steps since, which are not counted yet.
-            seconds: The time they took.
-
-        Returns:
-            Seconds; None as long as nothing is known of images or of steps.
-        """
-        still = self.steps * (len(self.shares) - experience) - before - steps
-        return _sum(
-            _time(self.seconds_generating, self.images, sum(self.shares[experience + 1 :])),
-            _time(self.seconds_distilling + seconds, self.distilled + steps, still),
-        )
+    def _left(self, seconds_generating: float, images: float, images_left: float) -> float | None:
+        generating = _time(seconds_generating, images, images_left)
+        distilling = _time(self.all_distilling, self.distilled, self.steps * len(self.shares) - self.distilled)
+        return None if generating is None or distilling is None else generating + distilling
 
 
 def _time(seconds: float, done: float, still: float) -> float | None:
@@ -67,7 +69,3 @@ def _time(seconds: float, done: float, still: float) -> float | None:
     if still <= 0:
         return 0.0
     return seconds / done * still if done else None
-
-
-def _sum(generating: float | None, distilling: float | None) -> float | None:
-    return None if generating is None or distilling is None else generating + distilling

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Generator, ModelInversion
 from exml_lightning.core.generators.generator import answers_of
 from exml_lightning.core.rng import keyed_generator
-from exml_lightning.core.strategy_name import STRATEGY_NAME
+from exml_lightning.core.strategy_name import STRATEGY_NAME, strategy_name
 from exml_lightning.data import ExpertStream
 from exml_lightning.generation.pictures import save_pictures
 from exml_lightning.generation.samples import Sampler
@@ -56,7 +55,9 @@ class SyntheticBufferCallback(Callback):
         self.size = size
         self.generator = generator or ModelInversion()
         self.cache = None if cache is None else Path(cache)
-        self.clock = StreamClock((), 0)
+        self.strategy = name or strategy_name(type(self.generator).__name__)
+        """What run folders and reports call it."""
+        self.clock = StreamClock()
         """How long the stream has taken, and will take."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -84,9 +85,10 @@ class SyntheticBufferCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an experience: a run that is resumed in the middle of one gets no `on_train_epoch_start`."""
         assert isinstance(pl_module, ExModelModule)
-        shares = [share(self.size, k) for k in range(trainer.max_epochs or 0)]
-        made = sum(shares[: pl_module.stream.experience + 1])
-        self.clock = StreamClock(shares, int(trainer.num_training_batches), made, self.clock.seconds_generating)
+        stream, clock, batches = pl_module.stream, self.clock, int(trainer.num_training_batches)
+        clock.shares, clock.steps = [share(self.size, k) for k in range(trainer.max_epochs or 0)], batches
+        clock.images = sum(clock.shares[: stream.experience + 1])
+        clock.distilled = trainer.current_epoch * batches + trainer.fit_loop.epoch_loop.batch_progress.current.ready
         self._begin(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,9 +96,20 @@ class SyntheticBufferCallback(Callback):
         assert isinstance(pl_module, ExModelModule)
         self._begin(trainer, pl_module)
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count a step."""
+        self.clock.distilled += 1
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self.clock.stop()
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the experience as learned, unless Lightning was told to stop in its middle (``trainer.max_time``)."""
         assert isinstance(pl_module, ExModelModule)
+        self.clock.stop()
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready >= trainer.num_training_batches:
             pl_module.stream.complete()
 
@@ -114,14 +127,15 @@ class SyntheticBufferCallback(Callback):
             draws = keyed_generator("subsample", stream.seed, experience)
             stream.begin(experience, update_buffer(old, new, self.size, draws))
         module.learn(expert, stream.move_buffer(module.device).images, stream.images_stay, begins)
+        self.clock.start()
 
     def _new_samples(self, trainer: Trainer, stream: ExpertStream, expert: Expert) -> Buffer:
         """Generate the samples of a new expert, against the clock, and draw pictures of them."""
         start, count = time.monotonic(), share(self.size, expert.experience)
         shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
         assert trainer.max_epochs is not None
-        left = partial(self.clock.while_generating, expert.experience)
-        new = Sampler(self.generator, stream, self.cache, shown)(expert, count, trainer.max_epochs, left)
+        sampler = Sampler(self.generator, stream, self.cache, shown)
+        new = sampler(expert, count, trainer.max_epochs, self.clock.while_generating)
         if not stream.test_parts:  # agreement with the expert is all that can be measured
             new = replace(new, answers=expert.classes[answers_of(new.images, expert)])
         self.clock.images += count
@@ -134,9 +148,11 @@ class SyntheticBufferCallback(Callback):
         return new
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the seconds spent."""
-        return {"seconds_generating": self.clock.seconds_generating}
+        """Return the seconds spent, those under way included."""
+        clock = self.clock
+        return {"seconds_generating": clock.seconds_generating, "seconds_distilling": clock.all_distilling}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on counting."""
         self.clock.seconds_generating = state["seconds_generating"]
+        self.clock.seconds_distilling = state["seconds_distilling"]

@@ -10,14 +10,7 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from exml_lightning.baselines import Baseline
-from exml_lightning.callbacks import (
-    CheckExperts,
-    SameSettings,
-    StartLoggers,
-    StopOnSignal,
-    StreamCheckpoint,
-    SyntheticBufferCallback,
-)
+from exml_lightning.callbacks import StopOnSignal, StreamCheckpoint, SyntheticBufferCallback
 from exml_lightning.callbacks.loggers import check_installed
 from exml_lightning.callbacks.resume import find_checkpoint
 from exml_lightning.callbacks.run_folder import RunFolder
@@ -158,15 +151,17 @@ class StreamCLI(LightningCLI):
         others = chosen if isinstance(chosen, list) else [] if chosen in (None, True, False) else [chosen]
         if self.verb == "fit" and chosen is not False:
             trainer.logger = RunLogger(trainer.default_root_dir)
-        # Lightning appends these to the callbacks of the configuration and of the groups, so they come after them.
-        self.trainer_defaults["callbacks"] = run_callbacks(
+        first, last = run_callbacks(
+            self.config_init.buffer,
+            self.stop,
             self.command,
-            _strategy(self.config),
-            with_data_set=self.config.data.scenario is not None,
-            with_bar=trainer.enable_progress_bar is not False,
+            self.config.data.scenario is not None,
+            trainer.enable_progress_bar is not False,
+            others,
         )
+        # Lightning appends these to the callbacks of the configuration and of the groups, so they come after them.
+        self.trainer_defaults["callbacks"] = last
         made = super().instantiate_trainer(**kwargs)
-        first = [self.stop, SameSettings(), CheckExperts(), StartLoggers(others)]
         made.callbacks[:0] = first  # type: ignore[attr-defined]  # Lightning sets it from outside
         return made
 

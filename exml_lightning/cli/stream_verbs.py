@@ -9,10 +9,10 @@ from pathlib import Path
 from lightning import Trainer
 
 from exml_lightning.baselines import measure
-from exml_lightning.callbacks.parts import print_accuracies, write_test
 from exml_lightning.callbacks.progress import ExpertProgressBar
 from exml_lightning.callbacks.run_folder import write_config
 from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
+from exml_lightning.callbacks.summary import print_accuracies, write_test
 from exml_lightning.cli.lightning_cli import StreamCLI
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts.training import ExpertTraining, train_experts
@@ -59,8 +59,11 @@ def validate(cli: StreamCLI) -> None:
     """
     if cli.config.baseline is None:
         cli.trainer.validate(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
+        row = cli.model.accuracy
     else:
-        _measure_baseline(cli, None)
+        row = _measure_baseline(cli)
+    if cli.trainer.is_global_zero:
+        print_accuracies(cli.datamodule, row, "accuracy on the test stream", always=True)
 
 
 def test(cli: StreamCLI) -> None:
@@ -71,32 +74,31 @@ def test(cli: StreamCLI) -> None:
       exml test -c configs/split_digits.yaml --ckpt_path last
       exml test -c configs/split_digits.yaml -c configs/baselines/min_entropy.yaml
     """
+    start, path, more = time.monotonic(), Path(cli.trainer.default_root_dir) / "test.json", {}
     if cli.config.baseline is None:
         cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
+        row = cli.model.accuracy
     else:
-        _measure_baseline(cli, Path(cli.trainer.default_root_dir) / "test.json")
+        check_folder(path.parent, "trainer.default_root_dir")
+        row, more = _measure_baseline(cli), {"baseline": type(cli.config_init.baseline).__name__}
+        if not (path.parent / "summary.json").exists():  # else it is the folder of a fit, which has its own
+            write_config(path.parent, cli.parser, cli.config)
+    if cli.trainer.is_global_zero:
+        device, seconds = cli.trainer.strategy.root_device, time.monotonic() - start
+        write_test(path, cli.datamodule, row, device, seconds, cli.command, **more)
+        print_accuracies(cli.datamodule, row, str(path))
 
 
-def _measure_baseline(cli: StreamCLI, path: Path | None) -> None:
-    """Print what a baseline reaches, or write it to a file."""
-    stream, trainer = cli.datamodule, cli.trainer
+def _measure_baseline(cli: StreamCLI) -> list[float]:
+    """Return the accuracy of a baseline on each part of the test stream."""
+    stream, trainer, buffer = cli.datamodule, cli.trainer, cli.config_init.buffer
     if trainer.num_devices * trainer.num_nodes > 1:
         raise ExmlError("a baseline is measured on one device: --trainer.devices 1 --trainer.num_nodes 1")
     stream.trainer = trainer
     stream.prepare_data()
     stream.setup("test")
-    if path is not None:
-        check_folder(path.parent, "trainer.default_root_dir")
-    buffer, baseline, device = cli.config_init.buffer, cli.config_init.baseline, trainer.strategy.root_device
     sampler = Sampler(buffer.generator, stream, buffer.cache, trainer.progress_bar_callback is not None)
-    start = time.monotonic()
-    row = measure(baseline, sampler, buffer.size, device)
-    if path is not None:
-        seconds = time.monotonic() - start
-        write_test(path, stream, row, device, seconds, cli.command, baseline=type(baseline).__name__)
-        if not (path.parent / "summary.json").exists():  # else it is the folder of a fit, which has its own
-            write_config(path.parent, cli.parser, cli.config)
-    print_accuracies(stream, row, str(path or "accuracy on the test stream"), always=path is None)
+    return measure(cli.config_init.baseline, sampler, buffer.size, trainer.strategy.root_device)
 
 
 def experts(cli: StreamCLI) -> None:

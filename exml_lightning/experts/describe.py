@@ -111,12 +111,9 @@ def add_experts(folder: str | Path, new: NewExperts) -> Described:
         digest = sha256(path)
         listed = [entry for entry in entries if entry.file == file]
         if any(entry.sha256 != digest for entry in listed):
-            raise ExmlError(
-                f"{path} was changed since {FILE_NAME} listed it (sha256): bring the original back and give the new "
-                f"weights another file name, or {ANEW}"
-            )
-        same = [entry for entry in listed if new.files is None or entry.task == new.task]
-        if same:
+            what = f"{path} was changed since {FILE_NAME} listed it (sha256)"
+            raise ExmlError(f"{what}: bring it back and give the new weights another file name, or {ANEW}")
+        if same := [entry for entry in listed if new.files is None or entry.task == new.task]:
             _check_said(path, new, same, stream)
             skipped.append(file)
             continue
@@ -167,10 +164,8 @@ def _check_said(path: Path, new: NewExperts, listed: list[ExpertEntry], stream: 
         if own and _images(new, own, new.channels or own.shape[0]) != own:
             raise ExmlError(f"{path} is listed already, with {own}: correct its input in {FILE_NAME} if that is wrong")
         if new.classes is not None and {*new.classes} - {NO_CLASS} != {*entry.classes}:
-            raise ExmlError(
-                f"{path} is listed already, with the classes {list(entry.classes)}: give another --task if it is "
-                f"another head of a multi-task model, or {ANEW}"
-            )
+            what = f"{path} is listed already, with the classes {list(entry.classes)}"
+            raise ExmlError(f"{what}: give another --task if it is another head of a multi-task model, or {ANEW}")
 
 
 def _describe(path: Path, digest: str, new: NewExperts, stream: ImageFormat | None) -> tuple[ExpertEntry, ImageFormat]:

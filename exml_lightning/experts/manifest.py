@@ -192,10 +192,8 @@ def tasks_of(experts: Sequence[ExpertEntry]) -> dict[str, int]:
         for name in expert.classes:
             first = tasks.setdefault(name, expert)
             if first.task != expert.task:
-                raise ExmlError(
-                    f"class {name!r} is of task {first.task} in {first.where}, but of task {expert.task} in "
-                    f"{expert.where}: give one of them another name, or both the same task"
-                )
+                what = f"class {name!r} is of task {first.task} in {first.where}, but of task {expert.task} in"
+                raise ExmlError(f"{what} {expert.where}: give one of them another name, or both the same task")
     return {name: expert.task for name, expert in tasks.items()}
 
 

@@ -91,13 +91,9 @@ def check_same_run(state: dict[str, Any], manifest: Manifest, path: Path, scenar
     if was is not None and scenario is not None and was != scenario:
         raise ExmlError(f"the checkpoint is of another run: its scenario is {was}, not {scenario}; give that one")
     if [entry.sha256 for entry in manifest.experts[: len(learned)]] != learned:
-        raise ExmlError(
-            f"{path}: the experts that the checkpoint has learned are not the first {len(learned)} of this stream, so "
-            "it is of another run: give the experts that its run was started with (--data.experts)"
-        )
+        what = f"{path}: the experts that the checkpoint has learned are not the first {len(learned)} of this stream"
+        raise ExmlError(f"{what}, so it is of another run: give those that it was started with (--data.experts)")
     takes, buffer = list(manifest.input.shape), state["buffer"]
     if buffer is not None and takes != (had := list(buffer["images"].shape[1:])):
-        raise ExmlError(
-            f"{path}: the experts take images of shape {takes}, but the checkpoint has learned from {had}: "
-            "it is of another run"
-        )
+        what = f"{path}: the experts take images of shape {takes}, but the checkpoint has learned from {had}"
+        raise ExmlError(f"{what}: it is of another run")

@@ -74,7 +74,7 @@ def train_experts(
     _check(job, make_trainer)
     wanted = _wanted(job)
     listed = _listed(job.folder, wanted)
-    done = _done(job.folder, listed)
+    done = {k for k, entry in enumerate(listed) if entry.path(job.folder).is_file()}
     pending = [k for k in range(len(wanted.experts))[:limit] if k not in done]
     for k, entry in enumerate(wanted.experts[:limit]):
         if k in done:
@@ -147,7 +147,7 @@ def _wanted(job: ExpertTraining) -> Manifest:
 
 
 def _listed(folder: Path, wanted: Manifest) -> list[ExpertEntry]:
-    """Return what the manifest of a folder lists, if there is one; refuse others than those wanted."""
+    """Return what the manifest of a folder lists, if there is one; refuse experts that are others, or damaged."""
     path = folder / FILE_NAME
     if not path.is_file():
         return []
@@ -160,16 +160,11 @@ def _listed(folder: Path, wanted: Manifest) -> list[ExpertEntry]:
     for what, had, asked in pairs:
         if had != asked:
             raise ExmlError(f"{path}: {what} {had}, but {asked} is asked for: {ADVICE}")
+    for entry in manifest.experts:
+        weights = entry.path(folder)
+        if weights.is_file() and sha256(weights) != entry.sha256:
+            raise ExmlError(f"{weights} has another hash (sha256) than the manifest says: delete it to train it again")
     return [*manifest.experts]
-
-
-def _done(folder: Path, listed: list[ExpertEntry]) -> set[int]:
-    """Return which experts are there; refuse damaged ones."""
-    done = {k: entry.path(folder) for k, entry in enumerate(listed) if entry.path(folder).is_file()}
-    for k, path in done.items():
-        if sha256(path) != listed[k].sha256:
-            raise ExmlError(f"{path} has another hash (sha256) than the manifest says: delete it to train it again")
-    return {*done}
 
 
 def _train(

@@ -39,24 +39,15 @@ def select(folder: Path, *lines: dict, **changes) -> Path:
 
 
 def test_experts_of_two_folders_become_one_stream(zoo):
-    path = select(
-        zoo,
-        {"folder": "two", "expert": 0, "sha256": "D" * 64},
-        {"folder": "one", "expert": 2},
-        {"folder": "one", "file": "b.pt"},
-        {"folder": str(zoo / "two"), "expert": 1},
-    )
+    first, last = {"folder": "two", "expert": 0, "sha256": "D" * 64}, {"folder": str(zoo / "two"), "expert": 1}
+    path = select(zoo, first, {"folder": "one", "expert": 2}, {"folder": "one", "file": "b.pt"}, last)
     manifest = read_selection(path)
-    assert manifest.scenario == "pets"
-    assert manifest.run is None
+    assert (manifest.scenario, manifest.run) == ("pets", None)
     assert manifest.class_names == ("bee", "fox", "owl", "cat", "ant")  # as the experts bring them; no dog
     assert [manifest.classes_of(k) for k in range(4)] == [[0, 1], [2, 3], [1], [4]]
     assert manifest.input == RGB  # of the first expert
     assert [e.input for e in manifest.experts] == [None, GREY, None, GREY]
-    assert [e.file for e in manifest.experts] == ["d.pt", "c.pt", "b.pt", "e.pt"]
-    assert [e.path(path) for e in manifest.experts] == [
-        zoo / "two" / "d.pt", zoo / "one" / "c.pt", zoo / "one" / "b.pt", zoo / "two" / "e.pt"
-    ]  # fmt: skip
+    assert [e.path(path) for e in manifest.experts] == [zoo / f"{n}.pt" for n in ("two/d", "one/c", "one/b", "two/e")]
     assert replace(manifest.experts[0], task=3).path(zoo) == zoo / "two" / "d.pt"  # as a scenario gives tasks
 
 
@@ -86,21 +77,14 @@ ANT, FOX = {"folder": "two", "expert": 1}, {"folder": "one", "expert": 1}
     [
         ([], "experts is empty"),
         ([ANT, {"folder": "three", "expert": 0}], r"experts\[1\]\.folder: .*three is not there"),
-        (
-            [ANT, {"folder": "one", "expert": 3}],
-            r"experts\[1\]\.expert is 3, but .*one.manifest.yaml has experts 0 to 2",
-        ),
-        ([{"folder": "one", "expert": "1"}], r"experts\[0\]\.expert: Input should be a valid integer"),
+        ([{**FOX, "expert": 3}], r"experts\[0\]\.expert is 3, but .*one.manifest.yaml has experts 0 to 2"),
         ([{**FOX, "sha256": "a" * 64}], r"experts\[0\]: expert 1 of .*one has other weights \(sha256\) than when"),
         ([ANT, FOX, ANT], r"experts\[0\] .*two, expert 1.* and experts\[2\] .* are the same expert"),
         ([{"folder": "one", "file": "z.pt"}], r"experts\[0\]\.file 'z\.pt': no expert of the folder has it"),
         ([{"folder": "one", "file": "../two/d.pt"}], "must be a file of the same folder, without a path"),
         ([{"folder": "one"}], r"experts\[0\]: give `expert`, its number in the folder, or `file`, and not both"),
-        ([{"folder": "one", "file": "a.pt", "expert": 0}], "and not both"),
-        ([{"expert": 0}], r"experts\[0\]\.folder: this key is missing"),
         ([{"folder": "a\x1b[2Jb", "expert": 0}], r"experts\[0\]\.folder has control characters"),
         ([{"folder": "x" * 5000, "expert": 0}], r"experts\[0\]\.folder: .* must be a path of 1 to 4096"),
-        ([{**FOX, "weights": "a.pt"}], r"experts\[0\]\.weights: there is no such key"),
         (["one"], r"experts\[0\]: Input should be a mapping"),
     ],
 )
@@ -109,8 +93,7 @@ def test_errors_name_the_file_and_the_line(zoo, lines, message):
     with pytest.raises(ExmlError, match=message) as raised:
         read_selection(path)
     assert str(raised.value).startswith(f"{path}: ")
-    assert "\x1b" not in str(raised.value)
-    assert "\n" not in str(raised.value)
+    assert str(raised.value).isprintable()
 
 
 def test_other_files_are_no_selections(zoo):
@@ -126,8 +109,7 @@ def test_other_files_are_no_selections(zoo):
 
 
 def test_experts_that_cannot_be_one_stream(zoo):
-    other = Manifest("two", None, ("Cat",), GREY, (entry("f", "Cat"),))
-    write_manifest(other, zoo / "two")
+    write_manifest(Manifest("two", None, ("Cat",), GREY, (entry("f", "Cat"),)), zoo / "two")
     path = select(zoo, {"folder": "one", "expert": 0}, {"folder": "two", "expert": 0})
     with pytest.raises(ExmlError, match=r"'cat' in .*one/a\.pt, 'Cat' in .*two/f\.pt; give it one name"):
         read_selection(path)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from matplotlib.figure import Figure
 from torch import nn
 
 from exml_lightning.core.expert import Expert
@@ -22,6 +23,21 @@ from exml_lightning.terminal import is_quiet, set_quiet
 
 ROOT = Path(__file__).parent.parent
 EXPERTS = ROOT / "checkpoints" / "split_digits" / "run0"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blank_figures() -> Iterator[Callable[..., None]]:
+    """Leaves the paper of figures white: to draw eight takes longer than the small fit that they show."""
+    draw = Figure.draw
+    Figure.draw = lambda figure, renderer: None
+    yield draw
+    Figure.draw = draw
+
+
+@pytest.fixture
+def drawn_figures(blank_figures: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws figures all the same, for tests that look at them."""
+    monkeypatch.setattr(Figure, "draw", blank_figures)
 
 
 @pytest.fixture

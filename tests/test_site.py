@@ -29,7 +29,7 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     assert not [found for page in pages for found in re.findall(fetched, page)]
 
 
-def test_the_pictures_are_drawn(tmp_path):
+def test_the_pictures_are_drawn(drawn_figures, tmp_path):
     """By the script that says so; each is a whole picture."""
     runpy.run_path(str(ROOT / "docs" / "pictures" / "draw.py"))["main"](tmp_path)
     drawn = sorted(path.name for path in tmp_path.iterdir())

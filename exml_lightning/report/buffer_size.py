@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 from exml_lightning.report.paper import title_of
 from exml_lightning.report.rows import SIZE, Row, mean_and_std
 from exml_lightning.report.settings import key_of
-from exml_lightning.report.styles import Styles, draw_line
+from exml_lightning.report.styles import Styles, draw_line, numbers_of
 from exml_lightning.report.text import drawn, file_name, with_std
 
 IN_THE_PAPER = "mt_cifar10"
@@ -38,8 +38,7 @@ def curves(rows: Sequence[Row]) -> dict[str, Curve]:
             families[row.strategy][key_of(but_size)].append(row)
     found: dict[str, Curve] = {}
     for strategy, family in families.items():
-        most = max(len(members) for members in family.values())
-        longest = next(members for members in family.values() if len(members) == most)
+        longest = max(family.values(), key=len)
         longest.sort(key=lambda row: float(row.settings[SIZE]))
         shared = set.intersection(*({run.run_id for run in row.runs} for row in longest))
         if len(longest) > 1:
@@ -52,15 +51,11 @@ def curves(rows: Sequence[Row]) -> dict[str, Curve]:
 
 def numbers(found: dict[str, Curve]) -> tuple[list[str], list[list[str]]]:
     """Return the headings and rows of a table: a row a strategy, a column a size."""
-    sizes = sorted({size for curve in found.values() for size in curve})
-    rows = [
-        [
-            title_of(strategy),
-            *(f"{with_std(*mean_and_std(curve[n]))} ({len(curve[n])})" if n in curve else "no runs" for n in sizes),
-        ]
+    lines = {
+        title_of(strategy): {size: f"{with_std(*mean_and_std(of))} ({len(of)})" for size, of in curve.items()}
         for strategy, curve in found.items()
-    ]
-    return ["buffer", *(f"{size:,}" for size in sizes)], rows
+    }
+    return numbers_of("buffer", lines, "no runs")
 
 
 def long_form(scenario: str, found: dict[str, Curve]) -> list[Sequence[object]]:

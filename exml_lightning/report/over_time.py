@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from exml_lightning.report.rows import Row, first_rows, mean_and_std
-from exml_lightning.report.styles import Point, Styles, draw_line
+from exml_lightning.report.styles import Point, Styles, draw_line, numbers_of
 from exml_lightning.report.text import drawn, with_std
 
 MOST_PARTS = 12
@@ -36,9 +36,7 @@ def points(row: Row, part: int | None) -> list[Point]:
 def numbers(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Return the headings and rows of a table: the whole test stream, a row a strategy, a column an expert."""
     lines = {row.title: {int(after): with_std(mean, std) for after, mean, std in points(row, None)} for row in rows}
-    columns = sorted({after for line in lines.values() for after in line})
-    cells = [[title, *(line.get(after, "") for after in columns)] for title, line in lines.items()]
-    return ["experts learned", *map(str, columns)], cells
+    return numbers_of("experts learned", lines)
 
 
 def long_form(rows: Sequence[Row]) -> list[Sequence[object]]:

@@ -45,13 +45,13 @@ class Samples:
 
 
 def rows_shown(labels: "Tensor") -> list[int]:
-    """Return which images `save_samples` saves: the first of each class.
+    """Return which images `save_samples` saves, by their labels, int64 ``(n,)``: the first of each class."""
+    return [row for rows in _rows_by_class(labels).values() for row in rows]
 
-    Args:
-        labels: Class indices, int64 ``(n,)``.
-    """
+
+def _rows_by_class(labels: "Tensor") -> dict[int, list[int]]:
     shown = labels.unique().tolist()[:MOST_CLASSES]
-    return [row for label in shown for row in (labels == label).nonzero().flatten()[:PER_CLASS].tolist()]
+    return {label: (labels == label).nonzero().flatten()[:PER_CLASS].tolist() for label in shown}
 
 
 def save_samples(
@@ -70,15 +70,14 @@ def save_samples(
         class_names: Name of each class.
         confidence: For each image the probability that the expert gives its label; None where nobody has asked.
     """
-    shown = labels.unique().tolist()[:MOST_CLASSES]
+    shown = _rows_by_class(labels)
     height, width = images.shape[2:]
     canvas = np.full((PER_CLASS, len(shown), height, width, 3), 255, dtype=np.uint8)
     told: list[list[float | None]] = []
-    for column, label in enumerate(shown):
-        rows = (labels == label).nonzero().flatten()[:PER_CLASS]
+    for column, rows in enumerate(shown.values()):
         pixels = (images[rows] * 255).round().clamp(0, 255).byte().cpu().permute(0, 2, 3, 1).numpy()
         canvas[: len(rows), column] = pixels  # one channel becomes three
-        told.append([_rounded(confidence[row]) for row in rows.tolist()] if confidence is not None else [])
+        told.append([_rounded(confidence[row]) for row in rows] if confidence is not None else [])
     picture = Image.fromarray(canvas.transpose(0, 2, 1, 3, 4).reshape(PER_CLASS * height, len(shown) * width, 3))
     about = PngInfo()
     words: dict[str, Any] = {"classes": [class_names[c] for c in shown], "size": [height, width]}

@@ -36,6 +36,13 @@ def styles_of(strategies: Sequence[str]) -> Styles:
     return {**STYLES, **{name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(unknown)}}
 
 
+def numbers_of(corner: str, lines: dict[str, dict[int, str]], missing: str = "") -> tuple[list[str], list[list[str]]]:
+    """Return the headings and rows of a table of lines: a row a strategy, a column a place."""
+    places = sorted({place for line in lines.values() for place in line})
+    rows = [[name, *(line.get(place, missing) for place in places)] for name, line in lines.items()]
+    return [corner, *(f"{place:,}" for place in places)], rows
+
+
 def draw_line(axis: Any, points: Sequence[Point], style: tuple[str, str], label: str | None, size: float = 5) -> None:
     """Draw a line of means, in a band of one standard deviation."""
     color, marker = style

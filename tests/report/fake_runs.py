@@ -16,13 +16,8 @@ from exml_lightning.report.samples import save_samples
 CONFIG = yaml.safe_load((Path(__file__).parent / "config.yaml").read_text())  # of split_mnist, by --print_config
 RECIPE = {"epochs": 20, "batch_size": 32, "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0005}
 SEEDS = (1234, 2345, 3456, 5678, 6789)
-GENERATORS = {
-    "model_inversion": "ModelInversion",
-    "data_impression": "DataImpression",
-    "auxiliary": "Auxiliary",
-    "noise": "Noise",
-    "replay": "Replay",
-}
+GENERATORS = ("model_inversion", "data_impression", "noise", "replay")
+"""Strategies that learn; others are baselines."""
 
 
 def write_run(
@@ -37,15 +32,15 @@ def write_run(
     results: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
-    """Write a run folder.
+    """Write the run folder `<scenario>/<strategy>/run<k>`.
 
     Args:
-        root: Where `<scenario>/<strategy>/run<k>` goes.
+        root: Where it goes.
         scenario: Name.
-        strategy: Name, of a baseline if it is not in `GENERATORS`.
+        strategy: Name.
         run_id: Which run.
         accuracy: Stream accuracy, a fraction.
-        folder: Name of the folder below the strategy's, in place of `run<k>`.
+        folder: Name of the folder in place of `run<k>`.
         experts: How many; by default as many as the scenario has in the paper, else 5.
         matrix: Accuracy on each part after each experience; by default all parts have `accuracy` at the end.
         results: What is to be otherwise in summary.json or test.json.
@@ -59,13 +54,12 @@ def write_run(
     config["data"]["scenario"]["name"] = scenario
     config["data"]["run_id"] = run_id
     config["trainer"]["default_root_dir"] = str(path)
+    name = "".join(word.capitalize() for word in strategy.split("_"))
     if strategy in GENERATORS:
-        generator = {"class_path": f"exml_lightning.core.generators.{GENERATORS[strategy]}"}
-        inverts = strategy in ("model_inversion", "data_impression")
-        init_args = dict(config["buffer"]["generator"]["init_args"]) if inverts else {}
-        config["buffer"]["generator"] = {**generator, "init_args": init_args}
+        init_args = config["buffer"]["generator"]["init_args"] if strategy in GENERATORS[:2] else {}
+        class_path = f"exml_lightning.core.generators.{name}"
+        config["buffer"]["generator"] = {"class_path": class_path, "init_args": init_args}
     else:
-        name = "".join(word.capitalize() for word in strategy.split("_"))
         config["baseline"] = {"class_path": f"exml_lightning.baselines.{name}"}
     for key, value in changes.items():
         *groups, last = key.split("__")
@@ -74,10 +68,9 @@ def write_run(
             place = place[group]
         place[last] = value
     (path / "config.yaml").write_text(yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False))
-    verb = "fit" if strategy in GENERATORS else "test"
+    verb, file = ("fit", "summary.json") if strategy in GENERATORS else ("test", "test.json")
     figures = {
         "stream_accuracy": accuracy,
-        "accuracy_per_experience": [accuracy] * experts,
         "peak_memory_mb": 900.0,
         "experts": experts,
         "expert_training": RECIPE,
@@ -88,18 +81,17 @@ def write_run(
         "command": f"exml {verb} -c configs/{scenario}.yaml --data.run_id {run_id}",
         "seed": SEEDS[run_id],
     }
-    if verb == "test":
-        figures |= {"seconds_testing": 2.5, "baseline": strategy}
-        (path / "test.json").write_text(json.dumps({**figures, **(results or {})}))
-        return path
-    figures |= {
+    learned = {
         "average_accuracy": (1 + accuracy) / 2,
         "forgetting": 0.25,
         "seconds_generating": 100.0 + run_id,
         "seconds_distilling": 50.0,
         "experiences_learned": experts,
     }
-    (path / "summary.json").write_text(json.dumps({**figures, **(results or {})}))
+    figures |= learned if verb == "fit" else {"seconds_testing": 2.5, "baseline": strategy}
+    (path / file).write_text(json.dumps({**figures, **(results or {})}))
+    if verb == "test":
+        return path
     rows = matrix or [[accuracy if j <= k else 0.0 for j in range(experts)] for k in range(experts)]
     with (path / "accuracy_matrix.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -112,11 +104,8 @@ def write_run(
 
 def write_agreement_run(root: Path) -> Path:
     """Write the run folder of a stream of two experts without a data set."""
-    path = write_run(root, "from_folder", "noise", 0, 0.5, experts=2, data__scenario=None)
-    summary = json.loads((path / "summary.json").read_text())
-    del summary["stream_accuracy"]
-    (path / "summary.json").write_text(json.dumps({**summary, "agreement": 0.8125}))
-    (path / "accuracy_matrix.csv").unlink()
+    figures = {"stream_accuracy": None, "agreement": 0.8125}
+    path = write_run(root, "from_folder", "noise", 0, 0.5, experts=2, results=figures, data__scenario=None)
     (path / "agreement_matrix.csv").write_text("after_experience,0,1,mean\n0,1.0,,1.0\n1,0.625,1.0,0.8125\n")
     return path
 
@@ -128,15 +117,7 @@ def write_samples(
     size: int = 8,
     confidence: float | None = None,
 ) -> None:
-    """Write samples of a run: each image is as bright as its class is high.
-
-    Args:
-        run: The run folder.
-        classes: Classes of each expert.
-        names: Names of all classes.
-        size: Pixels a side.
-        confidence: Of each image; None writes what older versions wrote.
-    """
+    """Write samples of a run, by the classes of each expert: an image is as bright as its class is high."""
     for k, known in enumerate(classes):
         labels = torch.tensor(sorted(known)).repeat_interleave(5)
         images = ((labels + 1) / (len(names) + 1)).view(-1, 1, 1, 1).expand(-1, 1, size, size)

@@ -57,28 +57,23 @@ RELEVANT = {
 }
 
 
-@pytest.mark.parametrize("key", IRRELEVANT)
-def test_what_cannot_change_a_result_is_no_setting(tmp_path, key):
-    assert settings(tmp_path, **{key: IRRELEVANT[key]}) == settings(tmp_path)
+OF_EXPERTS = [
+    {"experts": 6, "experiences_learned": 6},
+    {"experiences_skipped": [2], "experiences_learned": 4},
+    {"expert_training": {**RECIPE, "epochs": 1}},
+    {"expert_architecture": {"class_path": "exml_lightning.models.SlimResNet18", "init_args": {}}},
+    {"processes": 2},
+]
 
 
-@pytest.mark.parametrize("key", RELEVANT)
-def test_what_can_is_one(tmp_path, key):
-    assert settings(tmp_path, **{key: RELEVANT[key]}) != settings(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "results",
-    [
-        {"experts": 6, "experiences_learned": 6},
-        {"experiences_skipped": [2], "experiences_learned": 4},
-        {"expert_training": {**RECIPE, "epochs": 1}},
-        {"expert_architecture": {"class_path": "exml_lightning.models.SlimResNet18", "init_args": {}}},
-        {"processes": 2},
-    ],
-)
-def test_experts_and_processes_count(tmp_path, results):
-    assert settings(tmp_path, results=results) != settings(tmp_path)
+def test_settings_are_what_can_change_a_result(tmp_path):
+    plain = settings(tmp_path)
+    for key, value in IRRELEVANT.items():
+        assert settings(tmp_path, **{key: value}) == plain, key
+    for key, value in RELEVANT.items():
+        assert settings(tmp_path, **{key: value}) != plain, key
+    for results in OF_EXPERTS:
+        assert settings(tmp_path, results=results) != plain, results
 
 
 def test_every_ignored_key_exists():
@@ -177,9 +172,3 @@ def test_settings_of_a_scenario_are_told_in_a_line(tmp_path):
     assert {"data.n_iter 1000", "buffer.size 5000", "expert.architecture LeNet5"} <= set(told.same)
     assert "Noise ED: generator Noise" in told.own
     assert any(line.startswith("Model Inversion ED: generator ModelInversion; generator.steps ") for line in told.own)
-
-
-def test_fewer_experts_than_the_papers_are_told(tmp_path):
-    write_run(tmp_path, "split_mnist", "replay", 0, 0.9, experts=2)
-    rows = report(tmp_path)[0]["split_mnist"]
-    assert differing(rows[0], rows) == ["2 experts, the paper's 5"]

@@ -44,6 +44,9 @@ def test_stream_accuracy_against_buffer_size(tmp_path):
         for k, accuracy in enumerate(accuracies):
             write_run(tmp_path, "split_mnist", "replay", k, accuracy, f"{size}-{k}", buffer__size=size)
     write_run(tmp_path, "split_mnist", "noise", 0, 0.4)  # one size is no line
+    for k, size in enumerate((10, 100)):  # without a common run, all take part
+        write_run(tmp_path, "split_digits", "replay", k, 0.4, f"size{size}", buffer__size=size)
+    assert buffer_size.curves(report(tmp_path)["split_digits"]) == {"replay": {10: [40], 100: [40]}}
     curves = buffer_size.curves(report(tmp_path)["split_mnist"])
     assert list(curves) == ["replay"]
     headings, rows = buffer_size.numbers(curves)
@@ -55,12 +58,6 @@ def test_stream_accuracy_against_buffer_size(tmp_path):
     assert has_color(picture, STYLES["replay"][0])
     assert not has_color(picture, STYLES["model_inversion"][0])
     assert buffer_size.picture_name("mt_cifar10") == "figure_3.png"
-
-
-def test_points_of_no_common_run_are_of_all(tmp_path):
-    for k, size in enumerate((10, 100)):
-        write_run(tmp_path, "split_mnist", "replay", k, 0.4, f"size{size}", buffer__size=size)
-    assert buffer_size.curves(report(tmp_path)["split_mnist"]) == {"replay": {10: [40], 100: [40]}}
 
 
 def test_accuracy_over_time(tmp_path, monkeypatch):

@@ -77,8 +77,8 @@ def _own_code(init_args: dict[str, Any]) -> dict[str, Any]:
     return init_args
 
 
-def _check_plain(value: object, where: str = "", depth: int = 0) -> None:
-    """Refuse keys that are no text, control characters, numbers of more than 64 bits, and deep nesting."""
+def _plain(value: T, where: str = "", depth: int = 0) -> T:
+    """Return a document as it is; refuse keys that are no text, control characters, huge numbers and deep nesting."""
     here = printable(where, 80) or "the file"
     if depth > MAX_DEPTH:
         raise ExmlError(f"{here} is nested more than {MAX_DEPTH} deep: write it flat")
@@ -86,15 +86,16 @@ def _check_plain(value: object, where: str = "", depth: int = 0) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise ExmlError(f"{here}: the key {printable(str(key), 40)} must be text: put it in quotes")
-            _check_plain(item, f"{where}.{text(key, f'a key of {here}')}".lstrip("."), depth + 1)
+            _plain(item, f"{where}.{text(key, f'a key of {here}')}".lstrip("."), depth + 1)
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
-            _check_plain(item, f"{where}[{i}]", depth + 1)
+            _plain(item, f"{where}[{i}]", depth + 1)
     elif isinstance(value, str):
         if UNPRINTABLE.search(value.replace("\n", "").replace("\t", "")):
             raise ExmlError(f"{here} has control characters in it")
     elif isinstance(value, int) and abs(value) >= 2**64:
         raise ExmlError(f"{here} is a number of more than 64 bits")
+    return value
 
 
 Text = Annotated[str, AfterValidator(lambda value: text(value, "it"))]
@@ -107,7 +108,11 @@ _Name = Annotated[Text, BeforeValidator(_class_name)]
 Names = Annotated[tuple[_Name, ...], Field(min_length=1, max_length=MAX_NAMES), AfterValidator(_different)]
 Units = Annotated[tuple[Whole, ...], AfterValidator(_different)]
 Images = Annotated[ImageFormat, AfterValidator(_bounded)]
-Free = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
+Free = Annotated[
+    dict[str, Any],
+    BeforeValidator(lambda value: {} if value is None else value),
+    AfterValidator(lambda value: _plain(value)),  # once more where JSON within a document is parsed (buffer files)
+]
 """Anything that YAML and JSON hold; null for nothing."""
 DottedPath = Annotated[Text, AfterValidator(_dotted)]
 Arguments = Annotated[Free, AfterValidator(_own_code)]
@@ -119,9 +124,9 @@ def parse(adapter: TypeAdapter[T], raw: object) -> T:
     Raises:
         ExmlError: Names the keys that are wrong, and what is wrong with each.
     """
-    _check_plain(raw)
+    document = json.dumps(_plain(raw))  # in JSON a strict tuple is a list, and a strict dataclass a mapping
     try:
-        return adapter.validate_json(json.dumps(raw))  # in JSON a strict tuple is a list, a strict dataclass a mapping
+        return adapter.validate_json(document)
     except ValidationError as error:
         raise ExmlError(_said(error)) from error
 

@@ -142,9 +142,9 @@ class InstantRay:
 
     def get(self, task):
         folder, experts = task
-        answer = (
-            run_command((), folder, Path(), 1, 0, self.get(experts[0])) if experts else self.answers.get(folder, "")
-        )
+        answer = self.answers.get(folder, "")
+        if experts and (error := self.get(experts[0])):
+            return run_command((), folder, Path(), 1, 0, error)
         if isinstance(answer, Exception):
             error = self.exceptions.RayTaskError()
             error.cause = answer
@@ -214,12 +214,8 @@ def test_the_process_gets_its_threads_and_no_gpu_unless_asked_and_may_be_lost(tm
 def test_a_process_ends_with_its_worker_and_keeps_its_log_until_then(tmp_path):
     """The worker is killed; its command sleeps, and takes its time to end."""
     package = tmp_path / "exml_lightning"  # stands in for the package where the command is run
-    source = Path(sys.modules[run_command.__module__].__file__)
-    inner = package / "cli" / "sweep"
-    inner.mkdir(parents=True)
-    for folder in (package, package / "cli", inner):
-        (folder / "__init__.py").touch()
-    shutil.copy(source, inner)
+    (package / "cli" / "sweep").mkdir(parents=True)
+    shutil.copy(sys.modules[run_command.__module__].__file__, package / "cli" / "sweep")
     (package / "__main__.py").write_text(
         "import signal, time\n"
         "def end(*_):\n    time.sleep(1)\n    print('ended', flush=True)\n    raise SystemExit(143)\n"

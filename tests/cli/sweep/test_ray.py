@@ -26,15 +26,9 @@ def options(output: Path, *strategies: str, settings: str = LONG, runs: str = "0
 
 def exml(*args: str) -> "subprocess.Popen[str]":
     """Start a command in a session of its own, so that its process group can be sent a signal."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "exml_lightning", *args],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    words, environment = [sys.executable, "-m", "exml_lightning", *args], {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(words, cwd=ROOT, env=environment, start_new_session=True, **pipe)
 
 
 def finish(process: "subprocess.Popen[str]", status: int = 0) -> str:

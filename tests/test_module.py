@@ -1,5 +1,6 @@
 """The loss of the module against Eq. 6 to 11 written out, on the experts that are shipped."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,9 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks import CheckExperts, SyntheticBufferCallback
-from exml_lightning.cli.main import main
-from exml_lightning.core.distillation import Distillation
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.generators import Noise
+from exml_lightning.core.generators import Generator, Noise
 from exml_lightning.core.scales import NormalScores
 from exml_lightning.data import ExpertStream
 from exml_lightning.module import ExModelModule
@@ -59,10 +58,16 @@ class Recorder(Callback):
 
 
 def fit(
-    tmp_path: Path, digit_experts: Path, recorder: Callback, epochs: int = 3, batch_size: int = 6, **options
+    tmp_path: Path,
+    digit_experts: Path,
+    recorder: Callback,
+    epochs: int = 3,
+    batch_size: int = 6,
+    generator: Generator | None = None,
+    **options,
 ) -> ExModelModule:
     stream = ExpertStream(Scenario("digits", Digits(), 2), experts=str(digit_experts), n_iter=3, batch_size=batch_size)
-    module, buffer = ExModelModule(**options), SyntheticBufferCallback(30, Noise())
+    module, buffer = ExModelModule(**options), SyntheticBufferCallback(30, generator or Noise())
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
@@ -78,10 +83,9 @@ def fit(
     return module
 
 
-@pytest.mark.parametrize("lambda_ce", [0.0, 0.7])
-def test_the_loss_is_that_of_the_paper(tmp_path, digit_experts, lambda_ce):
-    recorder = Recorder(lambda_ce)
-    fit(tmp_path, digit_experts, recorder, lambda_ce=lambda_ce)
+def test_the_loss_is_that_of_the_paper(tmp_path, digit_experts):
+    recorder = Recorder(0.0)
+    fit(tmp_path, digit_experts, recorder, lambda_ce=0.0)
     assert len(recorder.returned) == 9
     assert recorder.returned == pytest.approx(recorder.expected, rel=1e-4)
 
@@ -175,26 +179,19 @@ def test_classes_not_yet_learned_are_never_guessed(tmp_path, digit_experts):
 
 
 def test_one_expert_is_in_memory_at_a_time(tmp_path, digit_experts):
-    import gc
-
-    from exml_lightning.core.expert import Expert
-
     seen: list[int] = []
+
+    def experts_in_memory() -> int:
+        gc.collect()
+        return sum(type(thing) is Expert for thing in gc.get_objects())
 
     class Counter(Noise):
         def generate(self, expert, num_samples, generator, progress=None):
-            gc.collect()
-            seen.append(sum(isinstance(thing, Expert) for thing in gc.get_objects()))
+            seen.append(experts_in_memory())
             return super().generate(expert, num_samples, generator, progress)
 
-    gc.collect()
-    before = sum(isinstance(thing, Expert) for thing in gc.get_objects())
-    stream = ExpertStream(Scenario("digits", Digits(), 2), experts=str(digit_experts), n_iter=1, batch_size=2)
-    trainer = Trainer(
-        accelerator="cpu", devices=1, max_epochs=3, callbacks=[SyntheticBufferCallback(6, Counter())], logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
-    )  # fmt: skip
-    trainer.fit(ExModelModule(), datamodule=stream)
+    before = experts_in_memory()
+    fit(tmp_path, digit_experts, Callback(), generator=Counter())
     assert [count - before for count in seen] == [1, 1, 1]
 
 
@@ -236,17 +233,3 @@ def test_the_loss_can_be_the_divergence_of_softened_probabilities(tmp_path, digi
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ExmlError, match=next(iter(wrong))):
         ExModelModule(**wrong)
-
-
-def test_targets_are_merged_in_full_precision(small_run, monkeypatch):
-    """Logits of hundreds, and their squares, have no room in 16 bits."""
-    seen = []
-    original = Distillation.__call__
-
-    def watched(self, logits, answers, *others):
-        seen.append((torch.is_autocast_enabled("cpu"), logits.dtype, answers.expert.dtype, answers.previous.dtype))
-        return original(self, logits, answers, *others)
-
-    monkeypatch.setattr(Distillation, "__call__", watched)
-    main([*small_run(), "--trainer.precision", "bf16-mixed", "--trainer.accelerator", "cpu"])
-    assert set(seen) == {(False, torch.float32, torch.float32, torch.float32)}

@@ -1,47 +1,42 @@
 """Mixed precision: what is generated does not follow it, and training comes near to float32."""
 
-import json
-import warnings
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from exml_lightning.cli.main import main
+from exml_lightning.core.distillation import Distillation
 from exml_lightning.core.generators import ModelInversion
 from exml_lightning.core.rng import keyed_generator
 
 
-@pytest.fixture
-def fit(small_run, tmp_path):
-    """Runs a fit in a precision; returns its checkpoint's buffer, its weights and its summary."""
-
-    def run(name, *options):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            main([*small_run(name, data__n_iter=40, checkpoint__every_n_steps=0), *options])
-        folder = tmp_path / name
-        saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-        summary = json.loads((folder / "summary.json").read_text())
-        return saved["ExpertStream"]["buffer"], load_file(folder / "ex_model" / "expert_0.safetensors"), summary
-
-    return run
+def saved(run):
+    """Return the last checkpoint of a run, and its weights."""
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint, load_file(run / "ex_model" / "expert_0.safetensors")
 
 
-def test_bf16_trains_on_the_same_images_and_comes_near_to_float32(fit):
-    whole, exact, _ = fit("exact", "--trainer.precision", "32-true")
-    same, mixed, _ = fit("mixed", "--trainer.precision", "bf16-mixed")
+def test_bf16_trains_on_the_same_images_and_comes_near_to_float32(finished_run, small_run, tmp_path, monkeypatch):
+    """Targets are merged in full: logits of hundreds, and their squares, have no room in 16 bits."""
+    seen = set()
+    original = Distillation.__call__
+
+    def watched(self, logits, answers, *others):
+        seen.add((torch.is_autocast_enabled("cpu"), logits.dtype, answers.expert.dtype, answers.previous.dtype))
+        return original(self, logits, answers, *others)
+
+    monkeypatch.setattr(Distillation, "__call__", watched)
+    words = [*small_run("mixed"), "--trainer.precision", "16-mixed", "--trainer.accelerator", "cpu"]
+    with pytest.warns(UserWarning, match="Using `precision='bf16-mixed'` instead"):
+        main(words)
+    assert seen == {(False, torch.float32, torch.float32, torch.float32)}
+    (whole, exact), (same, mixed) = saved(finished_run), saved(tmp_path / "mixed")
+    assert same["callbacks"]["SameSettings"]["settings"]["trainer.precision"] == "bf16-mixed"
+    whole, same = (checkpoint["ExpertStream"]["buffer"] for checkpoint in (whole, same))
     assert all(torch.equal(whole[column], same[column]) for column in whole)
     assert {tensor.dtype for tensor in mixed.values()} == {torch.float32}
     apart = max(float((exact[name] - mixed[name]).abs().max()) for name in exact)
     assert 0 < apart < 0.02  # it was done in another precision, of which 8 bits are left
-
-
-def test_16_mixed_on_a_cpu_is_bf16_and_says_so(small_run, tmp_path):
-    with pytest.warns(UserWarning, match="Using `precision='bf16-mixed'` instead"):
-        main([*small_run(trainer__max_epochs=1), "--trainer.precision", "16-mixed"])
-    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert state["callbacks"]["SameSettings"]["settings"]["trainer.precision"] == "bf16-mixed"
 
 
 def test_images_are_made_in_bf16_if_that_is_asked_for(make_expert):

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from exml_lightning.cli.main import main
+from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts import load_expert, read_manifest, save_weights, write_manifest
 from exml_lightning.experts.architecture import Architecture
+from exml_lightning.fitting import distil
 from exml_lightning.models import LeNet5
 from exml_lightning.scenarios import Digits
 from tests.conftest import EXPERTS, refused
@@ -86,25 +88,24 @@ def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "checkpoints").glob("*"))
 
 
-@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
-def test_nan_and_infinity_for_any_image_are_found_before_work(spoil, small_run, tmp_path, capsys, value):
-    folder = spoil(1, low=1e9, value=value)
-    error = refused([*small_run(data__experts=str(folder)), *SCRATCH], capsys)
-    assert f"expert 1 ({folder / 'expert_1.safetensors'}) answers NaN or infinity for 16 of 16 images of noise" in error
-    assert "put a sound expert in its place, in manifest.yaml too" in error
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_constant_expert_is_found_before_work(spoil, small_run, capsys):
-    folder = spoil(0, no_weights)
-    error = refused(small_run(data__experts=str(folder)), capsys)
-    assert f"expert 0 ({folder / 'expert_0.safetensors'}) gives 16 images of noise one and the same answer" in error
-
-
-def test_absurd_answers_are_found_before_work(spoil, small_run, capsys):
-    folder = spoil(1, huge_weights)
-    error = refused(small_run(data__experts=str(folder)), capsys)
-    assert f"expert 1 ({folder / 'expert_1.safetensors'}) answers noise with logits up to " in error
+@pytest.mark.parametrize(
+    ("index", "spoilt", "said"),
+    [
+        (1, {"low": 1e9}, " answers NaN or infinity for 16 of 16 images of noise"),
+        (1, {"low": 1e9, "value": -torch.inf}, " answers NaN or infinity for 16 of 16 images of noise"),
+        (0, {"change": no_weights}, " gives 16 images of noise one and the same answer"),
+        (1, {"change": huge_weights}, " answers noise with logits up to "),
+        (1, {"change": infinite_weight}, ": features.0.weight holds NaN or infinity"),
+    ],
+)
+def test_what_an_expert_may_not_answer_is_found_before_work(spoil, tmp_path, index, spoilt, said):
+    folder = spoil(index, **spoilt)
+    with pytest.raises(ExmlError) as error:
+        distil(folder, tmp_path / "run", buffer_size=12, cache=None, accelerator="cpu", progress=False)
+    path = folder / f"expert_{index}.safetensors"
+    assert (f"{path}{said}" if said[0] == ":" else f"expert {index} ({path}){said}") in str(error.value)
+    assert "put a sound expert in its place, in manifest.yaml too" in str(error.value)
+    assert not list((tmp_path / "run").rglob("*.ckpt"))
 
 
 def test_absurd_answers_while_distilling_are_the_experts_fault(spoil, small_run, capsys):
@@ -112,12 +113,6 @@ def test_absurd_answers_while_distilling_are_the_experts_fault(spoil, small_run,
     error = refused([*args, "--buffer.generator", "Replay"], capsys)
     assert "expert 1 (" in error
     assert "more than 1e+06 for " in error
-
-
-def test_an_infinite_weight_is_found_before_work(spoil, small_run, capsys):
-    folder = spoil(1, infinite_weight)
-    error = refused(small_run(data__experts=str(folder)), capsys)
-    assert f"{folder / 'expert_1.safetensors'}: features.0.weight holds NaN or infinity" in error
 
 
 def test_nan_while_images_are_made_is_found_in_that_step(spoil, small_run, tmp_path, capsys):

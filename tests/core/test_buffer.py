@@ -34,13 +34,6 @@ def test_the_buffer_stays_full_and_balanced(size):
         assert torch.equal(buffer.images[:, 0, 0, 0].div(10_000).floor().long(), buffer.experiences)
 
 
-def test_which_samples_stay_depends_on_the_generator_only():
-    first = samples(0, 50)
-    kept = [update_buffer(first, samples(1, 25), 50, keyed_generator("s", s)).images[:25, 0, 0, 0] for s in (0, 0, 1)]
-    assert torch.equal(kept[0], kept[1])
-    assert not torch.equal(kept[0], kept[2])
-
-
 def test_quotas_fill_small_groups_and_share_the_rest():
     assert quotas([5, 5, 5], 7) in ([3, 2, 2], [2, 3, 2], [2, 2, 3])
     assert quotas([1, 9, 9], 9) == [1, 4, 4]

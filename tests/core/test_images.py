@@ -15,12 +15,6 @@ def test_normalize_pixels_and_back():
     torch.testing.assert_close(FORMAT.denormalize(images), pixels / 255)
 
 
-def test_limits_are_black_and_white():
-    low, high = FORMAT.limits(torch.device("cpu"))
-    assert low.flatten().tolist() == [-1.0, -1.0]
-    assert high.flatten().tolist() == [1.0, 3.0]
-
-
 @pytest.mark.parametrize(
     ("shape", "mean", "std"),
     [

@@ -37,15 +37,6 @@ def labels(batches) -> list[list[int]]:
     return [batch.labels.tolist() for batch in batches]
 
 
-def test_mini_batches_are_drawn_by_the_key():
-    drawn = list(loader_of())
-    assert len(drawn) == len(loader_of()) == 5
-    for position, batch in enumerate(drawn):
-        expected = torch.randint(50, (8,), generator=keyed_generator("batch", 3, 0, position))
-        assert torch.equal(batch.labels, expected)
-        assert torch.equal(batch.images.flatten().long(), expected)
-
-
 def test_the_buffer_is_read_when_the_first_batch_is_asked_for():
     source = Source()
     loader = loader_of(source)
@@ -82,6 +73,7 @@ def test_draws_made_together_are_those_of_each_step():
         assert torch.equal(batch.rows, rows)
         assert torch.equal(batch.images, augmentation(images[rows], draws))
     assert position == 149
+    assert len(again) == 150
 
 
 def test_state_goes_on_in_the_middle():
@@ -104,15 +96,6 @@ def test_processes_share_the_mini_batch_that_one_would_draw():
     for step, batch in enumerate(whole):
         assert torch.equal(batch.labels, torch.cat([part[step].labels for part in parts]))
         assert torch.equal(batch.images, torch.cat([part[step].images for part in parts]))
-
-
-def test_images_are_augmented_each_time_in_another_way():
-    images = torch.zeros(1, 1, 9, 9)
-    images[0, 0, 4, 4] = 1
-    zero = torch.zeros(1, dtype=torch.long)
-    source = Source(Buffer(images, zero, zero, zero))
-    drawn = torch.cat([batch.images for batch in loader_of(source, augmentation=Augmentation(shift=0.3))])
-    assert len({image.numpy().tobytes() for image in drawn}) == 40
 
 
 def test_every_test_image_once_over_all_processes():

@@ -12,11 +12,6 @@ def test_the_same_key_gives_the_same_draws():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_other_keys_give_other_draws():
-    keys = [("a", 1, 2), ("a", 2, 1), ("a", 12), ("b", 1, 2), ("a", 1, 2, 0)]
-    assert len({derive_seed(*key) for key in keys}) == len(keys)
-
-
 def test_seeds_do_not_change_between_versions():
     # SHA-256 of "('batch', 1234, 0)", its first 63 bits: runs must be repeatable with later releases.
     import hashlib

@@ -54,20 +54,7 @@ def test_equal_logits_share_their_scores():
     assert given[2] < 5
 
 
-def test_half_precision_logits_are_scored_in_full():
-    reference, logits = normal(500, 3), normal(9, 3, key="logits").bfloat16()
-    given = ScoreTable(reference)(logits)
-    assert given.dtype == torch.float32
-    assert torch.equal(given, ScoreTable(reference)(logits.float()))
-
-
 def test_broken_logits_stay_broken():
     scores = ScoreTable(normal(50, 2))(torch.tensor([[torch.nan, 1], [torch.inf, 1]]))
     assert not scores[:, 0].isfinite().any()
     assert scores[:, 1].isfinite().all()
-
-
-def test_logits_are_added_with_their_weight():
-    reference, logits = normal(500, 3), normal(40, 3, key="logits")
-    expected = ScoreTable(reference)(logits) + 0.3 * logits
-    torch.testing.assert_close(ScoreTable(reference, 0.3)(logits), expected)

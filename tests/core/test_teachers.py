@@ -96,14 +96,6 @@ def test_remembered_answers_are_put_on_the_scale(make_expert, reference):
     torch.testing.assert_close(asked.ask(IMAGES[:5], torch.tensor([4, 1])).expert, expected)
 
 
-def test_all_units_are_asked_for_with_others(make_expert):
-    expert, previous = make_expert(classes=(1, 3)), make_expert(classes=range(5), seed=1).model
-    for stay in (True, False):
-        asked = Teachers(expert, previous, KNOWN, IMAGES, stay, ScoreWeights(others=0.2))
-        expected = ScoreTable(expert.model(IMAGES))(expert.model(IMAGES[:2]))
-        torch.testing.assert_close(asked.ask(IMAGES[:2], torch.tensor([0, 1])).expert, expected)
-
-
 @pytest.mark.parametrize("others", [0.0, 0.1])
 @pytest.mark.parametrize("stay", [False, True])
 def test_familiarity_is_added_to_the_classes_the_expert_knows(make_expert, others, stay):

@@ -1,50 +1,47 @@
+import shutil
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
-from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.generators import Noise
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.ex_model.starts import check_start, starting_weights
-from exml_lightning.experts import load_expert, read_manifest
+from exml_lightning.experts import load_expert, read_manifest, write_manifest
 from exml_lightning.experts.architecture import Architecture
+from exml_lightning.fitting import distil
 from exml_lightning.models import LeNet5
-from tests.conftest import refused
+from tests.conftest import EXPERTS, refused
 
 
-@pytest.fixture
-def start_of(digit_experts, small_run, tmp_path):
-    """Fits two experts with a learning rate of nearly 0, so that the ex-model stays what it starts as."""
-
-    def weights(*options):
-        main([*small_run("run"), "--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "1e-30", *options])
-        return load_expert(tmp_path / "run" / "ex_model", read_manifest(tmp_path / "run" / "ex_model"), 0).model
-
-    return weights
+def weights_of(folder, index):
+    return load_expert(folder, read_manifest(folder), index).model.state_dict()
 
 
-def experts(folder):
-    return [load_expert(folder, read_manifest(folder), k).model.state_dict() for k in range(2)]
+def average():
+    first, second = (weights_of(EXPERTS, k) for k in range(2))
+    return {name: (first[name] + second[name]) / 2 for name in first}
 
 
-def test_average_is_the_mean_of_the_experts(start_of, digit_experts):
-    first, second = experts(digit_experts)
-    for name, tensor in start_of("--model.start", "average").state_dict().items():
-        torch.testing.assert_close(tensor, (first[name] + second[name]) / 2)
+def scratch():
+    return Architecture("exml_lightning.models.LeNet5", {"num_classes": 10}).build(1234, "ex-model").state_dict()
 
 
-def test_expert_is_a_copy_of_the_first(start_of, digit_experts):
-    first, _ = experts(digit_experts)
-    for name, tensor in start_of("--model.start", "expert").state_dict().items():
-        assert torch.equal(tensor, first[name])
-
-
-def test_scratch_is_the_one_initial_model_of_a_run(start_of):
-    initial = Architecture("exml_lightning.models.LeNet5", {"num_classes": 10}).build(1234, "ex-model").state_dict()
-    for name, tensor in start_of("--model.start", "scratch").state_dict().items():
-        assert torch.equal(tensor, initial[name])
+@pytest.mark.parametrize(
+    ("start", "expected"), [("average", average), ("expert", lambda: weights_of(EXPERTS, 0)), ("scratch", scratch)]
+)
+def test_what_an_ex_model_starts_as(tmp_path, start, expected):
+    """Seen after a learning rate of nearly 0; ``scratch`` is the one initial model of a run."""
+    zoo = shutil.copytree(EXPERTS, tmp_path / "zoo")
+    manifest = read_manifest(zoo)
+    write_manifest(replace(manifest, experts=manifest.experts[:2]), zoo)
+    small = {"n_iter": 1, "batch_size": 2, "buffer_size": 4, "generator": Noise(), "seed": 1234}
+    still = partial(torch.optim.SGD, lr=1e-30)
+    model = distil(zoo, start=start, optimizer=still, accelerator="cpu", progress=False, **small)
+    torch.testing.assert_close(dict(model.network.state_dict()), expected(), rtol=0, atol=1e-7)
 
 
 def test_the_mean_of_three_is_a_running_one(make_expert):

@@ -3,7 +3,6 @@ import torch
 
 from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.core.expert import confidence_in
 from exml_lightning.core.generators import DataImpression, ModelInversion
 from exml_lightning.core.generators.generator import no_progress
 from exml_lightning.core.generators.image_batch import ImageBatch
@@ -38,11 +37,6 @@ def test_each_image_is_as_it_was_when_the_expert_was_sure(make_expert):
     torch.testing.assert_close(found.images, expected, rtol=0, atol=1e-5)
 
 
-def test_a_probability_that_nobody_reaches_changes_nothing(make_expert):
-    plain, kept = (generate(make_expert(), confidence=confidence) for confidence in (None, 1 - 1e-9))
-    assert torch.equal(plain.images, kept.images)
-
-
 @pytest.mark.parametrize("kind", [ModelInversion, DataImpression])
 def test_progress_ends_at_the_number_of_images(make_expert, kind):
     expert, done = make_expert(), []
@@ -54,11 +48,6 @@ def test_progress_ends_at_the_number_of_images(make_expert, kind):
     samples = generate(expert, progress=progress, kind=kind, confidence=0.6, batch_size=4)
     assert sum(images for images, _ in done) == pytest.approx(11)
     assert samples.images.isfinite().all()
-
-
-def test_an_expert_of_one_class_is_asked_against_zero():
-    logits = torch.tensor([[0.0], [2.0]])
-    torch.testing.assert_close(confidence_in(logits, torch.tensor([0, 0])), 1 / (1 + torch.exp(-logits[:, 0])))
 
 
 @pytest.mark.parametrize("confidence", [0, 1, -0.5, 99])
@@ -89,8 +78,3 @@ def test_a_gradient_in_another_memory_format_is_the_same_gradient():
     batch = ImageBatch(start, torch.arange(2), 0.1)
     batch.step(gradient.to(memory_format=torch.channels_last), low, high)
     torch.testing.assert_close(batch.finish_all(), -0.1 * gradient.sign(), rtol=1e-5, atol=0)
-
-
-def test_without_it_the_settings_are_those_of_before():
-    assert "confidence" not in ModelInversion().settings()
-    assert ModelInversion(confidence=0.9).settings()["confidence"] == 0.9

@@ -23,15 +23,6 @@ def test_images_get_the_class_they_were_meant_for(make_expert):
     assert expert(buffer.images).softmax(dim=1).amax(dim=1).min() > 0.9
 
 
-def test_values_stay_in_the_range_of_real_pixels(make_expert):
-    expert = make_expert()
-    images = generate(expert, l2=0, blur=0, lr=1.0).images
-    low, high = (0 - 0.3) / 0.5, (1 - 0.3) / 0.5
-    assert images.min() >= low - 1e-6
-    assert images.max() <= high + 1e-6
-    assert images.max() == pytest.approx(high)
-
-
 def test_one_step_is_adam_on_the_loss_written_out(make_expert):
     expert = make_expert()
     settings = {"temperature": 2.0, "l2": 0.1, "blur": 0.2, "total_variation": 0.3, "lr": 0.05}
@@ -94,14 +85,6 @@ def test_augmentation_is_part_of_the_optimisation(make_expert):
     moved = generate(expert, augmentation=Augmentation(shift=0.2))
     assert torch.equal(plain.labels, moved.labels)
     assert not torch.allclose(plain.images, moved.images)
-
-
-def test_one_class_is_learnable(make_expert):
-    expert = make_expert(classes=(2,), outputs=(4,))
-    noise = generate(expert, 5, steps=1)
-    buffer = generate(expert, 5, steps=50)
-    assert buffer.labels.tolist() == [2] * 5
-    assert expert(buffer.images).mean() > expert(noise.images).mean() + 0.1
 
 
 @pytest.mark.parametrize(

@@ -82,11 +82,6 @@ def precomputed(n):
     return generator
 
 
-def test_precomputed_takes_a_whole_file_as_it_is(make_expert):
-    buffer = precomputed(6).generate(make_expert(), 6, keyed_generator())
-    assert buffer.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
-
-
 def test_precomputed_draws_without_replacement_from_a_larger_file(make_expert):
     buffer = precomputed(50).generate(make_expert(), 20, keyed_generator("a"))
     rows = buffer.images[:, 0, 0, 0].int()
@@ -98,9 +93,3 @@ def test_precomputed_draws_without_replacement_from_a_larger_file(make_expert):
 def test_precomputed_with_too_few_is_refused(make_expert):
     with pytest.raises(ExmlError, match="has 3 precomputed samples, but 4 are asked for"):
         precomputed(3).generate(make_expert(), 4, keyed_generator())
-
-
-def test_settings_are_plain_values():
-    module = "exml_lightning.core.generators"
-    assert Replay().settings() == {"class": f"{module}.replay.Replay"}
-    assert precomputed(1).settings() == {"class": f"{module}.precomputed.Precomputed", "folder": None}

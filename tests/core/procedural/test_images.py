@@ -25,7 +25,7 @@ def draw(images, n=6, shape=(3, 12, 12), key=0):
 
 
 @all_kinds
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (4, 17, 30), (2, 25, 6), (1, 1, 1), (3, 300, 260)])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (4, 17, 30), (1, 1, 1), (3, 300, 260)])
 def test_any_size_and_number_of_channels(images, shape):
     drawn = draw(images, 3, shape)
     assert drawn.shape == (3, *shape)
@@ -46,13 +46,6 @@ def test_the_generator_decides(images):
     generator = keyed_generator("images", 0)
     images.draw(6, (3, 12, 12), generator, CPU)
     assert not torch.equal(images.draw(6, (3, 12, 12), generator, CPU), first)
-
-
-@all_kinds
-def test_no_images_are_drawn_when_none_are_asked_for(images):
-    generator = keyed_generator("none")
-    assert images.draw(0, (3, 5, 5), generator, CPU).shape == (0, 3, 5, 5)
-    assert torch.equal(generator.get_state(), keyed_generator("none").get_state())
 
 
 @all_kinds

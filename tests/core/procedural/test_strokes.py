@@ -75,10 +75,3 @@ def test_colours_differ_from_the_ground(channels):
     assert change.min() > 0.29
     assert ground.std(dim=0).min() > 0.25  # uniform: 0.289
     assert (ground < 0.5).float().mean() == pytest.approx(0.5, abs=0.1)
-
-
-def test_without_colour_all_channels_are_the_same_on_black():
-    drawn = draw(Strokes(), 50, (3, 32, 32))
-    assert torch.equal(drawn, drawn[:, :1].expand_as(drawn))
-    assert drawn.median() < 1e-6
-    assert (drawn.amax(dim=(1, 2, 3)) > 0.95).all()

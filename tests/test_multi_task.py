@@ -101,7 +101,7 @@ def test_loss_and_gradient_are_those_of_explicit_heads(tmp_path, digit_experts):
 
 def test_accuracy_is_measured_within_each_head(small_run, tmp_path):
     """Recomputed from `ex_model/` alone: one entry a task, all with the same weights."""
-    main([*small_run(data__n_iter=40), *MULTI_TASK])
+    main([*small_run(), *MULTI_TASK])
     folder = tmp_path / "run" / "ex_model"
     manifest = read_manifest(folder)
     assert [entry.task for entry in manifest.experts] == [0, 1]
@@ -135,20 +135,12 @@ def test_task_labels_make_the_task_easier_and_baselines_know_them_too(digit_expe
 
 
 def test_the_divergence_loss_knows_heads(small_run, tmp_path):
-    common = [*small_run(), "--trainer.log_every_n_steps", "1", "--model.loss", "kl"]
+    common = [*small_run(data__n_iter=2), "--trainer.log_every_n_steps", "1", "--model.loss", "kl"]
     first = {}
     for name, options in {"single": [], "multi": MULTI_TASK}.items():
         main([*common, *options, "--trainer.default_root_dir", str(tmp_path / name)])
         rows = list(csv.DictReader((tmp_path / name / "metrics.csv").open()))
         first[name] = [float(row["train/kl"]) for row in rows if row["train/kl"]]
     # with one expert there is one head; with two, each has probabilities of its own
-    assert first["single"][:6] == pytest.approx(first["multi"][:6], rel=1e-5)
-    assert first["single"][6] != pytest.approx(first["multi"][6], rel=1e-2)
-
-
-def test_familiarity_does_nothing_where_heads_never_compete(small_run, tmp_path):
-    options = [*MULTI_TASK, "--model.normalize", "NormalScores", "--model.normalize.familiarity"]
-    for weight in ("0", "1"):
-        main([*small_run(weight), *options, weight])
-    without, with_it = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in "01")
-    assert without.read_bytes() == with_it.read_bytes()
+    assert first["single"][:2] == pytest.approx(first["multi"][:2], rel=1e-5)
+    assert first["single"][2] != pytest.approx(first["multi"][2], rel=1e-2)

@@ -57,6 +57,11 @@ class FolderImages(AuxiliaryImages):
     Args:
         folder: The folder; a relative one is looked for in ``data.root`` first, then in the working directory.
         min_crop: Side of the smallest crop, as a fraction of the image's short side: more than 0, at most 1.
+
+    Example:
+        >>> from exml_lightning import FolderImages
+        >>> FolderImages("photographs", min_crop=0.3)
+        FolderImages(folder='photographs', min_crop=0.3)
     """
 
     folder: str

@@ -10,8 +10,8 @@ from benchmarks.reliability.fuzz import fuzz_buffer_file, fuzz_manifest
 @pytest.mark.parametrize(
     ("fuzz", "cases"),
     [
-        (fuzz_manifest, 120),
-        (fuzz_buffer_file, 250),
+        (fuzz_manifest, 40),
+        (fuzz_buffer_file, 80),
         pytest.param(fuzz_manifest, 5000, marks=pytest.mark.slow),
         pytest.param(fuzz_buffer_file, 5000, marks=pytest.mark.slow),
     ],

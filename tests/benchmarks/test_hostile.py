@@ -2,15 +2,13 @@
 
 import os
 import re
-import struct
 from importlib import import_module
 
 import pytest
 import torch
-from PIL import Image
 
 from benchmarks.reliability.hostile import CANARY, Hostile, meet_all
-from benchmarks.reliability.hostile_files import CATALOGUE, CKPT, checkpoint, png
+from benchmarks.reliability.hostile_files import CATALOGUE, CKPT, checkpoint
 from exml_lightning.callbacks.resume import find_checkpoint
 from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
@@ -64,14 +62,6 @@ def test_the_catalogue_can_fail(tmp_path):
     assert "MemoryError" in results[2][2]
     assert results[4][2] == "it ended its process with status 7"
     assert results[5] == ("5", True, "exml: error: target: is refused")
-
-
-def test_a_header_of_an_image_is_read_before_its_pixels(tmp_path):
-    """The catalogue's images say what they claim: PIL, which is asked for nothing but the header, agrees."""
-    (tmp_path / "a.png").write_bytes(png(300, 200))
-    with Image.open(tmp_path / "a.png") as image:
-        assert image.size == (300, 200)
-    assert struct.unpack(">II", png(300, 200)[16:24]) == (300, 200)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_a_fit_stops_its_clock_for_other_jobs_and_is_charged_for_checkpoints(clo
     assert watch.seconds == {"fit": [4.25, 6.25], "bare": [2.0, 2.0]}
 
 
-@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("power", [0.0, 0.5, 2.0])
 def test_exponents_of_power_laws(power):
     sizes = [1, 10, 20, 50]
     costs = [1000.0, *(3 * size**power for size in sizes[1:])]  # the first point is not of the law
@@ -100,10 +100,8 @@ def test_tables():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["colour"], "no part 'colour'"),
         (["overhead", "--quick"], "--results FILE"),
         (["paper_scale", "--results", "new.json"], "--device cuda"),
-        (["--device", "tpu"], "invalid choice"),
         (["--threads", "many"], "many is no number of threads"),
         (["--device", "cuda"], "there is no GPU"),
     ],

@@ -1,4 +1,4 @@
-"""docs/results.md: its tables and figures come from the run folders in docs/results/."""
+"""docs/results.md, docs/reliability.md: their tables and figures come from docs/results/ and docs/reliability.json."""
 
 import csv
 import json
@@ -7,6 +7,7 @@ from statistics import mean, stdev
 
 import pytest
 
+from benchmarks.reliability.document import render as render_reliability
 from benchmarks.results import land, render
 from exml_lightning.cli.main import main
 from tests.report.fake_runs import write_run
@@ -77,6 +78,11 @@ def test_only_what_stands_between_the_marks_is_replaced(tmp_path):
     (tmp_path / "t.md").write_text("# Title\n\n## One\n\n| new |\n")
     page = "before\n<!-- t.md -->\n| old |\n<!-- end -->\nafter\n"
     assert render(page, tmp_path) == "before\n<!-- t.md -->\n### One\n\n| new |\n<!-- end -->\nafter\n"
+
+
+def test_the_page_of_reliability_is_made_of_its_results():
+    results = json.loads((DOCS / "reliability.json").read_text())
+    assert (DOCS / "reliability.md").read_text() == render_reliability(results)
 
 
 def test_the_tables_of_procedural_images_are_those_that_were_measured():

@@ -81,12 +81,11 @@ def test_saved_and_loaded_it_answers_the_same_bit_for_bit(tmp_path, pixels):
     assert torch.equal(expert(manifest.input.normalize(pixels)), model(pixels))
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_a_folder_of_other_experts_is_not_written_over(tmp_path, count):
+def test_a_folder_of_other_experts_is_not_written_over(tmp_path):
     """`exml experts` of a Joint scenario, and `exml fit`, write one file of the very name that saving does."""
     manifest, folder = read_manifest(EXPERTS), tmp_path / "zoo"
     shutil.copytree(EXPERTS, folder)
-    write_manifest(replace(manifest, experts=manifest.experts[:count]), folder)
+    write_manifest(replace(manifest, experts=manifest.experts[:1]), folder)
     with pytest.raises(ExmlError, match="zoo is a folder of other experts: name another one"):
         save_ex_model(load_ex_model(EXPERTS, expert=1), folder)
     assert (folder / "expert_0.safetensors").read_bytes() == (EXPERTS / "expert_0.safetensors").read_bytes()

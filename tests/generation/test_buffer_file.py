@@ -10,6 +10,7 @@ from exml_lightning.core.images import ImageFormat
 from exml_lightning.generation.buffer_file import FORMAT, BufferFile, read_buffer, write_buffer
 
 FORMAT_OF_IMAGES = ImageFormat((1, 2, 3), (0.25,), (0.5,))
+NONE = torch.zeros(0, dtype=torch.long)
 
 
 def content(**changes):
@@ -37,7 +38,7 @@ def test_what_is_written_is_read(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["samples.safetensors"]
 
 
-@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.99])
 def test_a_file_cut_off_at_any_place_is_refused(tmp_path, part):
     path = tmp_path / "samples.safetensors"
     write_buffer(path, content())
@@ -47,23 +48,16 @@ def test_a_file_cut_off_at_any_place_is_refused(tmp_path, part):
         read_buffer(path)
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ExmlError, match=r"nowhere\.safetensors is missing"):
-        read_buffer(tmp_path / "nowhere.safetensors")
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"images": torch.zeros(4, 1, 3, 3)}, r"shape \[1, 3, 3\], its metadata says \[1, 2, 3\]"),
-        ({"images": torch.zeros(4, 1, 2, 3, dtype=torch.half)}, "images must be torch.float32"),
         ({"images": torch.zeros(4, 6)}, "images must be torch.float32 with 4 dimensions"),
         ({"images": torch.full((4, 1, 2, 3), torch.nan)}, "NaN"),
         ({"images": torch.full((4, 1, 2, 3), 200.0)}, "values from 200 to 200: they must be normalised"),
-        ({"images": torch.full((4, 1, 2, 3), -0.6)}, "they must be normalised"),
-        ({"labels": torch.tensor([0, 1, 2, 0])}, "labels must be 0 to 1"),
         ({"labels": torch.tensor([0, 1, -1, 0])}, "labels must be 0 to 1"),
         ({"tasks": torch.tensor([0])}, "the same length"),
+        (dict.fromkeys(("labels", "tasks", "experiences"), NONE) | {"images": torch.zeros(0, 1, 2, 3)}, "1 or more"),
     ],
 )
 def test_contents_that_do_not_fit_together_are_refused(tmp_path, changes, message):
@@ -73,19 +67,10 @@ def test_contents_that_do_not_fit_together_are_refused(tmp_path, changes, messag
         read_buffer(path)
 
 
-def test_an_empty_file_of_samples_is_refused(tmp_path):
-    path = tmp_path / "samples.safetensors"
-    none = torch.zeros(0, dtype=torch.long)
-    write_buffer(path, content(images=torch.zeros(0, 1, 2, 3), labels=none, tasks=none, experiences=none))
-    with pytest.raises(ExmlError, match="1 or more"):
-        read_buffer(path)
-
-
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
         (None, "must have format"),
-        ({"format": "something else"}, "must have format"),
         ({"format": FORMAT}, "class_names: this key is missing; input: this key is missing"),
         ({"format": FORMAT, "input": "{", "class_names": "[]"}, "not a buffer file .*input: Invalid JSON"),
         (
@@ -104,8 +89,3 @@ def test_other_safetensors_files_are_refused(tmp_path, metadata, message):
     with pytest.raises(ExmlError, match=message) as error:
         read_buffer(path)
     assert str(path) in str(error.value)
-
-
-def test_weights_are_not_samples(tmp_path, digit_experts):
-    with pytest.raises(ExmlError, match="not a buffer file"):
-        read_buffer(digit_experts / "expert_0.safetensors")

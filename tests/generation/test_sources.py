@@ -48,7 +48,7 @@ def test_replay_wants_the_original_data(small_run, tmp_path, monkeypatch):
         return original(self, root, train)
 
     monkeypatch.setattr(Digits, "load", no_training_data)
-    main(small_run("inversion"))
+    main(small_run("inversion", trainer__max_epochs=1, data__n_iter=1))
     with pytest.raises(FileNotFoundError):
         main([*small_run("replay"), "--buffer.generator", "Replay"])
     assert not (tmp_path / "replay" / "config.yaml").exists()
@@ -96,10 +96,10 @@ def changed_experts(tmp_path, digit_experts):
 
 def test_others_familiarity_and_fresh_images_resume_within_an_experience_to_the_same_weights(small_run, tmp_path):
     options = [*OTHERS, "--model.normalize.familiarity", "1"]
-    main([*small_run("whole"), *options])
-    main([*small_run("cut"), *options, "--trainer.max_epochs", "1"])
-    main([*small_run("cut"), *options, "--trainer.max_time", "00:00:00:00"])
-    main([*small_run("cut"), *options])
+    main([*small_run("whole", data__n_iter=2), *options])
+    main([*small_run("cut", data__n_iter=2), *options, "--trainer.max_epochs", "1"])
+    main([*small_run("cut", data__n_iter=2), *options, "--trainer.max_time", "00:00:00:00"])
+    main([*small_run("cut", data__n_iter=2), *options])
     whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
     assert whole.read_bytes() == cut.read_bytes()
 
@@ -109,10 +109,8 @@ def test_familiarity_needs_layers_that_tell_before_work(small_run, tmp_path, mon
         raise ExmlError(f"{expert.name} has no such layer")
 
     monkeypatch.setattr("exml_lightning.core.distillation.layers_that_tell", no_layer)
-    arguments = [*small_run(), *FRESH, "--model.normalize.familiarity"]
-    assert "has no such layer" in refused([*arguments, "1"], capsys)
+    assert "has no such layer" in refused([*small_run(), *FRESH, "--model.normalize.familiarity", "1"], capsys)
     assert not (tmp_path / "run").exists()
-    main([*arguments, "0"])
 
 
 def test_the_others_need_a_unit_for_each_class(small_run, tmp_path, changed_experts, capsys):
@@ -209,8 +207,3 @@ def test_experts_that_share_classes(small_run, tmp_path, digit_experts, capsys):
     assert sorted(read_manifest(tmp_path / "run" / "ex_model").experts[0].classes) == ["2", "4", "5"]
     oracle = [*small_run(verb="test"), *scenario, "--baseline", "Oracle"]
     assert "the oracle is not defined here: class '5'" in refused(oracle, capsys)
-
-
-def test_auxiliary_without_images_is_refused(small_run, capsys):
-    args = [*small_run(), "--buffer.generator", "Auxiliary", "--data.auxiliary", "null"]
-    assert "set data.auxiliary" in refused(args, capsys)

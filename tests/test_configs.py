@@ -66,79 +66,85 @@ def test_every_logger_stacks(parse):
 def test_split_digits_runs_by_every_strategy(strategy, tmp_path):
     options = ["-c", SMOKE, "--data.experts", str(EXPERTS), "--buffer.cache", str(tmp_path / "cache")]
     scenario = ["-c", str(CONFIGS / "split_digits.yaml")]
+    steps = ["--buffer.generator.steps", "3"]
     if strategy == "precomputed":
         files = str(tmp_path / "generated")
-        main(["generate", *scenario, *options, "--buffer.generator.steps", "3", "--generate.folder", files])
+        main(["generate", *scenario, *options, *steps, "--generate.folder", files])
         options += ["--buffer.generator.folder", files]
-    if strategy == "refined":  # LeNet5 has no batch norm; test_photographs_are_refined_for_batch_norm has
-        options += ["--buffer.generator.batch_norm", "0", "--buffer.generator.steps", "3"]
+    if strategy == "refined":  # LeNet5 has no batch norm; mt_cifar10 below has
+        options += ["--buffer.generator.batch_norm", "0"]
+    if strategy in ("model_inversion", "data_impression", "refined"):
+        options += steps
     strategy_file = ["-c", str(CONFIGS / "strategies" / f"{strategy}.yaml")]
     main(["fit", *scenario, *strategy_file, *options, "--trainer.default_root_dir", str(tmp_path)])
     assert json.loads((tmp_path / "summary.json").read_text())["experiences_learned"] == 2
 
 
-# What makes a run of a scenario quick: a step an image, the smallest of networks or none with ImageNet weights.
+# What makes a run of a scenario quick: a step an image, few images, the smallest of networks.
 QUICK = {
     "trainer": {"enable_progress_bar": False},
     "data": {"n_iter": 1, "batch_size": 2},
     "buffer": {"size": 4, "cache": None, "generator": {"class_path": "ModelInversion", "init_args": {"steps": 1}}},
 }
-SLIM = {"architecture": {"class_path": "exml_lightning.models.SlimResNet18", "init_args": {"width": 2}}}
+SLIM = {"class_path": "exml_lightning.models.SlimResNet18", "init_args": {"width": 2}}
+BOTH_SLIM = {group: {"architecture": SLIM} for group in ("experts", "model")}
 CHANGES = {
-    "mnist": {"experts": {"batch_size": 512}},
-    "cifar10": {"experts": SLIM},
-    "core50": yaml.safe_load((CONFIGS / "models" / "mobilenetv2_random.yaml").read_text()),
+    "mnist": {},
+    "cifar10": {"experts": {"architecture": SLIM}},
+    "joint_core50": yaml.safe_load((CONFIGS / "models" / "mobilenetv2_random.yaml").read_text()),
+    "core50": BOTH_SLIM,
 }
 
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != "split_digits"])
 def test_a_scenario_runs_from_experts_to_test(scenario, tmp_path):
-    """Its first two experts, trained for an epoch; of CIFAR10 on the first images of each class."""
-    run = run_scenario(scenario, tmp_path, QUICK)
-    if "mnist" in scenario:
-        options = ["-c", SMOKE, "-c", str(tmp_path / "quick.yaml"), "--trainer.default_root_dir", str(run)]
-        main(["test", "-c", str(CONFIGS / f"{scenario}.yaml"), *options, "--ckpt_path", "last"])
-        test, summary = (json.loads((run / f"{name}.json").read_text()) for name in ("test", "summary"))
-        assert test["stream_accuracy"] == summary["stream_accuracy"]
+    """Its first two experts, trained for an epoch on few images; mt_cifar10 from refined photographs."""
+    name = next(name for name in CHANGES if name in scenario)
+    root = few_images(name, tmp_path / "data")
+    given = {**QUICK["data"], "root": str(root), "experts": str(tmp_path / "experts")}
+    quick, refined = tmp_path / "quick.yaml", []
+    quick.write_text(yaml.safe_dump({**QUICK, **CHANGES[name], "data": given}))
+    stacked, files = ["-c", SMOKE, "-c", str(quick)], ["-c", str(CONFIGS / f"{scenario}.yaml")]
+    main(["experts", "-c", str(CONFIGS / f"{scenario.replace('mt_', 'split_')}.yaml"), *stacked])
+    if scenario == "mt_cifar10":
+        refined = ["-c", str(CONFIGS / "strategies" / "refined.yaml")]
+    run = tmp_path / "run"
+    main(["fit", *files, *refined, *stacked, "--trainer.default_root_dir", str(run)])
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["experiences_learned"] == (1 if scenario.startswith("joint") else 2)
+    trained = yaml.safe_load((tmp_path / "experts" / "manifest.yaml").read_text())["experts"]
+    assert len(trained) == summary["experiences_learned"]
+    if refined:
+        generator = yaml.safe_load((run / "config.yaml").read_text())["buffer"]["generator"]["init_args"]
+        assert (generator["steps"], generator["batch_norm"]) == (1, 3)
+        assert generator["initial"]["class_path"].endswith("Mixture")
+    if scenario == "split_mnist":
+        main(["test", *files, *stacked, "--trainer.default_root_dir", str(run), "--ckpt_path", "last"])
+        assert json.loads((run / "test.json").read_text())["stream_accuracy"] == summary["stream_accuracy"]
 
 
-@pytest.mark.real_data
-@pytest.mark.parametrize("scenario", ["split_cifar10", "mt_cifar10"])
-def test_photographs_are_refined_for_batch_norm(scenario, tmp_path):
-    generator = {"class_path": "ModelInversion", "init_args": {"steps": 2}}
-    changes = {**QUICK, "buffer": {**QUICK["buffer"], "generator": generator}}
-    run = run_scenario(scenario, tmp_path, changes, "-c", str(CONFIGS / "strategies" / "refined.yaml"))
-    generator = yaml.safe_load((run / "config.yaml").read_text())["buffer"]["generator"]["init_args"]
-    assert (generator["steps"], generator["batch_norm"]) == (2, 3)
-    assert generator["initial"]["class_path"].endswith("Mixture")
-
-
-def run_scenario(scenario: str, folder: Path, changes: dict, *strategy: str) -> Path:
-    """Train the first two experts of a scenario and learn them; return the run folder."""
-    data = next(name for name in CHANGES if name in scenario.lower())
-    source = ROOT / "data" / {"mnist": "MNIST"}.get(data, data)
-    if not source.is_dir():
-        pytest.skip(f"{source} is not there")
-    root = source.parent
-    if data == "cifar10":
-        root = folder / "data"
-        for images in source.glob("*/*"):
-            few = root / images.relative_to(source.parent)
+def few_images(name: str, folder: Path) -> Path:
+    """Return the root of a data set; of MNIST and CIFAR10 a new one, of the first images."""
+    data = ROOT / "data"
+    if not (data / name.removeprefix("joint_").replace("mnist", "MNIST")).is_dir():
+        pytest.skip(f"{name} is not below {data}")
+    if name == "mnist":
+        (folder / "MNIST" / "raw").mkdir(parents=True)
+        for file in (data / "MNIST" / "raw").glob("*-ubyte"):
+            header, each = (16, 28 * 28) if "images" in file.name else (8, 1)
+            with file.open("rb") as whole:  # the number of images is the second of the header's integers
+                few = whole.read(4) + (300).to_bytes(4, "big") + whole.read(header + 300 * each - 4)[4:]
+            (folder / "MNIST" / "raw" / file.name).write_bytes(few)
+    elif name == "cifar10":
+        for images in (data / name).glob("*/*"):
+            few = folder / images.relative_to(data)
             few.mkdir(parents=True)
             for k in range(10):
                 (few / f"{k:04d}.jpg").symlink_to(images / f"{k:04d}.jpg")
-    quick, experts_of = folder / "quick.yaml", scenario.replace("mt_", "split_")
-    given = {**changes["data"], "root": str(root), "experts": str(folder / "experts")}
-    quick.write_text(yaml.safe_dump({**changes, **CHANGES[data], "data": given}))
-    stacked = ["-c", SMOKE, "-c", str(quick)]
-    main(["experts", "-c", str(CONFIGS / f"{experts_of}.yaml"), *stacked])
-    files = ["-c", str(CONFIGS / f"{scenario}.yaml"), *strategy, *stacked]
-    main(["fit", *files, "--trainer.default_root_dir", str(folder / "run")])
-    learned = json.loads((folder / "run" / "summary.json").read_text())["experiences_learned"]
-    assert learned == (1 if scenario.startswith("joint") else 2)
-    assert len(yaml.safe_load((folder / "experts" / "manifest.yaml").read_text())["experts"]) == learned
-    return folder / "run"
+    else:
+        return data
+    return folder
 
 
 def test_experts_of_another_scenario_are_trained_by_its_own_config(capsys, tmp_path):

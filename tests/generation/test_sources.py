@@ -12,10 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.generators import Noise
 from exml_lightning.core.procedural import Strokes
 from exml_lightning.core.rng import keyed_generator
+from exml_lightning.core.scales import NormalScores
 from exml_lightning.core.teachers import Teachers
 from exml_lightning.experts import read_manifest, write_manifest
+from exml_lightning.fitting import distil
 from exml_lightning.scenarios import Digits
 from tests.conftest import refused
 
@@ -72,9 +75,8 @@ def test_fresh_images_are_not_those_of_the_buffer(small_run, tmp_path, monkeypat
     assert last_buffer(tmp_path / "run")["experiences"].bincount().tolist() == [6, 6]
 
 
-@pytest.mark.parametrize("option", [["--model.lambda_ce", "1"], ["--model.merge", "sample"]])
-def test_fresh_images_have_no_labels_to_learn(small_run, option, capsys):
-    assert "fresh images have no labels" in refused([*small_run(), *FRESH, *option], capsys)
+def test_fresh_images_have_no_labels_to_learn(small_run, capsys):
+    assert "fresh images have no labels" in refused([*small_run(), *FRESH, "--model.lambda_ce", "1"], capsys)
 
 
 OTHERS = [*FRESH, "--model.normalize.others", "0.2"]
@@ -89,7 +91,7 @@ def changed_experts(tmp_path, digit_experts):
         folder = shutil.copytree(digit_experts, tmp_path / "experts")
         second = change(manifest.experts[1], folder)
         write_manifest(replace(manifest, experts=(manifest.experts[0], second, *manifest.experts[2:])), folder)
-        return ["--data.experts", str(folder)]
+        return folder
 
     return write
 
@@ -113,30 +115,35 @@ def test_familiarity_needs_layers_that_tell_before_work(small_run, tmp_path, mon
     assert not (tmp_path / "run").exists()
 
 
-def test_the_others_need_a_unit_for_each_class(small_run, tmp_path, changed_experts, capsys):
-    experts = changed_experts(lambda entry, _: replace(entry, outputs=tuple(reversed(entry.outputs))))
-    line = refused([*small_run(), *OTHERS, "--model.start", "scratch", *experts], capsys)
-    assert "has no unit for each class of the stream: learn it in a run with model.normalize.others 0" in line
-    assert not (tmp_path / "run").exists()
+def reversed_units(entry, folder):
+    return replace(entry, outputs=tuple(reversed(entry.outputs)))
 
 
-def test_the_others_need_units_that_are_not_masked(small_run, tmp_path, changed_experts, capsys):
-    def mask(entry, folder):
-        weights = load_file(folder / entry.file)
-        weights["classifier.bias"][0] = -1e9
-        save_file(weights, folder / "masked.safetensors")
-        sha256 = hashlib.sha256((folder / "masked.safetensors").read_bytes()).hexdigest()
-        return replace(entry, file="masked.safetensors", sha256=sha256)
-
-    line = refused([*small_run(), *OTHERS, *changed_experts(mask)], capsys)
-    assert "masks the units of classes that it does not know" in line
-    assert not (tmp_path / "run").exists()
+def masked_units(entry, folder):
+    weights = load_file(folder / entry.file)
+    weights["classifier.bias"][0] = -1e9
+    save_file(weights, folder / "masked.safetensors")
+    sha256 = hashlib.sha256((folder / "masked.safetensors").read_bytes()).hexdigest()
+    return replace(entry, file="masked.safetensors", sha256=sha256)
 
 
-def test_the_others_need_experts_that_share_no_classes(small_run, changed_experts, capsys):
-    experts = changed_experts(lambda entry, _: replace(entry, classes=("2", "5"), outputs=(2, 5)))
-    scenario = ["--data.scenario.classes", "[['4', '5'], ['2', '5']]", "--data.scenario.classes_per_experience", "null"]
-    assert "experts that share no classes" in refused([*small_run(), *OTHERS, *scenario, *experts], capsys)
+def shared_class(entry, folder):
+    return replace(entry, classes=("2", "5"), outputs=(2, 5))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (reversed_units, "no unit for each class of the stream: learn it in a run with model.normalize.others 0"),
+        (masked_units, "masks the units of classes that it does not know"),
+        (shared_class, "experts that share no classes"),
+    ],
+)
+def test_what_the_others_need(change, said, tmp_path, changed_experts):
+    settings = {"normalize": NormalScores(others=0.2), "lambda_ce": 0, "start": "scratch", "cache": None}
+    with pytest.raises(ExmlError, match=said):
+        distil(changed_experts(change), tmp_path / "run", generator=Noise(), progress=False, **settings)
+    assert not list(tmp_path.glob("run/**/*.ckpt"))
 
 
 REFERENCE = ["--buffer.generator", "Noise", "--model.normalize", "NormalScores", "--model.normalize.reference"]

@@ -8,41 +8,38 @@ EXPERT = torch.tensor([[4.0, 2.0], [0.0, 6.0]])  # classes 3 and 1
 PREVIOUS = torch.tensor([[1.0, 3.0, 9.0, 9.0, 9.0], [2.0, 8.0, 9.0, 9.0, 9.0]])  # knows classes 0 and 1
 CLASSES = torch.tensor([3, 1])
 KNOWN = torch.tensor([True, True, False, False, False])
-LABELS = torch.tensor([0, 3])
 
 
-def merge(labels=LABELS, known=KNOWN, scale=Center(), **options):  # noqa: B008
-    return merge_targets(Answers(EXPERT, CLASSES, PREVIOUS, known), labels, scale, **options)
+NOBODY = torch.zeros(5, dtype=torch.bool)
+PREVIOUS_ONLY = [True, True, False, False, False]
+UNION, EXPERT_ONLY = [[True, True, False, True, False]] * 2, [[False, True, False, True, False]] * 2
 
 
-def test_unit_by_unit():
-    # centred: expert 3: 1, -3; expert 1: -1, 3. previous 0: -1, -3; previous 1: 1, 3. Class 1 is known to both.
-    target = merge()
-    assert target.logits.tolist() == [[-1, (-1 + 1) / 2, 0, 1, 0], [-3, (3 + 3) / 2, 0, -3, 0]]
-    assert target.mask.tolist() == [[True, True, False, True, False]] * 2
-
-
-def test_without_normalization():
-    assert merge(scale=NoScale()).logits.tolist() == [[1, (2 + 3) / 2, 0, 4, 0], [2, (6 + 8) / 2, 0, 0, 0]]
-
-
-def test_by_sample_the_label_chooses_the_vector():
-    # the first sample's label is a class of the previous ex-model, the second's of the expert
-    target = merge(merge="sample")
-    assert target.logits.tolist() == [[-1, 1, 0, 0, 0], [0, 3, 0, -3, 0]]
-    assert target.mask.tolist() == [[True, True, False, False, False], [False, True, False, True, False]]
-
-
-def test_by_sample_a_class_of_both_takes_the_mean():
-    target = merge(torch.tensor([1, 1]), merge="sample")
-    assert target.logits.tolist() == [[-1, 0, 0, 1, 0], [-3, 3, 0, -3, 0]]
-
-
-@pytest.mark.parametrize("how", ["unit", "sample"])
-def test_before_the_first_experience_ends_the_expert_is_all_there_is(how):
-    target = merge(torch.tensor([3, 1]), torch.zeros(5, dtype=torch.bool), merge=how)
-    assert target.logits.tolist() == [[0, -1, 0, 1, 0], [0, 3, 0, -3, 0]]
-    assert target.mask.tolist() == [[False, True, False, True, False]] * 2
+@pytest.mark.parametrize(
+    ("options", "logits", "mask"),
+    [
+        # centred: expert 3: 1, -3; expert 1: -1, 3. previous 0: -1, -3; previous 1: 1, 3. Class 1 is known to both.
+        ({}, [[-1, (-1 + 1) / 2, 0, 1, 0], [-3, (3 + 3) / 2, 0, -3, 0]], UNION),
+        ({"scale": NoScale()}, [[1, (2 + 3) / 2, 0, 4, 0], [2, (6 + 8) / 2, 0, 0, 0]], UNION),
+        # by sample: the first one's label is a class of the previous ex-model, the second's of the expert
+        (
+            {"merge": "sample"},
+            [[-1, 1, 0, 0, 0], [0, 3, 0, -3, 0]],
+            [[True, True, False, False, False], EXPERT_ONLY[0]],
+        ),
+        # a class of both takes the mean
+        ({"merge": "sample", "labels": [1, 1]}, [[-1, 0, 0, 1, 0], [-3, 3, 0, -3, 0]], UNION),
+        # before the first experience ends the expert is all there is
+        ({"known": NOBODY, "labels": [3, 1]}, [[0, -1, 0, 1, 0], [0, 3, 0, -3, 0]], EXPERT_ONLY),
+        ({"known": NOBODY, "labels": [3, 1], "merge": "sample"}, [[0, -1, 0, 1, 0], [0, 3, 0, -3, 0]], EXPERT_ONLY),
+    ],
+)
+def test_by_hand(options, logits, mask):
+    given = {"known": KNOWN, "labels": [0, 3], "scale": Center(), **options}
+    answers = Answers(EXPERT, CLASSES, PREVIOUS, given.pop("known"))
+    target = merge_targets(answers, torch.tensor(given.pop("labels")), **given)
+    assert target.logits.tolist() == logits
+    assert target.mask.tolist() == mask
 
 
 def test_equal_class_sets_take_the_mean_everywhere():

@@ -129,7 +129,6 @@ def test_another_answer_is_an_error_and_nothing_stays(tmp_path, digits, no_onnx)
     [
         ({"expert": None}, r"has 5 experts; which of them\? give --expert K"),
         ({"check": None}, "has no samples of a run beside it: give images"),
-        ({"check": "nowhere"}, "has no image that can be read"),
         ({"license": "[mine](http://x)"}, "give a name of the Hub's list"),
         ({"output": "docs"}, "docs has a README.md that is of no earlier export"),
         ({"missing": "onnxscript"}, r'exml export needs onnxscript: .*pip install -e "\.\[export\]"'),

@@ -176,6 +176,7 @@ def test_broken_images_are_named_and_left_out(ex_model, digits, caplog):
     ("changes", "said"),
     [
         ({"images": "nowhere"}, "nowhere is neither a folder nor a file"),
+        ({"batch_size": 0}, "batch_size is 0"),
         ({"folder": "images"}, "manifest.yaml is missing"),
         ({"expert": 1}, "there is no expert 1: give --expert K"),
         ({"device": "cuda"}, "no CUDA device"),

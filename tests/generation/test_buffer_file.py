@@ -41,6 +41,8 @@ def test_what_is_written_is_read(tmp_path):
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.99])
 def test_a_file_cut_off_at_any_place_is_refused(tmp_path, part):
     path = tmp_path / "samples.safetensors"
+    with pytest.raises(ExmlError, match=r"samples\.safetensors is missing"):
+        read_buffer(path)
     write_buffer(path, content())
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * part)])

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.core.generators import Noise
+from exml_lightning.core.generators import Auxiliary, Noise
 from exml_lightning.core.procedural import Strokes
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.core.scales import NormalScores
@@ -214,3 +214,8 @@ def test_experts_that_share_classes(small_run, tmp_path, digit_experts, capsys):
     assert sorted(read_manifest(tmp_path / "run" / "ex_model").experts[0].classes) == ["2", "4", "5"]
     oracle = [*small_run(verb="test"), *scenario, "--baseline", "Oracle"]
     assert "the oracle is not defined here: class '5'" in refused(oracle, capsys)
+
+
+def test_auxiliary_without_images_is_refused(digit_experts, tmp_path):
+    with pytest.raises(ExmlError, match=r"set data\.auxiliary"):
+        distil(digit_experts, tmp_path / "run", generator=Auxiliary(), progress=False)

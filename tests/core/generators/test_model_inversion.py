@@ -87,6 +87,13 @@ def test_augmentation_is_part_of_the_optimisation(make_expert):
     assert not torch.allclose(plain.images, moved.images)
 
 
+def test_one_class_is_learnable(make_expert):
+    expert = make_expert(classes=(2,), outputs=(4,))
+    noise, buffer = generate(expert, 5, steps=1), generate(expert, 5, steps=50)
+    assert buffer.labels.tolist() == [2] * 5
+    assert expert(buffer.images).mean() > expert(noise.images).mean() + 0.1
+
+
 @pytest.mark.parametrize(
     "wrong", [{"steps": 0}, {"lr": 0}, {"temperature": 0}, {"temperature": -1}, {"batch_size": 0}, {"l2": -1}]
 )

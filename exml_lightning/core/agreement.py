@@ -13,14 +13,9 @@ BATCH = 1024
 def agreement(predict: Callable[[Tensor, Tensor], Tensor], buffer: Buffer) -> list[float]:
     """Compare an ex-model with each expert on that expert's part of the buffer.
 
-    Args:
-        predict: The ex-model: called with images and task labels, returns logits ``(n, num_classes)``, minus infinity
-            for classes that are no answer.
-        buffer: The samples, with the experts' `answers`, on the ex-model's device.
-
-    Returns:
-        For each experience in the buffer, in order, the fraction of its samples for which the ex-model gives the class
-        that the expert gave.
+    `predict`, called with images and task labels, returns the ex-model's logits ``(n, num_classes)``, minus infinity
+    for classes that are no answer; `buffer`, on its device, has the experts' `answers`. Returns, for each experience in
+    the buffer, in order, the fraction of its samples to which the ex-model gives the class that the expert gave.
     """
     assert buffer.answers is not None
     with torch.no_grad():

@@ -45,41 +45,25 @@ class Augmentation:
         return bool(self.shift or self.rotation or self.flip)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Change each image in its own way.
+        """Change each image, float ``(n, channels, height, width)``, in its own way, by draws of a CPU generator.
 
-        Args:
-            images: Float ``(n, channels, height, width)``.
-            generator: CPU generator of the draws.
-
-        Returns:
-            Images of the same shape; pixels from outside repeat the border. Gradients flow to `images`.
+        The shape stays; pixels from outside repeat the border. Gradients flow to `images`.
         """
         return self.apply(images, self.matrices(self.draw(len(images), generator), *images.shape[-2:]))
 
     def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
-        """Draw the changes of images; where there is nothing to change, nothing is drawn.
+        """Draw the changes of images, on the CPU, so that they are the same on every device.
 
-        Args:
-            num_images: How many.
-            generator: CPU generator of the draws.
-
-        Returns:
-            Float32 in ``[0, 1)``, on the CPU, so that they are the same on every device: ``(num_images, 4)``, a row an
-            image for `matrices`; ``(num_images, 0)`` where there is nothing to change.
+        Returns float32 in ``[0, 1)``, ``(num_images, 4)``, a row an image for `matrices`; where there is nothing to
+        change, nothing is drawn: ``(num_images, 0)``.
         """
         return torch.rand(num_images, 4 if self.changes else 0, generator=generator)
 
     def matrices(self, draws: Tensor, height: int, width: int) -> Tensor:
-        """Say where the pixels of changed images come from.
+        """Say where the pixels of changed images come from, given what `draw` returned and the size of the images.
 
-        Args:
-            draws: As `draw` returns them.
-            height: Of the images.
-            width: Of the images.
-
-        Returns:
-            Float32 ``(num_images, 2, 3)``, on the CPU: what takes coordinates (x, y, 1) of a changed image, from -1 to
-            1, to those of the original; ``(num_images, 0, 3)`` where there is nothing to change.
+        Returns float32 ``(num_images, 2, 3)``, on the CPU: what takes coordinates (x, y, 1) of a changed image, from -1
+        to 1, to those of the original; ``(num_images, 0, 3)`` where there is nothing to change.
         """
         if not self.changes:
             return draws.new_empty(len(draws), 0, 3)

@@ -7,16 +7,10 @@ from torch import Tensor
 
 
 def running_mean(mean: Mapping[str, Tensor], new: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Take one more state dict into a mean (Section 5, Param. Avg.).
+    """Take one more state dict into a mean (Section 5, Param. Avg.) of `count`, which is not looked at if `count` is 0.
 
-    Args:
-        mean: Mean of `count` state dicts; not looked at if `count` is 0.
-        new: Another one, with the same names and shapes.
-        count: Number of state dicts in `mean`.
-
-    Returns:
-        The mean of ``count + 1`` state dicts, in tensors of its own. Tensors of integers, such as the number of batches
-        that a batch-norm layer has seen, have no mean: they are those of `new`.
+    Returns the mean of ``count + 1``, in tensors of its own. Tensors of integers, such as the number of batches that a
+    batch-norm layer has seen, have no mean: they are those of `new`.
     """
     return {
         name: torch.lerp(mean[name], tensor, 1 / (count + 1))

@@ -52,14 +52,9 @@ class Buffer:
 
 
 def quotas(counts: list[int], total: int) -> list[int]:
-    """Share `total` places among groups as equally as their sizes allow.
+    """Share `total` places, at most ``sum(counts)``, among groups of `counts` samples as equally as these allow.
 
-    Args:
-        counts: Samples each group has.
-        total: Places to share; at most ``sum(counts)``.
-
-    Returns:
-        Places of each group. They differ by at most one, except where a group has too few samples.
+    The places of groups differ by at most one, except where a group has too few samples.
     """
     shares = [0] * len(counts)
     smallest_first = sorted(range(len(counts)), key=lambda g: (counts[g], -g))
@@ -72,15 +67,8 @@ def quotas(counts: list[int], total: int) -> list[int]:
 def update_buffer(buffer: Buffer | None, new: Buffer, size: int, generator: torch.Generator) -> Buffer:
     """Make room for the samples of a new expert (Algorithm 1, lines 4 and 5).
 
-    Args:
-        buffer: Samples of the earlier experiences; None before the first.
-        new: Samples of the new experience.
-        size: N, the number of samples to end with.
-        generator: Chooses the samples that stay.
-
-    Returns:
-        ``size - len(new)`` samples of `buffer`, the same number from each earlier experience (differing by at most
-        one), then `new`. Fewer only if `buffer` has fewer.
+    Returns ``size - len(new)`` samples of `buffer` (None before the first experience), fewer only if it has fewer, then
+    `new`. As many stay from each earlier experience (differing by at most one); `generator` chooses. `size` is N.
     """
     if buffer is None:
         return new

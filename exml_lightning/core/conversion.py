@@ -12,17 +12,11 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 class InputConversion(nn.Module):
-    """Turns normalised images of one format into those of another; gradients flow through it.
+    """Turns normalised images of the format `source` into those of `target`; gradients flow through it.
 
     RGB becomes grey by luma, grey becomes RGB by three equal channels; another size by bilinear interpolation, with
-    antialiasing where it shrinks; then the mean and standard deviation of the other format apply.
-
-    Args:
-        source: Of the images that come in.
-        target: Of those that go out.
-
-    Raises:
-        ExmlError: If the channels differ and are not 1 and 3.
+    antialiasing where it shrinks; then the mean and standard deviation of `target` apply. Raises `ExmlError` if the
+    channels differ and are not 1 and 3.
     """
 
     source_mean: Tensor
@@ -49,14 +43,7 @@ class InputConversion(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Convert images.
-
-        Args:
-            images: Float ``(n, *source.shape)``, normalised by `source`.
-
-        Returns:
-            Float ``(n, *target.shape)``, normalised by `target`.
-        """
+        """Convert normalised images, float ``(n, *source.shape)``, to such of `target`, ``(n, *target.shape)``."""
         pixels = images * self.source_std + self.source_mean
         channels, *size = self.target.shape
         if pixels.shape[1] > channels:

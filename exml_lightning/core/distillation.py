@@ -56,15 +56,9 @@ class Distillation:
         return self._others(heads) > 0
 
     def check_expert(self, expert: Expert, num_classes: int, heads: Tensor | None) -> None:
-        """Refuse an expert that does not say what is asked of it.
+        """Raise `ExmlError` if an expert lacks a unit for each class, or a layer that tells how familiar an image is.
 
-        Args:
-            expert: The expert.
-            num_classes: Number of classes of the stream.
-            heads: The task of each class, for a multi-head ex-model.
-
-        Raises:
-            ExmlError: If it has no unit for each class, or no layer that tells how familiar an image is.
+        Only what the settings ask for is looked at; `heads` is the task of each class of a multi-head ex-model.
         """
         weights = self.normalize.score_weights(heads)
         if weights is not None and weights.others:
@@ -92,18 +86,12 @@ class Distillation:
         heads: Tensor | None = None,
         tasks: Sequence[int] = (),
     ) -> dict[str, Tensor]:
-        """Compute the loss and its terms.
+        """Compute the loss and its terms for the ex-model's logits and y_syn, `labels`, int64 ``(n,)``.
 
-        Args:
-            logits: The ex-model's, float ``(n, num_classes)``.
-            answers: Of both teachers.
-            labels: y_syn, int64 ``(n,)``.
-            possible: The classes that the cross-entropy is over; see `known_cross_entropy`.
-            heads: The task of each class, int64 ``(num_classes,)``, for a multi-head ex-model.
-            tasks: The tasks among `heads`.
-
-        Returns:
-            Scalars by name: ``mse`` or ``kl``, ``cross_entropy`` unless its weight is 0, and their sum ``loss``.
+        Logits are float ``(n, num_classes)``; `possible` are the classes that the cross-entropy is over, see
+        `known_cross_entropy`. For a multi-head ex-model `heads` is the task of each class, int64 ``(num_classes,)``,
+        and `tasks` are those among them. Returns scalars by name: ``mse`` or ``kl``, ``cross_entropy`` unless its
+        weight is 0, and their sum ``loss``.
         """
         target = self.target(answers, labels, heads)
         if self.loss == "mse":

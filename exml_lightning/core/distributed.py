@@ -41,14 +41,7 @@ def from_first(value: T) -> T:
 
 
 def raise_together(error: BrokenExpertError | None) -> None:
-    """Raise in all processes what one of them has found, so that none waits for the others.
-
-    Args:
-        error: What this process has found; None for nothing.
-
-    Raises:
-        BrokenExpertError: If any process has found something.
-    """
+    """Raise in all processes the `BrokenExpertError` that one of them has found (None: nothing), so that none waits."""
     said = None if error is None else str(error.args[0])
     found = [said]
     if together():

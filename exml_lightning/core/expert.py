@@ -64,13 +64,10 @@ class Expert(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute the logits of the classes the expert knows. Gradients flow to `images`.
+        """Compute the logits of the classes the expert knows, ``(n, len(classes))``, in the order of `classes`.
 
-        Args:
-            images: Images normalised by `image_format`, ``(n, channels, height, width)``.
-
-        Returns:
-            Logits ``(n, len(classes))``, in the order of `classes`.
+        Images ``(n, channels, height, width)`` are normalised by `image_format`, here and below. Gradients flow to
+        them.
         """
         return self.ask(self.model, images)
 
@@ -83,11 +80,7 @@ class Expert(nn.Module):
         return model(self.convert(images))
 
     def check_every_unit(self, num_classes: int) -> None:
-        """Make sure that there is a unit for each class of the stream, in their order, that says something.
-
-        Raises:
-            ExmlError: If there is not, or units of classes that the expert does not know are masked.
-        """
+        """Raise `ExmlError` unless each class of the stream has a unit, in their order, that is not masked."""
         blank = torch.zeros(1, *self.image_format.shape, device=self.classes.device)
         with torch.no_grad():
             logits = self.ask_every_unit(self.model, blank)
@@ -98,42 +91,22 @@ class Expert(nn.Module):
             raise ExmlError(f"{self.name} masks the units of classes that it does not know: {remedy}")
 
     def probability(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Compute how probable the expert finds the label of each image, among the classes it knows.
+        """Compute how probable the expert finds the label of each image, ``(n,)``, as generating reports it.
 
-        Args:
-            images: Normalised images, ``(n, channels, height, width)``.
-            labels: Class indices in the stream that it knows, int64 ``(n,)``.
-
-        Returns:
-            Probabilities ``(n,)``, as generating reports them; see `confidence_in`.
+        Labels are classes of the stream that it knows, int64 ``(n,)``; only these compete. See `confidence_in`.
         """
         columns = (labels[:, None] == self.classes).int().argmax(dim=1)
         return confidence_in(self.ask(self.model, images), columns)
 
     def own_logits(self, images: Tensor, num_classes: int) -> Tensor:
-        """Compute the logits of the classes the expert knows, each in the column of its class.
-
-        Args:
-            images: Normalised images, ``(n, channels, height, width)``.
-            num_classes: Number of classes of the stream.
-
-        Returns:
-            Logits ``(n, num_classes)``; minus infinity for the classes it does not know.
-        """
+        """Compute logits ``(n, num_classes)``, each in its class's column; minus infinity for unknown classes."""
         return self._in_columns(self(images), num_classes)
 
     def stream_logits(self, images: Tensor, num_classes: int) -> Tensor:
-        """Compute what the expert says of every class of the stream.
+        """Compute what the expert says of every class of the stream: logits ``(n, num_classes)``.
 
-        A wide head has a unit for each class of the stream, in their order, as the experts of `exml experts` have:
-        then all units speak, those of classes the expert does not know too. Any other head speaks of its own classes.
-
-        Args:
-            images: Normalised images, ``(n, channels, height, width)``.
-            num_classes: Number of classes of the stream.
-
-        Returns:
-            Logits ``(n, num_classes)``; minus infinity for the classes that a narrow head does not know.
+        A wide head has a unit for each class of the stream, in their order, as the experts of `exml experts` have: then
+        all units speak, those of classes the expert does not know too. Any other head says minus infinity of these.
         """
         logits: Tensor = self.model(self.convert(images))
         if self._aligned and logits.shape[1] == num_classes:
@@ -144,13 +117,9 @@ class Expert(nn.Module):
         return logits.new_full((len(logits), num_classes), -torch.inf).index_copy(1, self.classes, logits)
 
     def class_weights(self) -> Tensor:
-        """Return the row of the classifier layer for each class the expert knows.
+        """Return the classifier's row for each of `classes`, in their order: float ``(len(classes), features)``.
 
-        Returns:
-            Float ``(len(classes), features)``, in the order of `classes`.
-
-        Raises:
-            ExmlError: If the manifest names no classifier layer, or one that is not linear.
+        Raises `ExmlError` if the manifest names no classifier layer, or one that is not linear.
         """
         if self.classifier is None:
             raise ExmlError(
@@ -167,14 +136,10 @@ class Expert(nn.Module):
 
 
 def confidence_in(logits: Tensor, columns: Tensor) -> Tensor:
-    """Return the probability that an expert gives to a class of each image.
+    """Return the probability that an expert gives to a class of each image, ``(n,)``.
 
-    Args:
-        logits: Of its own classes, float ``(n, classes)``; where it is one, against a logit of 0.
-        columns: Place of the class, int64 ``(n,)``.
-
-    Returns:
-        ``(n,)``.
+    `logits` are of its own classes, float ``(n, classes)``; where it is one, against a logit of 0. `columns` are the
+    places of the classes asked for, int64 ``(n,)``.
     """
     if logits.shape[1] == 1:
         return logits[:, 0].sigmoid()

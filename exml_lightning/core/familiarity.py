@@ -23,15 +23,8 @@ class LayerShares:
     it. Not in the paper; that null spaces tell outliers is from Cook, Zare and Gader (2020), "Outlier Detection through
     Null Space Analysis of Neural Networks", whose networks are trained for it, unlike these.
 
-    Convolutions and linear layers with fewer outputs than inputs take part, if the network calls them and their input
-    has the images along its first dimension; see `layers_that_tell`. Energies are summed over the places of a
-    convolution, over the tokens of an image, and over several calls of a layer.
-
-    Args:
-        expert: The expert.
-
-    Raises:
-        ExmlError: If it has no such layer.
+    The layers that `layers_that_tell` finds take part; it raises `ExmlError` if there is none. Energies are summed over
+    the places of a convolution, over the tokens of an image, and over several calls of a layer.
     """
 
     def __init__(self, expert: Expert) -> None:
@@ -39,14 +32,10 @@ class LayerShares:
 
     @torch.no_grad()
     def __call__(self, ask: Ask, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Ask the expert, and look at what its layers are given.
+        """Ask the expert about normalised images, and look at what its layers are given.
 
-        Args:
-            ask: Asks the network of the expert, not a compiled one.
-            images: Normalised images, ``(n, channels, height, width)``.
-
-        Returns:
-            What `ask` returns, and the shares, float32 ``(n, layers)`` in ``[0, 1]``; 0 for a layer that is not called.
+        `ask` asks the expert's network, not a compiled one. Returns the answer, and the shares, float32 ``(n, layers)``
+        in ``[0, 1]``; 0 for a layer that is not called.
         """
         nothing = torch.zeros(len(images), 1, device=images.device)
         energies = dict.fromkeys(self._rows, (nothing, nothing))
@@ -62,20 +51,11 @@ class LayerShares:
 
 @torch.no_grad()
 def layers_that_tell(expert: Expert) -> list[Layer]:
-    """Find the layers of which `LayerShares` can be measured.
+    """Find the layers of which `LayerShares` can be measured, in the network's order; `ExmlError` if there is none.
 
-    Left out are layers without a null space, such as the network never calls, and such as are given something else than
-    images along the first dimension: tokens before images, or a fixed table. Asking about three images of noise,
-    together and one by one, finds them.
-
-    Args:
-        expert: The expert.
-
-    Returns:
-        The layers, in the order of the network.
-
-    Raises:
-        ExmlError: If there is none.
+    These are convolutions and linear layers with fewer outputs than inputs. Left out are such as the network never
+    calls, and such as are given something else than images along the first dimension: tokens before images, or a fixed
+    table. Asking about three images of noise, together and one by one, finds them.
     """
     candidates = [layer for layer in expert.model.modules() if isinstance(layer, Layer) and _null_space(layer)]
     generator = keyed_generator("familiarity")

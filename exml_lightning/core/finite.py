@@ -39,10 +39,8 @@ class Counts(NamedTuple):
 class FiniteWatch:
     """Counts the samples with NaN or infinity in them, step by step.
 
-    On a GPU a count is looked at `DELAY` steps later, when it has long been there; on a CPU at once.
-
-    Args:
-        shared: Add up the counts of all processes, which must all call `add`.
+    On a GPU a count is looked at `DELAY` steps later, when it has long been there; on a CPU at once. If `shared`,
+    counts of all processes are added up, which must all call `add`.
     """
 
     def __init__(self, shared: bool = True) -> None:
@@ -50,12 +48,7 @@ class FiniteWatch:
         self._pending: deque[tuple[int, Tensor, torch.cuda.Event | None, int]] = deque()
 
     def add(self, step: int, *values: Tensor) -> None:
-        """Count those of a step.
-
-        Args:
-            step: The step.
-            values: Float, each ``(n, ...)`` with a row a sample, of the same ``n``.
-        """
+        """Count those of a step in float tensors, each ``(n, ...)`` with a row a sample, of the same ``n``."""
         rows = [~value.detach().flatten(1).isfinite().all(dim=1) for value in values]
         counts, samples = torch.stack(rows).sum(dim=1), len(values[0])
         if self._shared:
@@ -68,11 +61,7 @@ class FiniteWatch:
         self._pending.append((step, counts, event, samples))
 
     def look(self, wait: bool = False) -> Counts | None:
-        """Return the first counts that are not all 0; None if there are none.
-
-        Args:
-            wait: Look at the newest steps, too.
-        """
+        """Return the first counts that are not all 0, of the newest steps too if `wait`; None if there are none."""
         while self._pending and (wait or self._pending[0][2] is None or len(self._pending) > DELAY):
             step, counts, event, samples = self._pending.popleft()
             if event is not None:
@@ -94,15 +83,9 @@ def sane(logits: Tensor) -> Tensor:
 
 
 def check_logits(logits: Tensor, expert: Expert, images: str) -> None:
-    """Refuse answers with NaN or infinity in them.
+    """Refuse an expert's logits, ``(n, classes)``, with NaN or infinity in them.
 
-    Args:
-        logits: The expert's, ``(n, classes)``.
-        expert: The expert.
-        images: What it was shown, for the message.
-
-    Raises:
-        BrokenExpertError: Names the expert and says for how many of the images.
+    Raises `BrokenExpertError`, which names the expert and says for how many of the `images`, words for what it saw.
     """
     broken = int((~logits.isfinite().all(dim=1)).sum())
     if broken:
@@ -112,11 +95,7 @@ def check_logits(logits: Tensor, expert: Expert, images: str) -> None:
 def check_answers(expert: Expert) -> None:
     """Show an expert some noise, before work begins.
 
-    Args:
-        expert: The expert.
-
-    Raises:
-        BrokenExpertError: If its answers are NaN, infinite or absurdly large, or the same for all images.
+    Raises `BrokenExpertError` if its answers are NaN, infinite or absurdly large, or the same for all images.
     """
     low, high = expert.image_format.limits(expert.classes.device)
     noise = torch.randn(NOISE, *expert.image_format.shape, generator=keyed_generator("check answers")).to(low.device)
@@ -135,13 +114,9 @@ def check_answers(expert: Expert) -> None:
 def check_step(counts: Counts | None, expert: Expert) -> None:
     """Say what went wrong in a step of distillation.
 
-    Args:
-        counts: Samples with broken answers of the expert and of the ex-model; None if there are none.
-        expert: The expert.
-
-    Raises:
-        BrokenExpertError: If the expert answers NaN or infinity, or the loss is in the first step.
-        ExmlError: If only the ex-model does, or its loss is, later: it has diverged.
+    `counts` are of samples with broken answers of the expert and of the ex-model; None if there are none. Raises
+    `BrokenExpertError` if the expert answers NaN or infinity, or the loss is in the first step; `ExmlError` if only the
+    ex-model does, or its loss is, later: it has diverged.
     """
     if counts is None:
         return
@@ -163,15 +138,7 @@ def check_step(counts: Counts | None, expert: Expert) -> None:
 
 
 def check_weights(network: nn.Module, expert: Expert) -> None:
-    """Refuse weights, or statistics of batch norm, with NaN or infinity in them.
-
-    Args:
-        network: The ex-model.
-        expert: The expert it learns.
-
-    Raises:
-        ExmlError: If there are any.
-    """
+    """Raise `ExmlError` if weights of the ex-model, or its statistics of batch norm, are NaN or infinite."""
     broken = sum(int((~tensor.isfinite()).sum()) for tensor in network.state_dict().values())
     if broken:
         raise ExmlError(

@@ -13,15 +13,12 @@ if TYPE_CHECKING:  # torch takes seconds to import, and manifests are listed wit
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """The input that a network expects.
+    """The input that a network expects; `ExmlError` if the numbers do not fit together.
 
     Args:
         shape: Channels, height and width.
         mean: Mean of each channel, of pixel values in ``[0, 1]``.
         std: Standard deviation of each channel, of pixel values in ``[0, 1]``.
-
-    Raises:
-        ExmlError: If the numbers do not fit together.
     """
 
     shape: tuple[int, int, int]
@@ -47,13 +44,9 @@ class ImageFormat:
         return torch.tensor(values, dtype=dtype).to(like.device, non_blocking=True).view(-1, 1, 1)
 
     def normalize(self, images: "Tensor") -> "Tensor":
-        """Turn pixel values into network input.
+        """Turn pixel values ``(n, channels, height, width)`` into network input, float of the same shape.
 
-        Args:
-            images: ``(n, channels, height, width)``; uint8 in ``[0, 255]`` or float in ``[0, 1]``.
-
-        Returns:
-            Float images of the same shape.
+        They are uint8 in ``[0, 255]`` or float in ``[0, 1]``.
         """
         import torch
 
@@ -61,25 +54,11 @@ class ImageFormat:
         return (pixels - self._channels(self.mean, images)) / self._channels(self.std, images)
 
     def denormalize(self, images: "Tensor") -> "Tensor":
-        """Turn network input into pixel values in ``[0, 1]``, for people to look at.
-
-        Args:
-            images: Float ``(n, channels, height, width)``, as `normalize` returns them.
-
-        Returns:
-            Float images of the same shape, values in ``[0, 1]``.
-        """
+        """Turn network input, as `normalize` returns it, into pixel values in ``[0, 1]``, for people to look at."""
         return (images * self._channels(self.std, images) + self._channels(self.mean, images)).clamp(0, 1)
 
     def limits(self, device: "torch.device") -> tuple["Tensor", "Tensor"]:
-        """Return the least and the greatest network input that real pixels can have.
-
-        Args:
-            device: Where to put them.
-
-        Returns:
-            Two float tensors ``(channels, 1, 1)``.
-        """
+        """Return the least and the greatest network input that real pixels can have, float ``(channels, 1, 1)``."""
         import torch
 
         black = torch.zeros(self.shape[0], 1, 1, device=device)

@@ -32,14 +32,7 @@ class LabelledImages:
         return LabelledImages(self.split, self.labels[rows], self.groups[rows], chosen)
 
     def read(self, rows: Tensor) -> Tensor:
-        """Read some images.
-
-        Args:
-            rows: Which, int64 ``(k,)``.
-
-        Returns:
-            uint8 ``(k, channels, height, width)``.
-        """
+        """Read the images `rows`, int64 ``(k,)``: uint8 ``(k, channels, height, width)``."""
         return self.split[rows if self.rows is None else self.rows[rows]]
 
     @property

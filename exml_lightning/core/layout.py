@@ -11,16 +11,11 @@ from exml_lightning.core.rng import keyed_generator
 def fast_layout(network: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
     """Let a network work with the channels of a pixel side by side (`torch.channels_last`), if it can.
 
-    Its answers stay the same but for rounding, its state dict as well. Narrow convolutions on a CPU are up to twice as
-    fast so (docs/performance.md). A network whose code relies on the other order, in eval or in train mode (``view`` on
-    feature maps), keeps that; so does one with convolutions from and to few channels, which crash in torch 2.14.
-
-    Args:
-        network: The network, on the CPU.
-        shape: Channels, height and width of its images.
-
-    Returns:
-        The same network, in the mode it was in.
+    The network, on the CPU, is changed in place and returned in the mode it was in. Its answers stay the same but for
+    rounding, its state dict as well. Narrow convolutions on a CPU are up to twice as fast so (docs/performance.md). A
+    network whose code relies on the other order, in eval or in train mode (``view`` on feature maps), keeps that; so
+    does one with convolutions from and to few channels, which crash in torch 2.14. `shape` is that of its images:
+    channels, height and width.
     """
     if any(isinstance(layer, nn.Conv2d) and _crashes(layer) for layer in network.modules()):
         return network

@@ -24,7 +24,7 @@ class Batch(NamedTuple):
         images: Normalised images, float ``(n, channels, height, width)``.
         labels: Class indices in the stream, int64 ``(n,)``; -1 for fresh images, which are of no class.
         tasks: Task labels, int64 ``(n,)``; 0 for fresh images.
-        rows: Their places in the buffer, int64 ``(n,)``; None for fresh images and for samples of the test stream.
+        rows: Places in the buffer, int64 ``(n,)``; None for fresh images and for samples of the test stream.
     """
 
     images: Tensor
@@ -118,16 +118,10 @@ class BufferLoader:
 
 
 class ImageLoader:
-    """Every image of a set once, in order.
+    """Every image of a set once, in order, normalised by `image_format`.
 
-    Args:
-        images: The images, uint8; kept where they are, and read a mini-batch at a time.
-        labels: Class indices to serve with them, int64 ``(n,)``.
-        task: Task label of all.
-        image_format: How to normalise.
-        batch_size: Images a mini-batch.
-        rank: This process; it serves every `world_size`-th image.
-        world_size: Number of processes.
+    Its uint8 images are kept where they are and read a mini-batch at a time, with `labels`, class indices, int64
+    ``(n,)``, and one task label for all. The process `rank` serves every `world_size`-th image.
     """
 
     def __init__(

@@ -10,33 +10,21 @@ from exml_lightning.core.targets import Target
 
 
 def distillation_mse(logits: Tensor, target: Target) -> Tensor:
-    """Mean squared error between the ex-model and its target (Eq. 10).
+    """Mean squared error between the ex-model's logits, ``(n, num_classes)``, and its target (Eq. 10), a scalar.
 
-    Args:
-        logits: The ex-model's, ``(n, num_classes)``.
-        target: What they should be.
-
-    Returns:
-        A scalar: the mean over samples and over the classes that take part, which is the paper's squared norm divided
-        by the number of classes.
+    The mean over samples and the classes that take part: the paper's squared norm divided by the number of classes.
     """
     weights = target.mask.to(logits.dtype)
     return ((logits - target.logits).square() * weights).sum() / weights.sum().clamp_min(1)
 
 
 def distillation_kl(logits: Tensor, target: Target, temperature: float, heads: Sequence[Tensor] = ()) -> Tensor:
-    """Kullback-Leibler divergence between softened probabilities (Hinton et al. 2015), instead of Eq. 10.
+    """Kullback-Leibler divergence between softened probabilities (Hinton et al. 2015), instead of Eq. 10; a scalar.
 
-    Args:
-        logits: The ex-model's, ``(n, num_classes)``.
-        target: What they should be; classes that take no part have no probability.
-        temperature: Divides the logits of both, more than 0.
-        heads: The classes of each head, bool ``(num_classes,)``, for a multi-head ex-model: each has probabilities of
-            its own. Empty for a single head.
-
-    Returns:
-        A scalar: the mean over samples of ``KL(softmax(target / T) || softmax(logits / T)) * T ** 2``; with several
-        heads, the mean of this over those that take part.
+    The mean over samples of ``KL(softmax(target / T) || softmax(logits / T)) * T ** 2``, T the temperature, more than
+    0; classes that take no part have no probability. Logits are ``(n, num_classes)``. For a multi-head ex-model `heads`
+    are the classes of each head, bool ``(num_classes,)``: each has probabilities of its own, and the result is the mean
+    over those heads that take part.
     """
     if heads:
         parts = [target.mask & head for head in heads]
@@ -50,14 +38,9 @@ def distillation_kl(logits: Tensor, target: Target, temperature: float, heads: S
 
 
 def known_cross_entropy(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
-    """Cross-entropy over the classes that the ex-model knows so far (second term of Eq. 11).
+    """Cross-entropy over the classes that the ex-model knows so far (second term of Eq. 11), the mean over samples.
 
-    Args:
-        logits: The ex-model's, ``(n, num_classes)``.
-        labels: y_syn, int64 ``(n,)``, each a known class.
-        known: Bool ``(num_classes,)``; or ``(n, num_classes)`` where each sample has its own, those of its task's head.
-
-    Returns:
-        A scalar, the mean over samples.
+    Logits are ``(n, num_classes)``, labels y_syn, int64 ``(n,)``, each a known class; `known` is bool
+    ``(num_classes,)``, or ``(n, num_classes)`` where each sample has its own, those of its task's head.
     """
     return F.cross_entropy(logits.masked_fill(~known, torch.finfo(logits.dtype).min), labels)

@@ -7,11 +7,7 @@ from torchmetrics.aggregation import MeanMetric
 
 
 class PartAccuracy(nn.Module):
-    """Counts right answers, part by part.
-
-    Args:
-        sizes: Samples of each part.
-    """
+    """Counts right answers, part by part; `sizes` are the numbers of samples of the parts."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
@@ -19,12 +15,9 @@ class PartAccuracy(nn.Module):
         self._means = nn.ModuleList(MeanMetric() for _ in sizes)
 
     def update(self, part: int, logits: Tensor, labels: Tensor) -> None:
-        """Count those of a batch; no answer, for a task not yet learned, is a wrong one.
+        """Count those of a batch of a part; no answer, for a task not yet learned, is a wrong one.
 
-        Args:
-            part: Place of the part.
-            logits: Float ``(n, num_classes)``; minus infinity for what is no answer.
-            labels: Class indices, int64 ``(n,)``.
+        Logits are float ``(n, num_classes)``, minus infinity for what is no answer; labels are int64 ``(n,)``.
         """
         best, guesses = logits.max(dim=1)
         self._means[part].update(((guesses == labels) & best.isfinite()).float())  # type: ignore[operator]

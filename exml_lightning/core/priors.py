@@ -1,4 +1,4 @@
-"""Natural image priors (Section 4.1): what pulls generated images towards real ones."""
+"""Natural image priors (Section 4.1), which pull float images ``(n, channels, height, width)`` towards real ones."""
 
 from types import TracebackType
 from typing import Any
@@ -12,27 +12,14 @@ from torch.utils.hooks import RemovableHandle
 
 
 def l2_norm(images: Tensor) -> Tensor:
-    """Squared L2 norm of each image (Section 4.1, L2 norm penalization).
-
-    Args:
-        images: Float ``(n, channels, height, width)``.
-
-    Returns:
-        ``(n,)``.
-    """
+    """Squared L2 norm of each image, ``(n,)`` (Section 4.1, L2 norm penalization)."""
     return images.square().sum(dim=(1, 2, 3))
 
 
 def blur(images: Tensor) -> Tensor:
-    """Squared distance of each image to its Gaussian blur (Section 4.1, Blur).
+    """Squared distance of each image to its Gaussian blur, ``(n,)`` (Section 4.1, Blur).
 
     The kernel is the 3x3 binomial one, (1, 2, 1) by (1, 2, 1) over 16; the border is repeated.
-
-    Args:
-        images: Float ``(n, channels, height, width)``.
-
-    Returns:
-        ``(n,)``.
     """
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
     # Shifted sums: on a CPU, several times faster than a convolution with one channel a group.
@@ -42,14 +29,7 @@ def blur(images: Tensor) -> Tensor:
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Sum of squared differences of neighbouring pixels of each image (Mahendran and Vedaldi 2014, beta 2).
-
-    Args:
-        images: Float ``(n, channels, height, width)``.
-
-    Returns:
-        ``(n,)``.
-    """
+    """Sum of squared differences of an image's neighbouring pixels, ``(n,)`` (Mahendran and Vedaldi 2014, beta 2)."""
     down = (images[:, :, 1:] - images[:, :, :-1]).square().sum(dim=(1, 2, 3))
     right = (images[:, :, :, 1:] - images[:, :, :, :-1]).square().sum(dim=(1, 2, 3))
     return down + right
@@ -87,11 +67,9 @@ class _Distance(torch.autograd.Function):
 class BatchNormStatistics:
     """Distance of a batch to the statistics that batch-norm layers recorded (Section 4.1; Yin et al. 2020).
 
-    A context manager: inside it, each forward pass of the network adds, for **every** batch-norm layer that tracks
-    statistics, the squared distances of the mean and of the variance of its input to its running ones.
-
-    Args:
-        model: The network; it should be in eval mode.
+    A context manager: inside it, each forward pass of `model`, which should be in eval mode, adds, for **every**
+    batch-norm layer that tracks statistics, the squared distances of the mean and of the variance of its input to its
+    running ones.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -121,11 +99,7 @@ class BatchNormStatistics:
             self._terms.append(_Distance.apply(inputs[0].float(), layer.running_mean, layer.running_var))
 
     def pop(self) -> Tensor:
-        """Return the sum over all layers since the last call, a scalar, and start anew.
-
-        Raises:
-            RuntimeError: If no batch-norm layer has run since.
-        """
+        """Return the sum over layers since the last call, a scalar, and start anew; `RuntimeError` if none has run."""
         if not self._terms:
             raise RuntimeError("no batch-norm layer has run")
         total = torch.stack(self._terms).sum()

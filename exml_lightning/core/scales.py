@@ -22,23 +22,17 @@ class Scale(Configured, ABC):
 
     @abstractmethod
     def __call__(self, logits: Tensor, known: Tensor, heads: Tensor | None = None) -> Tensor:
-        """Normalise the logits of a mini-batch (Eq. 6 and 7).
+        """Normalise the logits of a mini-batch, float ``(n, num_classes)`` (Eq. 6 and 7).
 
-        Args:
-            logits: Float ``(n, num_classes)``.
-            known: The classes that the model knows, bool ``(num_classes,)``.
-            heads: The task of each class, int64 ``(num_classes,)``, for a multi-head model: each head is normalised by
-                itself. None for a single head.
-
-        Returns:
-            Logits of the same shape, 0 for classes that are not known.
+        `known` are the classes that the model knows, bool ``(num_classes,)``; the others become 0. `heads` is the task
+        of each class, int64 ``(num_classes,)``, for a multi-head model, each head of which is normalised by itself;
+        None for a single head.
         """
 
     def score_weights(self, heads: Tensor | None) -> "ScoreWeights | None":
         """Return the weights of what is scored of an expert; None where its logits are taken as they are.
 
-        Args:
-            heads: The task of each class, for a multi-head ex-model; None for a single head.
+        `heads` is the task of each class, for a multi-head ex-model; None for a single head.
         """
         return None
 
@@ -47,14 +41,7 @@ class Scale(Configured, ABC):
     ) -> Tensor | None:
         """Draw what logits are compared with in place of the buffer's images; None for these.
 
-        Args:
-            num_images: How many.
-            image_format: The images of the stream.
-            seed: Seed of the draws.
-            device: Where to put them.
-
-        Returns:
-            Normalised images ``(num_images, channels, height, width)``, the same for all experts.
+        Returns normalised images ``(num_images, channels, height, width)``, the same for all experts.
         """
         return None
 
@@ -155,11 +142,8 @@ class ScoreWeights:
 class ExpertScores:
     """The normal scores of one expert, and how familiar images are to it.
 
-    Args:
-        weights: The weights.
-        logits: The expert's, of the reference images, float ``(n, classes)``.
-        shares: What its layers take in of them, float ``(n, layers)``; ``(n, 0)`` without familiarity.
-        own: The columns of `logits` that are classes it knows, int64.
+    `logits` are its own, of the reference images, float ``(n, classes)``; `shares` what its layers take in of them,
+    float ``(n, layers)``, ``(n, 0)`` without familiarity; `own` the columns of `logits` for classes it knows, int64.
     """
 
     def __init__(self, weights: ScoreWeights, logits: Tensor, shares: Tensor, own: Tensor) -> None:
@@ -172,11 +156,10 @@ class ExpertScores:
             self._weights = weights.familiarity * telling / telling.sum().clamp_min(1)
 
     def __call__(self, logits: Tensor, shares: Tensor) -> Tensor:
-        """Compute the scores of images; see `ExpertScores` for the shapes.
+        """Compute the score of each class, float32 ``(n, classes)``; see `ExpertScores` for the shapes.
 
-        Returns:
-            Float32 ``(n, classes)``: the score of each class, for the expert's own ones with the mean of the normal
-            scores of the shares of all layers that tell, times the weight of familiarity.
+        Added for the expert's own classes: the mean of the normal scores of the shares of all layers that tell, times
+        the weight of familiarity.
         """
         scores = self._logits(logits)
         if self._shares is None:

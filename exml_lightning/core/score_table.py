@@ -18,9 +18,8 @@ class ScoreTable:
     that were trained apart are sure in ways of their own; what can be compared is how sure each is of an image, next to
     how sure it is of others.
 
-    Args:
-        reference: The model's logits of the reference images, float ``(n, classes)``, n at least 1.
-        raw: Weight of the logits themselves, which are added to their scores.
+    `reference` are its logits of these images, float ``(n, classes)``, n at least 1; `raw` is the weight of the logits
+    themselves, which are added to their scores.
     """
 
     def __init__(self, reference: Tensor, raw: float = 0.0) -> None:
@@ -37,14 +36,7 @@ class ScoreTable:
         self._logits, self._scores = knots, (sums[stop] - sums[start]) / (stop - start)  # (classes, knots)
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Compute the scores of logits.
-
-        Args:
-            logits: Of the same model, float ``(n, classes)``.
-
-        Returns:
-            Float32 of the same shape.
-        """
+        """Compute the scores of logits of the same model, float ``(n, classes)``: float32 of the same shape."""
         values, knots, scores = logits.float().T.contiguous(), self._logits, self._scores
         right = torch.searchsorted(knots, values).clamp(1, KNOTS - 1)
         low, high = knots.gather(1, right - 1), knots.gather(1, right)

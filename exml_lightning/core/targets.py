@@ -19,8 +19,7 @@ class Answers(NamedTuple):
             speak.
         classes: Class index of each class that the expert knows, int64.
         previous: The previous ex-model's logits, float ``(n, num_classes)``; 0 where it knows nothing.
-        known: The classes that the previous ex-model knows, bool ``(num_classes,)``; all False before the first
-            experience ends.
+        known: The classes that the previous ex-model knows, bool ``(num_classes,)``; all False in the first experience.
     """
 
     expert: Tensor
@@ -45,10 +44,12 @@ class Target:
 def merge_targets(
     answers: Answers, labels: Tensor, scale: Scale, merge: Merge = "unit", heads: Tensor | None = None
 ) -> Target:
-    """Merge the answers of the expert and of the previous ex-model (Eq. 8 and 9).
+    """Merge the answers of the expert, for its own classes, and of the previous ex-model (Eq. 8 and 9).
+
+    Classes that nobody asked knows take no part.
 
     Args:
-        answers: Of both, the expert's for its own classes.
+        answers: Of both.
         labels: Class index y_syn of each sample, int64 ``(n,)``; read by ``merge="sample"`` only.
         scale: Normalises the logits of each model over the classes that it knows.
         merge: ``unit``: a class that only one of the two knows takes its logit, a class that both know takes the mean.
@@ -56,9 +57,6 @@ def merge_targets(
             of the previous ex-model, or their mean.
         heads: The task of each class, int64 ``(num_classes,)``, for a multi-head ex-model; see `Scale`. Unit by unit,
             the new head's target is then the expert and that of the old heads the previous ex-model.
-
-    Returns:
-        The merged target; classes that nobody asked knows take no part.
     """
     n, num_classes = answers.previous.shape
     expert_known = torch.zeros_like(answers.known).index_fill(0, answers.classes, True)
@@ -81,14 +79,8 @@ def add_targets(answers: Answers, others: float) -> Target:
 
     Not in the paper. An expert whose classifier has a unit for each class of the stream has learned of the classes it
     never saw that its own images are not of them. Each class ends with the score of the expert that knows it, plus
-    `others` times the sum of all other experts' scores of it.
-
-    Args:
-        answers: Of both, the expert's normal scores of all classes.
-        others: Weight of classes that the expert does not know.
-
-    Returns:
-        The target, in which all classes take part.
+    `others` times the sum of all other experts' scores of it. The expert's answers are its normal scores of all
+    classes, and all classes take part in the target.
     """
     weights = torch.full_like(answers.expert[0], others).index_fill(0, answers.classes, 1.0)
     target = answers.previous + weights * answers.expert

@@ -21,6 +21,9 @@ CHUNK = 128
 class Teachers:
     """Asks both for logits, without gradients.
 
+    Raises `BrokenExpertError` if the expert answers NaN, infinity or absurdly large numbers, and `ExmlError` if
+    familiarity is asked for and the expert has no layer that tells.
+
     Args:
         expert: The expert.
         previous: The ex-model as it was before this experience, in eval mode.
@@ -31,10 +34,6 @@ class Teachers:
         weights: What is scored of the expert (`Scale.score_weights`), by `images` or by `reference`; None for nothing.
         reference: Normalised images that logits are compared with in place of `images`.
         ready: Makes of a network what mini-batches are given to, for instance by compiling it.
-
-    Raises:
-        BrokenExpertError: If the expert answers NaN, infinity or absurdly large numbers.
-        ExmlError: If familiarity is asked for, and the expert has no layer that tells.
     """
 
     def __init__(
@@ -67,14 +66,10 @@ class Teachers:
         self._remembered = None if asked is None else self._scored(*asked)
 
     def ask(self, images: Tensor, rows: Tensor | None = None) -> Answers:
-        """Ask both about a mini-batch, unless they were asked about all samples before.
+        """Ask both about a mini-batch of normalised images, unless they were asked about all samples before.
 
-        Args:
-            images: Normalised images, ``(n, channels, height, width)``.
-            rows: Their places in the buffer, int64 ``(n,)``.
-
-        Returns:
-            Float32 answers of both, the expert's as scores where the scale makes them.
+        `rows` are their places in the buffer, int64 ``(n,)``. Answers are float32, the expert's as scores where the
+        scale makes them.
         """
         if self._remembered is None or rows is None:
             expert, previous = self._scored(*self._both(images, self._expert, self._previous))

@@ -52,11 +52,7 @@ class Auxiliary(Generator):
     def generate(
         self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
     ) -> Buffer:
-        """Draw samples and have the expert label them; see `Generator.generate`.
-
-        Raises:
-            ExmlError: If there is nothing to draw from.
-        """
+        """Draw samples and have the expert label them; `ExmlError` without images. See `Generator.generate`."""
         if self.images is None:
             raise ExmlError("the auxiliary generator has no images to draw from: set data.auxiliary")
         pixels = self.images.draw(num_samples, generator).to(expert.classes.device)

@@ -88,12 +88,8 @@ class DataImpression(OptimisedImages):
 def class_similarity(weights: Tensor) -> Tensor:
     """Compute how alike classes are to a classifier: the cosine of their weight rows, scaled to [0, 1] row by row.
 
-    Args:
-        weights: One row a class, float ``(classes, features)``.
-
-    Returns:
-        Float ``(classes, classes)``; the diagonal is 1, and the least similar class of each row 0 (with one class
-        alone, 1).
+    Takes float ``(classes, features)``, returns float ``(classes, classes)``; the diagonal is 1, and the least similar
+    class of each row 0 (with one class alone, 1).
     """
     rows = F.normalize(weights.detach(), dim=1)
     cosine = rows @ rows.T
@@ -103,14 +99,9 @@ def class_similarity(weights: Tensor) -> Tensor:
 
 
 def draw_dirichlet(concentration: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw probabilities, one vector a row.
+    """Draw probabilities, one vector a row: float32 ``(n, classes)``; each row sums to 1.
 
-    Args:
-        concentration: Positive, ``(n, classes)``, on the CPU.
-        generator: CPU generator of the draws.
-
-    Returns:
-        Float32 ``(n, classes)``; each row sums to 1.
+    `concentration` is positive, ``(n, classes)``, on the CPU; so is the generator of the draws.
     """
     # torch draws gamma variates from the global state only. Their logarithms, since small concentrations underflow:
     # if G has shape a + 1 and U is uniform, G * U ** (1 / a) has shape a.

@@ -19,12 +19,10 @@ class Progress(Protocol):
     """Takes reports of work."""
 
     def __call__(self, images: float, confidence: Callable[[], Tensor] | None = None) -> None:
-        """Take a report.
+        """Take a report of the work done since the last one, in images (fractions too).
 
-        Args:
-            images: Work done since the last one, in images (fractions too).
-            confidence: Computes the expert's mean probability of the labels of the images under way, a scalar in
-                [0, 1]; only called at once, and only where it is shown, since a GPU has to be waited for.
+        `confidence` computes the expert's mean probability of the labels of the images under way, a scalar in [0, 1];
+        only called at once, and only where it is shown, since a GPU has to be waited for.
         """
 
 
@@ -97,18 +95,12 @@ class Generator(Configured, ABC):
     def check(self, expert: Expert) -> None:
         """Refuse an expert that samples cannot be made from; called for all of them before any work.
 
-        Args:
-            expert: The expert.
-
         Raises:
             ExmlError: If it will not do; says why.
         """
 
     def connect(self, sources: Sources) -> None:
         """Take what the generator needs beside experts; called once, before any work.
-
-        Args:
-            sources: What there is.
 
         Raises:
             ExmlError: If it is not there; says what to set.
@@ -125,15 +117,10 @@ class Generator(Configured, ABC):
 
 
 def to_buffer(images: Tensor, columns: Tensor, expert: Expert) -> Buffer:
-    """Label images made from an expert.
+    """Label images made from an expert, with class indices of the stream and its task and experience.
 
-    Args:
-        images: Normalised images, ``(n, channels, height, width)``.
-        columns: Place of each label among the expert's classes, int64 ``(n,)``.
-        expert: The expert.
-
-    Returns:
-        The samples, labelled with class indices of the stream, with the expert's task and experience.
+    Images are normalised, ``(n, channels, height, width)``; `columns` are the places of the labels among the expert's
+    classes, int64 ``(n,)``.
     """
     labels = expert.classes[columns.to(expert.classes.device)]
     return Buffer(
@@ -147,24 +134,15 @@ def to_buffer(images: Tensor, columns: Tensor, expert: Expert) -> Buffer:
 def balanced_columns(num_samples: int, num_classes: int, generator: torch.Generator) -> Tensor:
     """Draw class columns, each class as often as the others (differing by at most one).
 
-    Args:
-        num_samples: How many; fewer than `num_classes` draws without replacement.
-        num_classes: Number of classes.
-        generator: CPU generator; decides which classes come once more and the order.
-
-    Returns:
-        int64 ``(num_samples,)`` in ``[0, num_classes)``; any run of `num_classes` holds each class once.
+    Returns int64 ``(num_samples,)`` in ``[0, num_classes)``; any run of `num_classes` holds each class once. The CPU
+    generator decides which classes come once more, and the order.
     """
     order = torch.randperm(num_classes, generator=generator)
     return order.repeat(-(-num_samples // num_classes))[:num_samples]
 
 
 def require(condition: bool, message: str) -> None:
-    """Refuse a setting.
-
-    Raises:
-        ExmlError: With `message`, if `condition` does not hold.
-    """
+    """Raise `ExmlError` with `message`, if `condition` does not hold."""
     if not condition:
         raise ExmlError(message)
 
@@ -172,17 +150,9 @@ def require(condition: bool, message: str) -> None:
 def answers_of(images: Tensor, expert: Expert, progress: Progress = no_progress, batch_size: int = 1024) -> Tensor:
     """Ask an expert which of its classes it finds likeliest: y_syn = argmax f(x).
 
-    Args:
-        images: Normalised images on the expert's device, ``(n, channels, height, width)``.
-        expert: The expert.
-        progress: Called with the number of images done.
-        batch_size: Images shown to the expert together.
-
-    Returns:
-        Place of each answer among the expert's classes, int64 ``(n,)``.
-
-    Raises:
-        BrokenExpertError: If its answers are NaN or infinite.
+    Shows it `batch_size` at a time of the normalised images on its device, ``(n, channels, height, width)``, and
+    reports the images done. Returns the place of each answer among the expert's classes, int64 ``(n,)``; raises
+    `BrokenExpertError` if answers are NaN or infinite.
     """
     columns = []
     with torch.no_grad():

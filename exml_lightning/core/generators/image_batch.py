@@ -27,23 +27,13 @@ class ImageBatch:
         return len(self.rows)
 
     def step(self, gradient: Tensor, low: Tensor, high: Tensor) -> None:
-        """Make a step of Adam.
-
-        Args:
-            gradient: For the images.
-            low: Their least value, ``(channels, 1, 1)``.
-            high: Their greatest.
-        """
+        """Make a step of Adam, and keep values between `low` and `high`, ``(channels, 1, 1)``."""
         self.images.grad = gradient.contiguous()  # fused Adam takes another memory format for other pixels
         self._optimizer.step()
         self.images.data.clamp_(low, high)
 
     def finish(self, done: Tensor) -> None:
-        """Let images be as they are.
-
-        Args:
-            done: Which, bool ``(n,)``.
-        """
+        """Let the images `done`, bool ``(n,)``, be as they are."""
         if not done.any():
             return
         self._keep(done)

@@ -102,21 +102,12 @@ class OptimisedImages(Generator):
         """Make images for which a loss on the expert's answers and the priors are small.
 
         Several processes take batches in turn, and all end with all images. The draws of an image depend on its place
-        alone: neither the number of processes nor the size of a batch changes them.
+        alone: neither the number of processes nor the size of a batch changes them. The CPU generator draws the images
+        to start from and the augmentation; `columns` is the place of the class each is meant for among the expert's,
+        int64 ``(num_samples,)``.
 
-        Args:
-            expert: The frozen expert.
-            num_samples: How many images.
-            columns: Place of the class each is meant for among the expert's, int64 ``(num_samples,)``.
-            output_loss: The loss on its answers.
-            generator: CPU generator of the images to start from and the augmentation.
-            progress: See `Generator.generate`.
-
-        Returns:
-            Normalised images on the expert's device, ``(num_samples, channels, height, width)``.
-
-        Raises:
-            BrokenExpertError: If the expert's answers are NaN or infinite.
+        Returns normalised images on the expert's device, ``(num_samples, channels, height, width)``; raises
+        `BrokenExpertError` if the expert's answers are NaN or infinite.
         """
         parts = list(batches(num_samples, self.batch_size))
         if len(parts) < distributed.world_size() and not distributed.rank():

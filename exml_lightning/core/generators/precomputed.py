@@ -39,10 +39,7 @@ class Precomputed(Generator):
     ) -> Buffer:
         """Take the samples of the expert's file, drawn without replacement where it has more than are asked for.
 
-        See `Generator.generate`.
-
-        Raises:
-            ExmlError: If the file has too few.
+        Raises `ExmlError` if it has too few. See `Generator.generate`.
         """
         samples = self._samples(expert)
         require(

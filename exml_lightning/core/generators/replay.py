@@ -16,8 +16,7 @@ class Replay(Generator):
     """Original training images of each experience with their true labels.
 
     Attributes:
-        originals: Finds the original images of an experience, one at least, or raises `ExmlError`.
-            `connect` sets it.
+        originals: Finds the original images of an experience, one at least, or raises `ExmlError`. `connect` sets it.
     """
 
     originals: Callable[[int], OriginalImages] | None = field(default=None, init=False, repr=False)
@@ -40,10 +39,7 @@ class Replay(Generator):
     ) -> Buffer:
         """Draw samples without replacement; where an experience has too few, all of them as often as each other.
 
-        See `Generator.generate`.
-
-        Raises:
-            ExmlError: If there are no original data to draw from.
+        Raises `ExmlError` if there are no original data to draw from. See `Generator.generate`.
         """
         originals = self._of(expert)
         count = len(originals.labels)

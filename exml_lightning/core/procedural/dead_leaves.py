@@ -59,8 +59,7 @@ class DeadLeaves(ProceduralImages):
     def _nearest(self, num_images: int, size: tuple[int, int], pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Draw shapes and say which is seen in each pixel, by its depth; `leaves` is the ground.
 
-        Returns:
-            int64 ``(num_images, pixels)`` in ``[0, leaves]``.
+        Returns int64 ``(num_images, pixels)`` in ``[0, leaves]``.
         """
         frames = self._draw_frames(num_images, size, generator)
         depth = torch.rand(num_images, self.leaves, generator=generator).argsort(dim=1).float()

@@ -19,16 +19,10 @@ class ProceduralImages(Configured, ABC):
     def draw(
         self, num_images: int, shape: tuple[int, int, int], generator: torch.Generator, device: torch.device
     ) -> Tensor:
-        """Draw images.
+        """Draw images: pixel values, float32 in ``[0, 1]``, ``(num_images, channels, height, width)``, on `device`.
 
-        Args:
-            num_images: How many; 0 draws nothing.
-            shape: Channels, height and width, each at least 1.
-            generator: CPU generator of every random draw: the same state gives the same images.
-            device: Where the pixels are made.
-
-        Returns:
-            Pixel values, float32 in ``[0, 1]``, ``(num_images, channels, height, width)``, on `device`.
+        0 images draw nothing. `shape` is channels, height and width, each at least 1. Every random draw is by the CPU
+        generator: the same state gives the same images.
         """
         images = torch.empty(num_images, *shape, device=device)
         size = max(1, PIXELS_TOGETHER // (shape[1] * shape[2]))
@@ -45,17 +39,7 @@ class ProceduralImages(Configured, ABC):
 
 
 def check_range(name: str, values: tuple[float, float], least: float, most: float) -> None:
-    """Refuse a setting that is not a range within limits.
-
-    Args:
-        name: Of the setting.
-        values: The least and the greatest value to draw.
-        least: What neither may be less than.
-        most: What neither may be more than.
-
-    Raises:
-        ExmlError: If it is none.
-    """
+    """Raise `ExmlError` unless `values`, the least and the greatest to draw, are in order and within limits."""
     low, high = values
     if not least <= low <= high <= most:
         raise ExmlError(f"{name} is {list(values)}: give [least, most], from {least:g} to {most:g}")
@@ -70,13 +54,7 @@ def uniform(num_images: int, values: tuple[float, float], generator: torch.Gener
 def coordinates(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return where the centres of pixels are: 0 is the middle of the image, 1 the length of its shorter side.
 
-    Args:
-        height: Of the images.
-        width: Of the images.
-        device: Where to put them.
-
-    Returns:
-        y of the rows ``(height,)`` and x of the columns ``(width,)``, float32.
+    y of the rows ``(height,)`` and x of the columns ``(width,)``, float32.
     """
     y, x = ((torch.arange(size, device=device) + 0.5 - size / 2) / min(height, width) for size in (height, width))
     return y, x

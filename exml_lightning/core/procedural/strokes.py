@@ -77,18 +77,11 @@ class Strokes(ProceduralImages):
         return torch.where(there[:, :, None, None], controls, controls[:, :1])
 
     def ink(self, curves: Tensor, width: Tensor, pressure: Tensor, height: int, breadth: int) -> Tensor:
-        """Draw given curves with a pen.
+        """Draw given curves with a pen: ink in ``[0, 1]``, float32 ``(n, height, breadth)``.
 
-        Args:
-            curves: Control points (x, y), float32 ``(n, curves, 4, 2)``, in any unit: the drawing is scaled and
-                centred. A curve that is the same as the first is drawn once.
-            width: Of the pen, ``(n,)``.
-            pressure: Ink in the middle of a line, ``(n,)``.
-            height: Of the images.
-            breadth: Of the images.
-
-        Returns:
-            Ink in ``[0, 1]``, float32 ``(n, height, breadth)``.
+        Control points (x, y) of curves, float32 ``(n, curves, 4, 2)``, are in any unit: the drawing is scaled and
+        centred. A curve that is the same as the first is drawn once. `width` is that of the pen, ``(n,)``; `pressure`
+        the ink in the middle of a line, ``(n,)``.
         """
         corners = torch.einsum("tk,nckd->nctd", _bernstein(curves.device), curves)
         low, high = corners.amin(dim=(1, 2)), corners.amax(dim=(1, 2))
@@ -116,15 +109,10 @@ class Strokes(ProceduralImages):
         return stamp(points - centre[:, None])
 
     def _along(self, starts: Tensor, pieces: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Walk along all curves of an image in even steps.
+        """Walk along all curves of an image in even steps: points ``(n, points, 2)``, and the length of it ``(n,)``.
 
-        Args:
-            starts: Where straight pieces start, ``(n, pieces, 2)``.
-            pieces: From there to where they end, ``(n, pieces, 2)``.
-            lengths: Of the pieces, 0 for those to leave out, ``(n, pieces)``.
-
-        Returns:
-            Points ``(n, points, 2)``, and the length of the walk ``(n,)``.
+        `starts` are where straight pieces start, `pieces` lead from there to where they end, both ``(n, pieces, 2)``;
+        `lengths` are theirs, ``(n, pieces)``, 0 for those to leave out.
         """
         # Two widths apart, a row of Gaussians looks like a line; nine curves in ten are shorter than 2.2 times the box.
         count = math.ceil(1.1 * self.curves[1] * self.size / self.width[0])

@@ -29,11 +29,9 @@ BATCH_NORM_BATCH = 256
 class ExpertSource:
     """Where a baseline gets experts and samples.
 
-    Args:
-        manifest: The experts to ask.
-        load: Reads the expert at a place in the stream onto the device to work on.
-        generate: Makes normalised images from an expert, ``(n, channels, height, width)``, on its device.
-        seed: Seed of every random draw.
+    `manifest` lists the experts to ask. `load` reads the expert at a place in the stream onto the device to work on.
+    `generate` makes normalised images from an expert, ``(n, channels, height, width)``, on its device. `seed` is that
+    of every random draw.
     """
 
     manifest: Manifest
@@ -63,13 +61,9 @@ class Baseline(ABC):
 
     @abstractmethod
     def answer(self, expert: Expert, images: Tensor, first_seen: int, num_classes: int) -> Tensor:
-        """Ask one expert.
+        """Ask one expert about normalised images ``(n, channels, height, width)``.
 
-        Args:
-            expert: The expert.
-            images: Normalised images, ``(n, channels, height, width)``.
-            first_seen: The experience that brought the part of the test stream the images are from: their task label.
-            num_classes: Number of classes of the stream.
+        `first_seen` is the experience that brought the part of the test stream the images are from: their task label.
 
         Returns:
             Scores ``(n, num_classes)``; minus infinity where the expert does not answer.
@@ -231,17 +225,11 @@ class ParameterAverageBatchNorm(ParameterAverage):
 
 
 def measure(baseline: Baseline, sampler: Sampler, size: int, device: torch.device) -> list[float]:
-    """Measure the accuracy of a baseline.
+    """Measure the accuracy of a baseline on each part of the test stream, fractions.
 
-    Args:
-        baseline: The baseline.
-        sampler: Has the stream, set up, with a trainer; of its experts the first ``trainer.max_epochs`` are asked.
-            Makes the samples for `ParameterAverageBatchNorm`.
-        size: N, the samples from all experts together.
-        device: Where to work.
-
-    Returns:
-        Accuracy on each part of the test stream, fractions. A sample that no expert answers for counts as wrong.
+    A sample that no expert answers for counts as wrong. `sampler` has the stream, set up, with a trainer, whose first
+    ``max_epochs`` experts are asked; it makes the samples for `ParameterAverageBatchNorm`: `size` (N) from all experts
+    together.
 
     Raises:
         ExmlError: If the baseline is not defined for these experts, or an expert is missing or broken; before any

@@ -135,12 +135,7 @@ class ExpertStream(LightningDataModule):
         self._fresh = images
 
     def begin(self, experience: int, buffer: Buffer) -> None:
-        """Begin an experience.
-
-        Args:
-            experience: Its place in the stream.
-            buffer: The samples that its mini-batches are drawn from.
-        """
+        """Begin an experience, given its place in the stream and the samples that its mini-batches are drawn from."""
         self._experience, self._buffer = experience, buffer
 
     def move_buffer(self, device: torch.device) -> Buffer:
@@ -154,11 +149,7 @@ class ExpertStream(LightningDataModule):
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest of the experts, read when first asked for.
-
-        Raises:
-            ExmlError: If there is none (names the command that trains experts), or it is broken.
-        """
+        """The manifest, read when first asked for; `ExmlError` if broken or missing (says how to train experts)."""
         if self._manifest is None:
             if not is_selection(self.experts) and not self.list_file.is_file():
                 command = f"exml manifest {self.experts} ..." if self._scenario is None else self.experts_command()
@@ -175,11 +166,7 @@ class ExpertStream(LightningDataModule):
 
     @property
     def scenario(self) -> Scenario:
-        """The scenario.
-
-        Raises:
-            ExmlError: If none was given.
-        """
+        """The scenario; `ExmlError` if none was given."""
         if self._scenario is None:
             raise ExmlError(NO_SCENARIO)
         return self._scenario
@@ -201,14 +188,7 @@ class ExpertStream(LightningDataModule):
             self.auxiliary.download(self.root)
 
     def setup(self, stage: str) -> None:
-        """Read the manifest and the test stream. Lightning calls this first.
-
-        Args:
-            stage: ``fit``, ``validate`` or ``test``; all need the same.
-
-        Raises:
-            ExmlError: If the manifest or the data set is missing or broken, or they do not fit together.
-        """
+        """Read manifest and test stream, at any stage; `ExmlError` if missing, broken, or they do not fit together."""
         self.check_manifest()
         assert self.trainer is not None
         if self._scenario is not None and not self.test_parts:
@@ -216,21 +196,13 @@ class ExpertStream(LightningDataModule):
                 self.test_parts = self._scenario.test_stream(self.root, self.experiences)
 
     def check_manifest(self) -> None:
-        """Compare the manifest with the scenario, if there is one.
-
-        Raises:
-            ExmlError: If they do not fit together.
-        """
+        """Raise `ExmlError` if the manifest does not fit the scenario, where there is one."""
         if self._scenario is not None:
             check_same_stream(self.manifest, self.list_file, self._scenario, self.experiences)
 
     @property
     def num_experts(self) -> int:
-        """The experts to learn or to ask: ``trainer.max_epochs``, or all of the stream.
-
-        Raises:
-            ExmlError: If there are too few.
-        """
+        """The experts to learn or to ask: ``trainer.max_epochs``, or all; `ExmlError` if there are too few."""
         there, trainer = len(self.manifest.experts), self.trainer
         limit = -1 if trainer is None or trainer.max_epochs is None else trainer.max_epochs
         wanted = len(self.experiences) if limit < 0 else min(limit, len(self.experiences))
@@ -248,15 +220,7 @@ class ExpertStream(LightningDataModule):
         return stay and self.n_iter * self.batch_size >= len(self.buffer)
 
     def load_expert(self, index: int, device: torch.device) -> Expert:
-        """Read one expert.
-
-        Args:
-            index: Place in the stream, from 0.
-            device: Where to put it.
-
-        Returns:
-            The expert, frozen.
-        """
+        """Read the expert at a place in the stream, from 0, onto a device, frozen."""
         return load_expert(self.experts, self.manifest, index).to(device)
 
     def original_images(self) -> Callable[[int], LabelledImages]:
@@ -331,11 +295,7 @@ class ExpertStream(LightningDataModule):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a saved buffer, which only a fit needs.
-
-        Raises:
-            ExmlError: If the checkpoint is of another run.
-        """
+        """Go back to a saved buffer, which only a fit needs; `ExmlError` if the checkpoint is of another run."""
         check_same_run(state, self.manifest, self.list_file, self.scenario_name)
         if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return

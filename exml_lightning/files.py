@@ -25,12 +25,7 @@ MAX_LENGTH = 256
 class NotWrittenError(ExmlError):
     """A file cannot be written, for instance to a full disk.
 
-    Args:
-        path: The file.
-        reason: Why.
-
-    Attributes:
-        what: The same without advice, for work that goes on without the file.
+    `what` says so without advice, for work that goes on without the file.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -44,10 +39,8 @@ class NotWrittenError(ExmlError):
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under another name in the same folder, flush it to disk, then give it its name.
 
-    Args:
-        path: The file; its folder is made where it is missing. An existing file is replaced in one step; a link stays,
-            and what it leads to is replaced.
-        write: Writes the file it is given.
+    The folder is made where it is missing. An existing file is replaced in one step; a link stays, and what it leads to
+    is replaced.
 
     Raises:
         NotWrittenError: If it cannot be, or a pipe or a device is in its place; an existing file stays as it was.
@@ -96,9 +89,7 @@ def natural_order(name: str) -> list[str | int]:
 def remove_parts(folder: Path, older_than: float = 0.0) -> None:
     """Remove what killed processes had begun to write.
 
-    Args:
-        folder: The folder.
-        older_than: Seconds that a file must not have changed for, where others may be writing.
+    Where others may be writing, a file must not have changed for `older_than` seconds.
     """
     for part in folder.glob(".*.part.*"):
         try:
@@ -109,15 +100,7 @@ def remove_parts(folder: Path, older_than: float = 0.0) -> None:
 
 
 def check_folder(path: Path, key: str) -> None:
-    """Make sure that a folder can be written to, before the work that will be; makes nothing.
-
-    Args:
-        path: The folder, which need not exist yet.
-        key: The setting that names it.
-
-    Raises:
-        ExmlError: If it cannot be made or written to.
-    """
+    """Raise `ExmlError`, naming its key, if a folder cannot be made or written to, before any work; makes nothing."""
     place = path
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -127,14 +110,9 @@ def check_folder(path: Path, key: str) -> None:
 
 
 def check_regular(path: Path) -> None:
-    """Make sure that a path leads to a regular file, before it is opened.
+    """Raise `OSError` unless a path leads to a regular file; to be asked before it is opened.
 
-    Args:
-        path: The path; links are followed.
-
-    Raises:
-        FileNotFoundError: If there is nothing.
-        OSError: If there is a pipe, a device, a folder, or a link to itself.
+    Links are followed. `FileNotFoundError` if there is nothing, else a pipe, a device, a folder, or a link to itself.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
@@ -145,14 +123,10 @@ ZIP = b"PK\x03\x04"
 
 
 def load_torch_file(path: Path) -> object:
-    """Read a file of `torch.save` with ``weights_only=True``.
+    """Read a file of `torch.save` with ``weights_only=True``: tensors, numbers, text and containers, on the CPU.
 
-    Args:
-        path: The file.
-
-    Returns:
-        Tensors, numbers, text and containers, on the CPU. Tensors of a zip file are mapped: those that are not looked
-        at take no memory, and none reaches beyond the file, whatever sizes it claims.
+    Tensors of a zip file are mapped: those that are not looked at take no memory, and none reaches beyond the file,
+    whatever sizes it claims.
 
     Raises:
         ExmlError: If its parts claim more bytes than the file has.
@@ -217,13 +191,9 @@ class _Loader(_Safe):  # type: ignore[misc]
 
 
 def read_yaml(path: Path) -> object:
-    """Read a YAML file.
+    """Read a YAML file's one document: mappings, lists, text, numbers, true, false, null; dates as text.
 
-    Args:
-        path: The file. Anchors, aliases and merges are read; other tags than those of plain values are not.
-
-    Returns:
-        Its one document: mappings, lists, text, numbers, true, false, null; dates as text.
+    Anchors, aliases and merges are read; other tags than those of plain values are not.
 
     Raises:
         ExmlError: If it is missing, no regular file, or no such document, or if it is too large: its bytes, its values
@@ -250,11 +220,7 @@ def read_yaml(path: Path) -> object:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a regular file of at most 16 MB.
-
-    Raises:
-        ExmlError: If it is missing, no regular file, or larger. Names the file.
-    """
+    """Read a regular file; `ExmlError`, which names it, if it is missing, no regular file, or larger than 16 MB."""
     try:
         check_regular(path)
         with path.open("rb") as file:

@@ -56,18 +56,10 @@ def run_callbacks(
     with_bar: bool,
     loggers: Sequence[Logger] = (),
 ) -> tuple[list[Callback], list[Callback]]:
-    """Make the callbacks of a run, in their order.
+    """Make the callbacks of a run: those that come before `buffer`, and those after it and the checkpoints.
 
-    Args:
-        buffer: The loop over the experts.
-        stop: Asks a fit to stop.
-        command: The command line of the run, or the call, for its files.
-        with_data_set: Whether accuracy can be measured; agreement else.
-        with_bar: Show a progress bar.
-        loggers: Beside ``metrics.csv``.
-
-    Returns:
-        Those that come before `buffer`, and those that come after it and the checkpoints.
+    Accuracy is measured `with_data_set`, agreement else. `command` is the command line of the run, or the call, for its
+    files; `loggers` are those beside ``metrics.csv``.
     """
     results = (AccuracyCallback if with_data_set else AgreementCallback)(buffer, command)
     first: list[Callback] = [stop, SameSettings(buffer), CheckExperts(buffer), StartLoggers(loggers)]

@@ -41,14 +41,7 @@ class LeNet5(nn.Module):
         self.classifier = nn.Linear(84, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute logits.
-
-        Args:
-            images: Normalised images, ``(n, in_channels, 32, 32)``.
-
-        Returns:
-            Logits ``(n, num_classes)``.
-        """
+        """Compute logits ``(n, num_classes)`` of normalised images ``(n, in_channels, 32, 32)``."""
         logits: Tensor = self.classifier(self.features(images))
         return logits
 
@@ -79,14 +72,7 @@ class SlimResNet18(nn.Module):
         self.classifier = nn.Linear(8 * width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute logits.
-
-        Args:
-            images: Normalised images, ``(n, in_channels, height, width)``.
-
-        Returns:
-            Logits ``(n, num_classes)``.
-        """
+        """Compute logits ``(n, num_classes)`` of normalised images ``(n, in_channels, height, width)``."""
         features = self.stages(self.stem(images)).mean(dim=(2, 3))
         logits: Tensor = self.classifier(features)
         return logits

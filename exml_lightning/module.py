@@ -140,12 +140,9 @@ class ExModelModule(LightningModule):
     def learn(self, expert: Expert, images: Tensor, images_stay: bool, begin: bool) -> None:
         """Take `expert` as the teacher of the next steps, beside the previous ex-model.
 
-        Args:
-            expert: The expert, on the device of the ex-model.
-            images: Those of the buffer, normalised, ``(n, channels, height, width)``, on the same device.
-            images_stay: See `Teachers`.
-            begin: Whether its experience begins: the ex-model becomes the previous one, optimiser and schedule start
-                anew. Else a checkpoint of its middle was restored.
+        It is on the ex-model's device, as are the `images` of the buffer, normalised, ``(n, channels, height, width)``;
+        for `images_stay` see `Teachers`. If its experience begins (`begin`), the ex-model becomes the previous one,
+        optimiser and schedule start anew; else a checkpoint of its middle was restored.
 
         Raises:
             BrokenExpertError: If the expert's answers turn out to be broken.
@@ -221,15 +218,7 @@ class ExModelModule(LightningModule):
         seed_layers(derive_seed(*key), self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the loss of Eq. 11 on a mini-batch.
-
-        Args:
-            batch: Augmented samples of the buffer.
-            batch_idx: Place in the experience.
-
-        Returns:
-            The loss, a scalar.
-        """
+        """Compute the loss of Eq. 11, a scalar, on a mini-batch of augmented samples of the buffer."""
         assert self._teachers is not None
         answers = self._teachers.ask(batch.images, batch.rows)
         logits = self._student(batch.images).float()
@@ -306,19 +295,9 @@ class ExModelModule(LightningModule):
 def make_optimizer(
     network: nn.Module, optimizer: OptimizerCallable, schedule: Schedule, steps: int
 ) -> tuple[torch.optim.Optimizer, LRSchedulerTypeUnion | None]:
-    """Make both for an expert.
+    """Make the optimiser of an expert, and its schedule if there is one; `ExmlError` if one refuses its arguments.
 
-    Args:
-        network: The ex-model.
-        optimizer: Makes the optimiser.
-        schedule: ``cosine`` falls to 0 over `steps`; or what makes a schedule; or None.
-        steps: Optimiser steps of an expert.
-
-    Returns:
-        The optimiser, and the schedule if there is one.
-
-    Raises:
-        ExmlError: If one of them refuses its arguments.
+    A `schedule` of ``cosine`` falls to 0 over the optimiser `steps` of an expert; or it is what makes one; or None.
     """
     try:
         made = optimizer(network.parameters())

@@ -73,15 +73,9 @@ def clock(seconds: float) -> str:
 class Bar:
     """A progress bar in the terminal; elsewhere it counts and draws nothing. Used in a ``with``, or by start and stop.
 
-    Nothing runs beside the work: it is drawn as work is reported, `EVERY` so many seconds.
-
-    Args:
-        title: What is done.
-        total: The work.
-        shown: Draw it, where bars can be drawn.
-        note: Asked at each drawing what else there is to say.
-        done: Work that was done before.
-        leave: Keep its line at the end.
+    Nothing runs beside the work: it is drawn as work is reported, every `EVERY` seconds, if `shown` and where bars can
+    be drawn. `note` is asked at each drawing what else there is to say; `done` is work done before; `leave` keeps its
+    line.
     """
 
     _drawn: ClassVar["Bar | None"] = None
@@ -135,11 +129,7 @@ class Bar:
         self.draw()
 
     def stop(self, finished: bool = True) -> None:
-        """Draw it a last time, and leave the terminal as it was.
-
-        Args:
-            finished: Whether the work is done; else the bar stays where it was.
-        """
+        """Draw it a last time, where it was if the work is not `finished`, and leave the terminal as it was."""
         if self._progress is None:
             return
         try:
@@ -175,11 +165,7 @@ def print_matrix(
 ) -> None:
     """Print fractions in per cent, one row for each experience learned; of a long stream the newest rows and columns.
 
-    Args:
-        title: Heading.
-        matrix: A row for each experience; shorter rows leave the rest empty.
-        columns: Name of each column of the matrix.
-        totals: More columns, by name.
+    Shorter rows leave the rest empty; `totals` are more columns, by name.
     """
     if is_quiet():
         return
@@ -197,25 +183,13 @@ def print_matrix(
 
 
 def print_values(title: str, values: dict[str, str], always: bool = False) -> None:
-    """Print names and values.
-
-    Args:
-        title: Heading.
-        values: Value of each name, as it should be shown.
-        always: Also under `--quiet`, where it is what the verb exists to print.
-    """
+    """Print names and values; `always`: also under `--quiet`, where that is what the verb exists to print."""
     if always or not is_quiet():
         _print(title, _table((), list(values.items())))
 
 
 def print_rows(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of words; they may be a stranger's.
-
-    Args:
-        title: Heading.
-        headings: Of the columns.
-        rows: The cells of each row.
-    """
+    """Print a table of words, which may be a stranger's, below headings and a title."""
     if not is_quiet():
         _print(title, _table(headings, rows))
 
@@ -243,11 +217,7 @@ class Terminated(SystemExit):
 
 
 def terminate(number: int, frame: Any) -> None:
-    """Handle SIGTERM at once.
-
-    Raises:
-        Terminated: Always.
-    """
+    """Handle SIGTERM at once, by raising `Terminated`."""
     raise Terminated
 
 

@@ -12,10 +12,7 @@ from exml_lightning.terminal import print_matrix
 
 
 class AccuracyCallback(ResultsCallback):
-    """Writes ``accuracy_matrix.csv``, its pictures and ``summary.json``.
-
-    The matrix has a column for each part of the test stream.
-    """
+    """Writes ``accuracy_matrix.csv``, a column for each part of the test stream, its pictures and ``summary.json``."""
 
     def measure(self, module: ExModelModule) -> list[float]:
         """Return the accuracies that validation has just measured; see `ResultsCallback.measure`."""

@@ -11,32 +11,20 @@ from exml_lightning.module import ExModelModule
 
 
 class CheckExperts(Callback):
-    """Refuses a fit that would fail at one of its experts, that the ex-model cannot start, or whose epochs are none.
-
-    Args:
-        buffer: Has the generator.
-    """
+    """Refuses a fit that would fail at one of its experts, that the ex-model cannot start, or whose epochs are none."""
 
     def __init__(self, buffer: SyntheticBufferCallback) -> None:
         self._buffer = buffer
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse settings of the trainer under which an epoch would not be an experience.
-
-        Raises:
-            ExmlError: Names the key.
-        """
+        """Raise `ExmlError`, which names the key, if a trainer's epoch would not be an experience."""
         if stage == "fit":
             _check_trainer(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check; Lightning calls this after it has restored a checkpoint.
+        """Check experts; Lightning has restored a checkpoint, so those learned before need no files any more.
 
-        The files of experts learned before are not needed any more.
-
-        Raises:
-            ExmlError: If an expert that is still to be learned is missing or broken, or neither the ex-model nor the
-                generator can work with it.
+        `ExmlError` if one still to be learned is missing or broken, or neither ex-model nor generator can work with it.
         """
         assert isinstance(pl_module, ExModelModule)
         pl_module.prepare_start()

@@ -16,12 +16,7 @@ from exml_lightning.terminal import say
 
 
 class ExModelWriter(Callback):
-    """Writes ``ex_model/`` (weights and manifest) into the run folder, so that an ex-model can be an expert.
-
-    Args:
-        strategy: Name of the strategy, for the manifest.
-        results: What was measured.
-    """
+    """Writes ``ex_model/`` (weights and manifest) into the run folder, so that an ex-model can be an expert."""
 
     def __init__(self, strategy: str, results: ResultsCallback) -> None:
         self._strategy, self._results = strategy, results

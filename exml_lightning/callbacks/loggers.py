@@ -18,14 +18,7 @@ NEEDS = {"TensorBoardLogger": "tensorboard", "WandbLogger": "wandb"}
 
 
 def check_installed(class_path: str) -> None:
-    """Make sure that the package of a logger is there, before any work.
-
-    Args:
-        class_path: Of the logger.
-
-    Raises:
-        ExmlError: If it is not; says how to install it.
-    """
+    """Raise `ExmlError`, which says how to install it, if the package of a logger is missing; before any work."""
     package = NEEDS.get(class_path.rpartition(".")[2])
     if package and find_spec(package) is None:
         raise ExmlError(
@@ -37,21 +30,15 @@ def check_installed(class_path: str) -> None:
 class StartLoggers(Callback):
     """Lets the loggers begin at the step where a fit goes on; a fit that is refused has written and sent nothing.
 
-    Place it before `SyntheticBufferCallback`, which logs pictures.
-
-    Args:
-        others: Loggers beside `RunLogger`. The trainer is not given them: Lightning would begin with them at once.
+    Place it before `SyntheticBufferCallback`, which logs pictures. The trainer is not given the `others`, those beside
+    `RunLogger`: Lightning would begin with them at once.
     """
 
     def __init__(self, others: Sequence[Logger] = ()) -> None:
         self._others = others
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin.
-
-        Raises:
-            ExmlError: If a logger cannot, for instance since nobody is logged in.
-        """
+        """Begin; `ExmlError` if a logger cannot, for instance since nobody is logged in."""
         for logger in trainer.loggers:
             if isinstance(logger, RunLogger):
                 logger.keep(trainer.global_step)
@@ -80,14 +67,7 @@ def _finish(trainer: Trainer, status: int) -> None:
 
 
 def log_picture(logger: Logger, name: str, path: Path, step: int) -> None:
-    """Log a picture, by a logger that takes some.
-
-    Args:
-        logger: Any logger.
-        name: What the picture shows.
-        path: Its file, PNG.
-        step: The optimiser step.
-    """
+    """Log a picture, a PNG file, at an optimiser step by a logger that takes some."""
     if isinstance(logger, TensorBoardLogger):
         with Image.open(path) as image:
             logger.experiment.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")

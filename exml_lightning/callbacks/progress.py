@@ -55,11 +55,7 @@ def _loss(trainer: Trainer) -> str:
 
 
 class StageProgressBar(_OneBar):
-    """A bar for each expert's distillation, and the time left for the stream; without a terminal, a line an expert.
-
-    Args:
-        buffer: Has the clock of the stream.
-    """
+    """A bar for each expert's distillation, and the time left for the stream; without a terminal, a line an expert."""
 
     def __init__(self, buffer: SyntheticBufferCallback) -> None:
         super().__init__()
@@ -134,11 +130,7 @@ class StageProgressBar(_OneBar):
 
 
 class ExpertProgressBar(_OneBar):
-    """One bar for all epochs of an expert.
-
-    Args:
-        title: Which expert is trained.
-    """
+    """One bar for all epochs of an expert; its title says which is trained."""
 
     def __init__(self, title: str) -> None:
         super().__init__()

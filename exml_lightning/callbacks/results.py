@@ -20,9 +20,7 @@ from exml_lightning.terminal import print_values
 class ResultsCallback(Callback, ABC):
     """Keeps a row of figures for each experience, writes them into the run folder and prints them.
 
-    Args:
-        buffer: Knows what the stream has cost; it comes before.
-        command: The command line of the run, for its files.
+    It comes after `buffer`, which knows what the stream has cost.
     """
 
     def __init__(self, buffer: SyntheticBufferCallback, command: str = "") -> None:
@@ -37,11 +35,7 @@ class ResultsCallback(Callback, ABC):
 
     @abstractmethod
     def write(self, folder: Path, module: ExModelModule) -> dict[str, Any]:
-        """Write the matrix into the run folder, as a table and as pictures.
-
-        Returns:
-            The figures for ``summary.json``; fractions come first.
-        """
+        """Write the matrix as a table and pictures; return the figures for ``summary.json``, fractions first."""
 
     @abstractmethod
     def print_matrix(self, module: ExModelModule) -> None:
@@ -109,12 +103,7 @@ def write_matrix(
 ) -> None:
     """Write a matrix as CSV: a row after each experience.
 
-    Args:
-        path: The file.
-        columns: Name of each column of the matrix; shorter rows leave the rest empty.
-        matrix: A row for each experience.
-        last: Name of one more column.
-        totals: Its values.
+    Shorter rows leave the rest of `columns` empty; `totals` are the values of one more column, named `last`.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

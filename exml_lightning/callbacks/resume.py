@@ -22,16 +22,10 @@ WRITTEN = {
 
 
 def find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str | None:
-    """Find the checkpoint that ``--ckpt_path`` means.
+    """Find the checkpoint that ``--ckpt_path`` means (``last``, a file, nothing); None to start with the first expert.
 
-    Args:
-        run_folder: The run folder.
-        ckpt_path: What the user gave: ``last``, a file, or nothing.
-        verb: ``fit``, ``validate`` or ``test``.
-
-    Returns:
-        The file; None for a fit that starts with the first expert. A fit goes on with the run of its folder, also where
-        nothing is given: it would end with the same weights if it started anew.
+    A fit goes on with the run of its folder, also where nothing is given: it would end with the same weights if it
+    started anew.
 
     Raises:
         ExmlError: If there is no such checkpoint, or the run would overwrite another one.
@@ -112,12 +106,7 @@ def _inside(path: str, folder: Path) -> bool:
 
 
 def go_back(run_folder: Path, experience: int) -> None:
-    """Let a run go on where an experience began: what it has learned in it is not to be kept.
-
-    Args:
-        run_folder: The run folder.
-        experience: The experience.
-    """
+    """Let a run go on where an experience began: what it has learned in it is not to be kept."""
     folder = run_folder / "checkpoints"
     last, before = folder / "last.ckpt", folder / f"experience={experience - 1}.ckpt"
     if before.is_file():

@@ -19,11 +19,7 @@ class RunFolderLock(Callback):
     _lock: FileLock | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the folder, whatever folder a logger may have.
-
-        Raises:
-            ExmlError: If another process is at work in it, or it cannot be written to.
-        """
+        """Take the run folder, not a logger's; `ExmlError` if another process works in it or it cannot be written."""
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
@@ -72,13 +68,7 @@ class RunFolder(RunFolderLock, SaveConfigCallback):
 
 
 def write_config(folder: Path, parser: LightningArgumentParser, config: Namespace) -> None:
-    """Write ``config.yaml``, the whole configuration of a run.
-
-    Args:
-        folder: The run folder.
-        parser: Of the verb.
-        config: What it has parsed.
-    """
+    """Write ``config.yaml``, the whole configuration of a run, as the parser of the verb has parsed it."""
     config = config.clone()
     config.ckpt_path = None  # where a run went on is no setting of it
     write_text(folder / "config.yaml", parser.dump(config, skip_none=False))

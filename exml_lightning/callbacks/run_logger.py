@@ -16,12 +16,8 @@ class RunLogger(Logger):
     """Writes ``metrics.csv`` into the run folder.
 
     Lightning's CSVLogger deletes the file of an earlier start as soon as it is made, before it is known whether the run
-    may continue. This one leaves it alone until `keep` says how far it counts. The file is always replaced as a whole;
-    new columns come after the others.
-
-    Args:
-        folder: The run folder.
-        save_every: Rows between two writes, more as the file grows; every checkpoint writes too.
+    may continue. This one leaves it alone until `keep` says how far it counts. The file is always replaced as a whole,
+    every `save_every` rows (more rows as it grows), and at every checkpoint; new columns come after the others.
     """
 
     def __init__(self, folder: str, save_every: int = 50) -> None:
@@ -50,11 +46,7 @@ class RunLogger(Logger):
 
     @rank_zero_only
     def keep(self, step: int) -> None:
-        """Take over the rows of an earlier start.
-
-        Args:
-            step: The step at which the run goes on; rows from there on are dropped.
-        """
+        """Take over the rows of an earlier start, but for those from `step` on, at which the run goes on."""
         if not step or not self._path.is_file():
             return
         with self._path.open(newline="", encoding="utf-8") as file:
@@ -65,12 +57,7 @@ class RunLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add a row.
-
-        Args:
-            metrics: Value of each name.
-            step: The optimiser step, from 0.
-        """
+        """Add a row of values by name, with the optimiser step, from 0."""
         self._rows.append({"step": -1 if step is None else step, **metrics})
         # Lightning logs a step after the checkpoint of that step is written: that row must not wait.
         if self._just_saved or len(self._rows) - self._written >= max(self._save_every, self._written // 10):

@@ -23,11 +23,7 @@ class SameSettings(Callback):
         """What the numbers of the run depend on, by key of the command line."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare. Lightning calls this after it has restored a checkpoint.
-
-        Raises:
-            ExmlError: If the checkpoint was written under other settings; names them.
-        """
+        """Compare, after Lightning has restored a checkpoint; `ExmlError` names the settings that have changed."""
         assert isinstance(pl_module, ExModelModule)
         buffer = self._buffer
         now = {
@@ -58,15 +54,9 @@ class SameSettings(Callback):
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[str]:
-    """Say which settings have changed.
+    """Return a phrase for each setting that differs from the checkpoint's; a buffer that has grown does not.
 
-    Args:
-        before: Settings in the checkpoint by key, some of them in groups; none where a run begins.
-        now: The same of this run.
-        within: What the keys begin with.
-
-    Returns:
-        A phrase for each that differs; a buffer that has grown does not.
+    Settings go by key, some of them in groups, whose keys begin with `within`; before a run begins there are none.
     """
     said = []
     for key in dict.fromkeys([*before, *now]) if before else ():

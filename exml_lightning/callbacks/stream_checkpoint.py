@@ -31,12 +31,7 @@ class _WholeCheckpoints(TorchCheckpointIO):
 
 
 def save_checkpoint(trainer: Trainer, path: Path) -> None:
-    """Write a checkpoint whole; every process must call this.
-
-    Args:
-        trainer: The trainer.
-        path: The file; replaced in one step if it exists.
-    """
+    """Write a checkpoint whole, replacing a file in one step; every process must call this."""
     for logger in trainer.loggers:
         logger.save()  # so that a resumed run finds the rows up to here
     trainer.strategy.checkpoint_io = _WholeCheckpoints()
@@ -98,11 +93,7 @@ class StreamCheckpoint(Checkpoint):
 
 
 class EpochCheckpoint(Checkpoint):
-    """Keeps the newest epoch of an expert's training in one file, so that it can go on.
-
-    Args:
-        path: The file.
-    """
+    """Keeps the newest epoch of an expert's training in one file, so that it can go on."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -42,14 +42,9 @@ class StreamClock:
         return self.seconds_distilling + (0.0 if self._since is None else time.monotonic() - self._since)
 
     def while_generating(self, images: float, seconds: float) -> float | None:
-        """Guess the time left while images are made.
+        """Guess the seconds left while images are made; None as long as nothing is known of images or of steps.
 
-        Args:
-            images: How many images of the expert at hand are made, which are not counted yet.
-            seconds: The time they took.
-
-        Returns:
-            Seconds; None as long as nothing is known of images or of steps.
+        So many `images` of the expert at hand, which are not counted yet, took so many `seconds`.
         """
         seconds, images = self.seconds_generating + seconds, self.images + images
         return self._left(seconds, images, sum(self.shares) - images)

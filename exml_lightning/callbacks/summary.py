@@ -39,14 +39,9 @@ def shortened(names: Sequence[str]) -> str:
 
 
 def accuracies(stream: ExpertStream, row: Sequence[float]) -> dict[str, Any]:
-    """Return what `summary.json` and `test.json` have in common.
+    """Return stream accuracy and accuracy per experience, as ``summary.json`` and ``test.json`` name them.
 
-    Args:
-        stream: The stream, set up.
-        row: Accuracy on each part of its test stream, fractions.
-
-    Returns:
-        Stream accuracy and accuracy per experience, by their names in the files.
+    `row` is the accuracy on each part of the test stream, fractions.
     """
     return {
         "stream_accuracy": metrics.stream_accuracy(row, parts_of(stream)[0]),
@@ -63,29 +58,18 @@ def write_test(
     command: str,
     **more: str,
 ) -> None:
-    """Write `test.json`.
+    """Write ``test.json``, of the accuracy on each part of the test stream, fractions.
 
-    Args:
-        path: The file.
-        stream: The stream, set up.
-        row: Accuracy on each part of its test stream, fractions.
-        device: The device that was worked on.
-        seconds: How long it took.
-        command: The command line.
-        more: ``baseline``, its name, if one was measured.
+    `seconds` is how long that took; `more` is ``baseline``, its name, if one was measured.
     """
     costs = {"peak_memory_mb": peak_memory_mb(device), "seconds_testing": seconds}
     write_summary(path, {**accuracies(stream, row), **costs}, stream, device, command, **more)
 
 
 def print_accuracies(stream: ExpertStream, row: Sequence[float], title: str, always: bool = False) -> None:
-    """Print the accuracy on each part of the test stream and on the whole, in per cent.
+    """Print accuracies, given as fractions, in per cent: on each part of the test stream and on the whole.
 
-    Args:
-        stream: The stream, set up.
-        row: Accuracy on each part of its test stream, fractions.
-        title: Heading.
-        always: Also under `--quiet`.
+    `always`: also under `--quiet`.
     """
     values = {name: f"{100 * a:.2f} %" for name, a in zip(part_names(stream), row, strict=True)}
     whole = metrics.stream_accuracy(row, parts_of(stream)[0])
@@ -95,16 +79,7 @@ def print_accuracies(stream: ExpertStream, row: Sequence[float], title: str, alw
 def write_summary(
     path: Path, figures: Mapping[str, Any], stream: ExpertStream, device: torch.device, command: str, **more: Any
 ) -> None:
-    """Write figures and where they come from.
-
-    Args:
-        path: ``summary.json`` or ``test.json`` of a run folder.
-        figures: What was measured, and what it cost.
-        stream: The stream, set up.
-        device: Where the work was done.
-        command: The command line.
-        more: What comes last.
-    """
+    """Write ``summary.json`` or ``test.json``: figures, what they cost and where they come from; `more` comes last."""
     content = {**figures, **origin(stream, device, command), **more}
     write_text(path, json.dumps(content, indent=2) + "\n")
 
@@ -112,15 +87,9 @@ def write_summary(
 def origin(stream: ExpertStream, device: torch.device, command: str) -> dict[str, Any]:
     """Return the command, the seed, the device and the experts of a run.
 
-    Args:
-        stream: The stream, set up.
-        device: Where the work was done.
-        command: The command line.
-
-    Returns:
-        ``command``, ``seed``, ``device``, ``processes``, ``experts`` (how many are asked for), ``expert_training`` and
-        ``expert_architecture`` (as their manifest says; None where that is not known of all, or not the same), and
-        ``experts_digest``, which tells their weights from others'.
+    By ``command``, ``seed``, ``device``, ``processes``, ``experts`` (how many are asked for), ``expert_training`` and
+    ``expert_architecture`` (as their manifest says; None where that is not known of all, or not the same), and
+    ``experts_digest``, which tells their weights from others'.
     """
     entries = stream.manifest.experts[: stream.num_experts]
     hashes = "".join(entry.sha256 for entry in entries)

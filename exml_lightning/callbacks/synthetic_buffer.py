@@ -63,9 +63,7 @@ class SyntheticBufferCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Connect the generator to its data, and set the number of epochs: one for each expert.
 
-        Raises:
-            ExmlError: If there are too few experts, if the buffer is too small, or if the images that a generator draws
-                from are missing or do not fit.
+        `ExmlError` for too few experts, too small a buffer, or images to draw from that are missing or do not fit.
         """
         if stage != "fit":
             return

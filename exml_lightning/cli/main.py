@@ -71,11 +71,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _check(verb: str, words: list[str]) -> None:
-    """Refuse what can be seen to be wrong before anything that takes seconds is imported.
-
-    Raises:
-        SystemExit: With status 2.
-    """
+    """Refuse, by `SystemExit` with status 2, what can be seen to be wrong before anything slow is imported."""
     wrong = wrong_file(words)
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, n=1)

@@ -18,17 +18,10 @@ def grow_checkpoint(
     class_names: Sequence[str],
     blank: bool,
 ) -> None:
-    """Fit a checkpoint to a module that may have more classes, in place.
+    """Fit a checkpoint, as Lightning has read it, to a module that may have more classes, in place.
 
-    Args:
-        checkpoint: As Lightning has read it.
-        module: Whose weights it has.
-        network: The part of `module` that was optimised.
-        class_names: The classes of the stream now.
-        blank: See `grow_weights`.
-
-    Raises:
-        ExmlError: If the checkpoint is of another ex-model.
+    `network` is the part of `module` that was optimised, `class_names` are the stream's now; for `blank` see
+    `grow_weights`. `ExmlError` if the checkpoint is of another ex-model.
     """
     learned = checkpoint["ExpertStream"]["class_names"]
     checkpoint["state_dict"] = grow_weights(module.state_dict(), checkpoint["state_dict"], learned, class_names, blank)
@@ -43,17 +36,10 @@ def grow_weights(
     class_names: Sequence[str],
     blank: bool = False,
 ) -> dict[str, Tensor]:
-    """Fit the weights of a checkpoint to an ex-model that may have more classes.
+    """Return the weights of a checkpoint (`theirs`), fitted to an ex-model that may have more classes.
 
-    Args:
-        ours: State dict of the ex-model.
-        theirs: State dict in the checkpoint.
-        learned: The classes of the stream when the checkpoint was written.
-        class_names: Those of the stream now.
-        blank: Give new rows zeros, so that new classes have logits of 0.
-
-    Returns:
-        The checkpoint's weights; tensors with a row a class get the rows that they lack from `ours`.
+    Tensors with a row a class get the rows that they lack from `ours`; zeros if `blank`, so that new classes have
+    logits of 0. `learned` are the classes of the stream when the checkpoint was written, `class_names` those of now.
 
     Raises:
         ExmlError: If the classes of then are not the first ones of now, or names or shapes of other weights differ.
@@ -88,12 +74,7 @@ def grow_weights(
 def grow_optimizer_state(state: dict[int, dict[str, Any]], parameters: Sequence[Tensor]) -> None:
     """Give an optimiser's tensors zeros for the rows that `grow_weights` gave its parameters, in place.
 
-    Args:
-        state: The tensors of each parameter, by its place.
-        parameters: The parameters.
-
-    Raises:
-        ExmlError: If the tensors are not those of such parameters.
+    `state` has the tensors of each parameter, by its place; `ExmlError` if they are not those of such parameters.
     """
     for index, tensors in state.items():
         if index >= len(parameters):

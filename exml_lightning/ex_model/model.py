@@ -90,13 +90,8 @@ class ExModel(nn.Module):
 def read_chosen(folder: Path, expert: int | None = None, task: int | None = None) -> Manifest:
     """Read the manifest of a folder and choose one of its experts; its weights are not looked at.
 
-    Args:
-        folder: A folder of experts, for instance the ``ex_model/`` of a run.
-        expert: Which of them, from 0; None for the only one, or the one of `task`.
-        task: Whose head, for the ex-model of a multi-task stream; None for any.
-
-    Returns:
-        The manifest with this expert alone, and its images as those of the stream.
+    `expert` is its place, from 0; None for the only one, or the one of `task`: whose head, for the ex-model of a
+    multi-task stream; None for any. The manifest has this expert alone, and its images as those of the stream.
 
     Raises:
         ExmlError: If there is no such expert, or more than one; names those there are.

@@ -14,17 +14,10 @@ from exml_lightning.terminal import say
 
 
 def build_networks(architecture: Architecture, manifest: Manifest, seed: int) -> tuple[nn.Module, nn.Module]:
-    """Build the ex-model and the previous ex-model, on the CPU.
+    """Build the ex-model and the previous ex-model, which is frozen and in eval mode, on the CPU.
 
-    Weights come at the first experience or from a checkpoint: none are downloaded for nothing.
-
-    Args:
-        architecture: The network, for the classes of the stream.
-        manifest: The experts: their images and the classes of the stream.
-        seed: Seed of the weights.
-
-    Returns:
-        The ex-model, and a frozen one in eval mode.
+    Weights come at the first experience or from a checkpoint: none are downloaded for nothing. `manifest` has the
+    images and the classes of the stream, `seed` is that of the weights.
 
     Raises:
         ExmlError: If the network cannot be built, refuses the images, or has another number of units than classes.
@@ -49,14 +42,7 @@ def compile_network(network: nn.Module, device: torch.device) -> Callable[[Tenso
     """Compile a network at its first call, for mini-batches of one size; the network itself stays as it is.
 
     On a GPU its kernels are recorded as a CUDA graph, which is started as one: small networks spend most of their time
-    on starting kernels.
-
-    Args:
-        network: The network.
-        device: Where it is.
-
-    Returns:
-        A function of images; no module, so that checkpoints do not change.
+    on starting kernels. Returns a function of images; no module, so that checkpoints do not change.
     """
     # Each architecture and each number of classes takes one, and what is beyond the limit would not be compiled.
     torch._dynamo.config.cache_size_limit = 64
@@ -66,16 +52,10 @@ def compile_network(network: nn.Module, device: torch.device) -> Callable[[Tenso
 
 
 def check_compiled(network: nn.Module, shape: tuple[int, int, int], batch_size: int, trainer: Trainer) -> None:
-    """Compile a network for mini-batches now, before any work.
+    """Compile a frozen network in eval mode for mini-batches of `batch_size` images of a shape, before any work.
 
-    Args:
-        network: A frozen one, in eval mode.
-        shape: Channels, height and width of its images.
-        batch_size: Images a mini-batch.
-        trainer: Knows the device and the precision.
-
-    Raises:
-        ExmlError: If it cannot be compiled here, or what is compiled cannot do what the trainer asks for.
+    `ExmlError` if it cannot be compiled here, or what is compiled cannot do what the trainer asks for (device,
+    precision).
     """
     device = trainer.strategy.root_device
     if device.type == "cuda" and trainer.accumulate_grad_batches > 1:  # the next graph would write over gradients

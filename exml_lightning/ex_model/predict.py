@@ -117,10 +117,6 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
     """Write a CSV, replacing one that is there.
 
     Columns: ``file``, ``label``, ``probability`` (of the label) and, for each class, ``p(<class>)``.
-
-    Args:
-        predictions: What to write.
-        path: The file.
     """
 
     def write(part: Path) -> None:
@@ -145,15 +141,7 @@ def summarize(predictions: Predictions) -> list[tuple[str, str, str]]:
 
 
 def read_image(file: str, shape: tuple[int, int, int]) -> Tensor | str:
-    """Read an image file, made to fit a shape by `fit_image`.
-
-    Args:
-        file: Its path.
-        shape: Channels (1 or 3), height and width.
-
-    Returns:
-        uint8 of that shape; or what is wrong with it.
-    """
+    """Read an image file as uint8 of a shape (1 or 3 channels), by `fit_image`; or say what is wrong with it."""
     try:
         with open_image(file) as image:
             return fit_image(image_pixels(image), shape)
@@ -164,12 +152,7 @@ def read_image(file: str, shape: tuple[int, int, int]) -> Tensor | str:
 def fit_image(pixels: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """Resize an image until it just covers a shape (antialiased), crop its middle, make it grey or RGB.
 
-    Args:
-        pixels: uint8 ``(1 or 3, any height, any width)``.
-        shape: Channels (1 or 3), height and width.
-
-    Returns:
-        uint8 of that shape.
+    From uint8 ``(1 or 3, any height, any width)`` to uint8 of the shape: channels (1 or 3), height and width.
     """
     channels, height, width = shape
     high, wide = pixels.shape[1:]

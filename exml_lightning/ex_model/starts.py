@@ -17,18 +17,10 @@ Start = Literal["scratch", "expert", "average"]
 def starting_weights(
     start: Start, network: nn.Module, expert: Expert, learned: int, initial_model: Callable[[], nn.Module]
 ) -> dict[str, Tensor]:
-    """Return the weights to start with.
+    """Return the weights to start with, a state dict for `network`, the ex-model as it is.
 
-    Args:
-        start: ``scratch``: those of the initial model; ``expert``: a copy of the expert's; ``average``: the mean of the
-            ex-model's, which stands for the experts before, and of the expert's.
-        network: The ex-model as it is.
-        expert: The expert of the experience.
-        learned: Number of experts learned before.
-        initial_model: Makes the one initial model of a run.
-
-    Returns:
-        A state dict for `network`.
+    ``scratch``: those of the one initial model of a run; ``expert``: a copy of the expert's; ``average``: the mean of
+    the ex-model's, which stands for the `learned` experts before, and of the expert's.
     """
     if start == "scratch":
         return initial_model().state_dict()
@@ -40,11 +32,7 @@ def starting_weights(
 def check_start(start: Start, manifest: Manifest, architecture: Architecture, experiences: range) -> None:
     """Refuse to start with the weights of experts that are not built as the ex-model is.
 
-    Args:
-        start: See `starting_weights`.
-        manifest: The experts.
-        architecture: The ex-model's.
-        experiences: The experts that are still to be learned.
+    `architecture` is the ex-model's; `experiences` are those still to be learned.
 
     Raises:
         ExmlError: If an expert whose weights are needed has another architecture, another input, or another unit for

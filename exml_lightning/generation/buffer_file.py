@@ -53,12 +53,7 @@ METADATA = TypeAdapter(_Metadata)
 
 
 def write_buffer(path: Path, content: BufferFile) -> None:
-    """Write a buffer file whole, replacing the one there in one step.
-
-    Args:
-        path: The safetensors file; its folder is made where it is missing.
-        content: What to write.
-    """
+    """Write a safetensors file whole, replacing the one there in one step; its folder is made where it is missing."""
     metadata = {
         "format": FORMAT,
         "class_names": json.dumps(content.class_names),
@@ -70,13 +65,7 @@ def write_buffer(path: Path, content: BufferFile) -> None:
 
 
 def read_buffer(path: Path) -> BufferFile:
-    """Read and check a buffer file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content, on the CPU.
+    """Read and check a buffer file, onto the CPU.
 
     Raises:
         ExmlError: If the file is missing, cut off, or not a buffer file; names it and what is wrong.

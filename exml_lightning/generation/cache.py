@@ -25,18 +25,7 @@ DAY = 24 * 60 * 60
 def describe_samples(
     generator: Generator, expert: Expert, entry: ExpertEntry, num_samples: int, seed: int
 ) -> dict[str, Any]:
-    """Name everything that generated samples depend on.
-
-    Args:
-        generator: The generator.
-        expert: The expert.
-        entry: What its manifest says of it.
-        num_samples: How many samples.
-        seed: Seed of the draws.
-
-    Returns:
-        Plain values that JSON can hold: equal ones mean equal samples.
-    """
+    """Name everything that generated samples depend on, in plain values for JSON: equal ones mean equal samples."""
     return {
         "version": VERSION,
         **generator.describe(),
@@ -55,15 +44,9 @@ def describe_samples(
 
 
 def find(cache: Path, key: dict[str, Any], class_names: tuple[str, ...]) -> Buffer | None:
-    """Look samples up.
+    """Look samples up by what `describe_samples` says; they are on the CPU, None if they are not there.
 
-    Args:
-        cache: Folder of the cache.
-        key: What `describe_samples` says.
-        class_names: All classes of the stream.
-
-    Returns:
-        The samples, on the CPU; None if they are not there. A broken entry counts as not there, with a warning.
+    `class_names` are all classes of the stream. A broken entry counts as not there, with a warning.
     """
     path = _path(cache, key, class_names)
     if not path.is_file():
@@ -77,15 +60,7 @@ def find(cache: Path, key: dict[str, Any], class_names: tuple[str, ...]) -> Buff
 
 
 def store(cache: Path, key: dict[str, Any], class_names: tuple[str, ...], samples: Buffer, expert: Expert) -> None:
-    """Keep samples, written whole; see `find`.
-
-    Args:
-        cache: Folder of the cache.
-        key: What `describe_samples` says.
-        class_names: All classes of the stream.
-        samples: The samples.
-        expert: The expert they come from.
-    """
+    """Keep samples and the expert they come from, written whole; see `find`."""
     remove_parts(cache, older_than=DAY)
     write_buffer(_path(cache, key, class_names), BufferFile(samples, class_names, expert.image_format, key))
 

@@ -36,17 +36,12 @@ class GenerateOptions:
 def generate_files(sampler: Sampler, size: int, options: GenerateOptions, device: torch.device) -> None:
     """Write ``expert_<k>.safetensors`` and ``expert_<k>.png``: samples of experts and a picture of them.
 
-    Needs a folder of experts; an ex-model or a data set only if the generator does.
-
-    Args:
-        sampler: Makes the samples; its generator is connected here.
-        size: N, the samples of a buffer.
-        options: Which experts, how many samples, and where to.
-        device: Where to work.
+    Needs a folder of experts; an ex-model or a data set only if the generator does, which is connected here. `size` is
+    N, the samples of a buffer.
 
     Raises:
-        ExmlError: If there is no such expert, the experts are not those of the scenario, or another file is in the
-            way; before anything is generated.
+        ExmlError: If there is no such expert, the experts are not those of the scenario, or another file is in the way;
+            before anything is generated.
     """
     stream, manifest = sampler.stream, sampler.stream.manifest
     count = len(manifest.experts)

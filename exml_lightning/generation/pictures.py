@@ -14,14 +14,8 @@ from exml_lightning.report.samples import rows_shown, save_samples
 def save_pictures(run_folder: Path, samples: Buffer, expert: Expert, class_names: Sequence[str]) -> Path:
     """Write a grid of the samples to ``buffer/``, and plain pixels of some of them to ``samples/``, for reports.
 
-    Args:
-        run_folder: The run folder.
-        samples: Those made from the expert.
-        expert: The expert; how probable it finds the labels is written beside the pixels.
-        class_names: All classes of the stream.
-
-    Returns:
-        The grid, ``buffer/experience=<k>.png``.
+    How probable the expert they were made from finds the labels is written beside the pixels. `class_names` are all
+    classes of the stream. Returns the grid, ``buffer/experience=<k>.png``.
     """
     file = f"experience={expert.experience}.png"
     pixels = expert.image_format.denormalize(samples.images)

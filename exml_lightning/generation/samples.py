@@ -44,16 +44,9 @@ class Sampler:
     def __call__(
         self, expert: Expert, num_samples: int, num_experts: int, time_left: TimeLeft = lambda images, seconds: None
     ) -> Buffer:
-        """Make samples from an expert, or take them from the cache.
+        """Make samples, at least 1, from an expert, or take them from the cache; they are on its device.
 
-        Args:
-            expert: The expert, on the device to work on.
-            num_samples: How many, at least 1.
-            num_experts: Number of experts in turn, for the progress bar.
-            time_left: For the progress bar.
-
-        Returns:
-            The samples, on the expert's device.
+        The number of experts in turn and `time_left` are for the progress bar.
         """
         title = f"expert {expert.experience + 1}/{num_experts} generating"
         key, names = self.describe(expert, num_samples), self.stream.manifest.class_names

@@ -17,22 +17,13 @@ from exml_lightning.scenarios import AuxiliaryImages
 
 
 class StreamSources:
-    """What generators may ask a stream for; see `core.generators.generator.Sources`.
-
-    Args:
-        stream: The stream.
-        size: N, the samples of the buffer.
-    """
+    """What generators may ask a stream for, with N samples in the buffer; see `core.generators.generator.Sources`."""
 
     def __init__(self, stream: ExpertStream, size: int) -> None:
         self._stream, self._size = stream, size
 
     def other_images(self) -> AuxiliaryImages:
-        """Open ``data.auxiliary``.
-
-        Raises:
-            ExmlError: If there is none, or no image can be read.
-        """
+        """Open ``data.auxiliary``; `ExmlError` if there is none, or no image can be read."""
         stream = self._stream
         if stream.auxiliary is None:
             raise ExmlError(
@@ -47,11 +38,7 @@ class StreamSources:
         return self._stream.original_images()
 
     def samples(self, folder: str | None) -> Callable[[Expert], Buffer]:
-        """Return what reads and checks the buffer file of an expert.
-
-        Args:
-            folder: The folder of the files; None for `generated_folder`.
-        """
+        """Return what reads and checks an expert's buffer file in a folder; None for `generated_folder`."""
         manifest, size = self._stream.manifest, self._size
         place = Path(folder) if folder else generated_folder(manifest)
         return lambda expert: _read(generated_file(place, expert.experience), manifest, size, expert)

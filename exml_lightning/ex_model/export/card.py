@@ -45,15 +45,10 @@ def config_json(ex_model: ExModel) -> str:
 
 
 def read_figures(folder: Path, manifest: Manifest) -> dict[str, float]:
-    """Read what a run has measured of its ex-model.
+    """Read those of `FIGURES` that a run has measured of its ex-model, fractions (forgetting may be negative).
 
-    Args:
-        folder: The ex-model's folder.
-        manifest: Its manifest, with the ex-model alone.
-
-    Returns:
-        Those of `FIGURES` that there are, as fractions (forgetting may be negative); none where the folder is not of a
-        run, or the run was cut short of them.
+    There are none where the folder is not of a run, or the run was cut short of them. The manifest has the ex-model
+    alone.
 
     Raises:
         ExmlError: If the file is broken, or the run has gone on since it wrote the ex-model.
@@ -77,11 +72,8 @@ def read_figures(folder: Path, manifest: Manifest) -> dict[str, float]:
 def model_card(ex_model: ExModel, figures: dict[str, float], comparison: Comparison, license: str | None) -> str:
     """Return ``README.md``; names of classes and whatever else a stranger may have written are escaped.
 
-    Args:
-        ex_model: What is exported.
-        figures: What its run has measured (`read_figures`).
-        comparison: How its ONNX file answers.
-        license: As the Hugging Face Hub names it, or a short text; None if none is stated.
+    `figures` are those of `read_figures`, `comparison` is how the ONNX file answers. The licence is as the Hugging Face
+    Hub names it, or a short text; None if none is stated.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData  # of the extra `export`
 

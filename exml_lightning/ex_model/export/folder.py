@@ -33,13 +33,9 @@ MOST_IMAGES = 256
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """What was written: files, by name, in a folder.
 
-    Args:
-        folder: Where.
-        files: Names of the files.
-        comparison: How the ONNX file answered, beside PyTorch.
-        license: The licence that is stated; None for none.
+    `comparison` is how the ONNX file answered, beside PyTorch; `license` the licence that is stated, None for none.
     """
 
     folder: Path
@@ -121,13 +117,9 @@ def _check_output(target: Path) -> None:
 
 
 def _find_images(folder: Path, check: Path | None, shape: tuple[int, int, int]) -> tuple[Tensor, str]:
-    """Read images to compare answers on: those of `check`, fitted as `exml predict` does, or the samples of the run.
+    """Read images to compare on, uint8 ``(n, *shape)``, and say where they are from; `ExmlError` if there are none.
 
-    Returns:
-        uint8 ``(n, *shape)``, and where they are from.
-
-    Raises:
-        ExmlError: If there are none.
+    Those of `check`, fitted as `exml predict` does, or the samples of the run.
     """
     if shape[0] not in (1, 3):
         raise ExmlError(f"the images have {shape[0]} channels: grey (1) or RGB (3) ones can be exported")

@@ -49,11 +49,7 @@ class Comparison:
 
 
 def check_packages() -> None:
-    """Make sure that all packages are there that it takes.
-
-    Raises:
-        ExmlError: Names those that are missing, and the command that installs them.
-    """
+    """Raise `ExmlError` if packages that it takes are missing; names them, and the command that installs them."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ExmlError(
@@ -66,11 +62,7 @@ def write_onnx(ex_model: ExModel, path: Path) -> None:
     """Write ONNX with an input ``images`` (float32 pixels in ``[0, 1]``, any number of them) and an output ``logits``.
 
     The names of the classes, in the order of the logits, and the shape of the images are in its metadata as JSON, under
-    ``classes`` and ``image_shape``.
-
-    Args:
-        ex_model: On the CPU, in eval mode.
-        path: The file.
+    ``classes`` and ``image_shape``. The ex-model is on the CPU, in eval mode.
 
     Raises:
         ExmlError: If the network has something that ONNX or its exporter has not.
@@ -99,11 +91,8 @@ def write_onnx(ex_model: ExModel, path: Path) -> None:
 def compare(ex_model: ExModel, path: Path, images: Tensor, source: str) -> Comparison:
     """Compare the answers of an ONNX file with PyTorch's: the first image alone, the others in batches.
 
-    Args:
-        ex_model: On the CPU, in eval mode.
-        path: What `write_onnx` made of it.
-        images: uint8 ``(n, *ex_model.image_shape)``.
-        source: Where they are from.
+    The ex-model is that of the file, on the CPU, in eval mode; images are uint8 ``(n, *ex_model.image_shape)``, from
+    `source`.
 
     Raises:
         ExmlError: If a logit differs by more than rounding makes it, or is no finite number.
@@ -121,14 +110,9 @@ def compare(ex_model: ExModel, path: Path, images: Tensor, source: str) -> Compa
 
 
 def ask_onnx(path: Path, batches: Iterable[Tensor]) -> list[Tensor]:
-    """Compute logits by onnxruntime, on the CPU.
+    """Compute logits by onnxruntime, on the CPU: float32 ``(n, classes)`` for each batch.
 
-    Args:
-        path: What `write_onnx` wrote.
-        batches: Float32 pixels in ``[0, 1]``, ``(n, channels, height, width)``.
-
-    Returns:
-        Float32 ``(n, classes)`` for each batch.
+    Batches are float32 pixels in ``[0, 1]``, ``(n, channels, height, width)``.
 
     Raises:
         ExmlError: If onnxruntime cannot read or run it.

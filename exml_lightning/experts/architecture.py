@@ -30,12 +30,10 @@ class ArchitectureConfig(TypedDict):
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network class and the arguments to make one.
+    """A network class and the keyword arguments to make one; ``num_classes`` is filled in from the stream if left out.
 
-    Args:
-        class_path: Dotted path of an `nn.Module` class, for instance ``exml_lightning.models.LeNet5``, or of a function
-            annotated to return one, for instance ``torchvision.models.resnet18``.
-        init_args: Its keyword arguments; ``num_classes`` is filled in from the stream where it is left out.
+    `class_path` is the dotted path of an `nn.Module` class, for instance ``exml_lightning.models.LeNet5``, or of a
+    function annotated to return one, for instance ``torchvision.models.resnet18``.
     """
 
     class_path: DottedPath
@@ -58,12 +56,9 @@ class Architecture:
     def build(self, *seed: int | str) -> "nn.Module":
         """Make the network, on the CPU, in train mode; files that it reads by `torch.load` run no code.
 
-        Args:
-            seed: Key of the initial weights, the only thing they depend on; the global random state stays as it was.
-
-        Raises:
-            ExmlError: If it cannot be imported, makes no `nn.Module` (a function must say so before it is called),
-                refuses its arguments, or cannot fetch its pretrained weights.
+        `seed` is the key of the initial weights, all that they depend on; the global random state stays. Raises
+        `ExmlError` if it cannot be imported, makes no `nn.Module` (a function must say so before it is called), refuses
+        its arguments, or cannot fetch its pretrained weights.
         """
         import torch
         from torch import nn
@@ -146,11 +141,8 @@ def last_linear(network: "nn.Module") -> str | None:
 def probe(network: "nn.Module", shape: tuple[int, int, int], name: str, training: bool = False) -> int:
     """Show a network, on the CPU, a black image ``(channels, height, width)``; return its number of output units.
 
-    With `training` it is shown two, in train mode, in which some return more; batch norm remembers them. `name` is what
-    errors call it.
-
-    Raises:
-        ExmlError: If it refuses the images or returns anything but logits ``(n, units)``.
+    With `training` it is shown two, in train mode, in which some return more; batch norm remembers them. Raises
+    `ExmlError`, which calls it `name`, if it refuses the images or returns anything but logits ``(n, units)``.
     """
     import torch
 

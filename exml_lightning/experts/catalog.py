@@ -34,13 +34,9 @@ WIDE = 1000
 
 
 def find_experts(places: Sequence[Path]) -> tuple[list[Choice], list[str]]:
-    """Read the manifests in folders and anywhere below them, each once, links followed.
+    """Read the manifests in and below folders, each once, links followed; raises `ExmlError` if a place is no folder.
 
-    Returns:
-        The experts, folder by folder, and a line for each folder or manifest that cannot be read.
-
-    Raises:
-        ExmlError: If a place is no folder.
+    Returns the experts, folder by folder, and a line for each folder or manifest that cannot be read.
     """
     experts: list[Choice] = []
     left_out: list[str] = []
@@ -90,11 +86,7 @@ def name_of(expert: Choice) -> str:
 
 
 def picked(experts: Sequence[Choice], wanted: Sequence[str]) -> list[Choice]:
-    """Return the experts that were named, as `name_of` does, in that order.
-
-    Raises:
-        ExmlError: If one is not among them, or is named twice.
-    """
+    """Return the experts named as by `name_of`, in that order; `ExmlError` if one is not there or named twice."""
     places = {(os.path.realpath(expert.folder), expert.index): expert for expert in experts}
     chosen: dict[tuple[str, int], Choice] = {}
     for words in wanted:
@@ -113,10 +105,9 @@ def picked(experts: Sequence[Choice], wanted: Sequence[str]) -> list[Choice]:
 
 
 def record(expert: Choice) -> dict[str, Any]:
-    """Return all that is known of an expert, in values that JSON has; numbers without an end, an epsilon say, as text.
+    """Return all that is known of an expert as JSON has it; numbers without an end, an epsilon say, as text.
 
-    The strategy is that which an ex-model was learned by, the parameters are counted in files of safetensors; None for
-    others.
+    The strategy is an ex-model's, the parameters are counted in files of safetensors; None for others.
     """
     known, (size, parameters) = asdict(expert), _measure(expert.folder / expert.file)
     known = {"folder": str(known.pop("folder")), "expert": known.pop("index"), **known, "strategy": _strategy(expert)}

@@ -86,11 +86,9 @@ class Described(NamedTuple):
 def add_experts(folder: str | Path, new: NewExperts) -> Described:
     """Write or extend ``manifest.yaml``: experts and classes that are listed keep their places, new ones come after.
 
-    Every new expert is loaded and asked for its logits before anything is written.
-
-    Raises:
-        ExmlError: If there is nothing to add to an empty folder, a file is missing, changed or not in the folder, an
-            expert is not as described, or a class would have two names; the manifest stays as it was.
+    Every new expert is loaded and asked for its logits before anything is written. Raises `ExmlError`, and leaves the
+    manifest as it was, if there is nothing to add to an empty folder, a file is missing, changed or not in the folder,
+    an expert is not as described, or a class would have two names.
 
     Example:
         >>> from exml_lightning import NewExperts, add_experts

@@ -23,8 +23,7 @@ class ExpertRecipe:
     """How experts are trained: SGD at a constant learning rate, cross-entropy over all classes of the scenario.
 
     Args:
-        architecture: The network, as `class_path` and `init_args`; ``num_classes`` is filled in with the number of
-            classes of the scenario.
+        architecture: The network, as `class_path` and `init_args`; ``num_classes`` is filled in from the scenario.
         epochs: Passes over the expert's training images.
         batch_size: Images a step.
         lr: Learning rate.
@@ -48,10 +47,7 @@ class ExpertRecipe:
 
 
 class ExpertModule(LightningModule):
-    """Plain supervised training of one expert; it brings its images, so `Trainer.fit` needs nothing else.
-
-    All draws are keyed by `key`; `description` says in checkpoints which expert this is.
-    """
+    """Supervised training of one expert on images it brings; `key` keys all draws, checkpoints say `description`."""
 
     def __init__(
         self,

@@ -29,21 +29,13 @@ class PrivacySpent:
 
 @dataclass(frozen=True)
 class ExpertEntry:
-    """One expert of a folder.
+    """One expert of a folder; None stands for what is not known or stated.
 
-    Args:
-        file: Its weights, a file of the same folder: safetensors or a ``weights_only`` state dict.
-        sha256: Hash of that file, in hexadecimal.
-        architecture: How to build the network.
-        classes: Names of the classes it knows.
-        outputs: The output unit of each of `classes`.
-        task: Task label.
-        input: The images it expects, where they are not those of the stream.
-        classifier: Dotted name of its last linear layer within the network; None if unknown.
-        accuracy: On its own classes, a fraction; None if unknown.
-        training: How it was trained, for people and to tell whether to train it again.
-        privacy: What training it has spent; None if nothing is known of its privacy.
-        license: What may be done with it: an SPDX identifier, or a few words; None if it is not stated.
+    `file`, in the same folder, has its weights, safetensors or a ``weights_only`` state dict, and `sha256` its hash in
+    hexadecimal. `outputs` has the output unit of each of `classes`; `input` the images it expects, where they are not
+    those of the stream; `classifier` the dotted name of its last linear layer; `accuracy` that on its own classes, a
+    fraction; `training` how it was trained, for people and to tell whether to train it again; `privacy` what that has
+    spent; `license` what may be done with it, an SPDX identifier or a few words.
     """
 
     file: schema.FileName
@@ -71,14 +63,10 @@ class ExpertEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known about a stream of experts.
+    """What is known about a stream of experts, which are in its order.
 
-    Args:
-        scenario: Name of the scenario.
-        run: The run, 0 to 4; None where it has no meaning.
-        class_names: All classes of the stream; the place of a name is its class index.
-        input: The images of the stream: those that the ex-model takes, and every expert that names no others.
-        experts: The experts, in the order of the stream.
+    `run` is 0 to 4, None where it has no meaning; the place of a name in `class_names`, all classes of the stream, is
+    its class index; `input` are the images that the ex-model takes, and every expert that names no others.
 
     Example:
         >>> from exml_lightning import Manifest, read_manifest
@@ -107,8 +95,7 @@ ADAPTER = TypeAdapter(Manifest)
 def read_manifest(folder: str | Path) -> Manifest:
     """Read and check ``manifest.yaml``. The weights are not looked at, and nothing that it names is imported.
 
-    Raises:
-        ExmlError: If the file is missing or anything in it is not as it should be; names the file and the key.
+    Raises `ExmlError`, which names file and key, if the file is missing or anything in it is not as it should be.
 
     Example:
         >>> from exml_lightning import read_manifest

@@ -48,11 +48,7 @@ def check_same_stream(manifest: Manifest, path: Path, scenario: Scenario, experi
 
 
 def stream_labels(labels: Tensor, manifest: Manifest, path: Path, scenario: Scenario) -> Tensor:
-    """Turn class indices of the data set, int64 ``(n,)``, into those of the stream, by their names.
-
-    Raises:
-        ExmlError: If the experts, whose file is `path`, lack one of the classes.
-    """
+    """Turn the data set's class indices, int64 ``(n,)``, into the stream's by name; `ExmlError` if `path` lacks one."""
     names = scenario.dataset.class_names
     present = labels.unique().tolist()
     missing = [names[c] for c in present if names[c] not in manifest.class_names]
@@ -72,10 +68,7 @@ def with_tasks(manifest: Manifest, experiences: Sequence[Experience]) -> Manifes
 
 
 def heads_of(manifest: Manifest) -> list[int] | None:
-    """Return the task of each class, which is its head in a multi-head ex-model; -1 for one that no expert knows.
-
-    None where all experts have the same task.
-    """
+    """Return each class's task, its head in a multi-head ex-model (-1: no expert knows it); None if all are one."""
     tasks = tasks_of(manifest.experts)
     if len(set(tasks.values())) < 2:
         return None
@@ -83,10 +76,7 @@ def heads_of(manifest: Manifest) -> list[int] | None:
 
 
 def check_same_run(state: dict[str, Any], manifest: Manifest, path: Path, scenario: str | None) -> None:
-    """Refuse a checkpoint that learned other experts than the first at hand, on other images, or in another scenario.
-
-    `state` is what it says of its stream; any run may be continued or measured without a scenario.
-    """
+    """Refuse a checkpoint (`state`) of other experts than the first at hand, of other images or, if any, scenario."""
     was, learned = state.get("scenario"), state["learned"]
     if was is not None and scenario is not None and was != scenario:
         raise ExmlError(f"the checkpoint is of another run: its scenario is {was}, not {scenario}; give that one")

@@ -14,13 +14,10 @@ INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", 
 
 
 def check_origin(class_path: str, folder: Path) -> None:
-    """Refuse an architecture whose code lies in the folder of experts, or in a package around it; imports nothing.
+    """Refuse, by `ExmlError`, an architecture whose code lies in the folder of experts, or in a package around it.
 
-    The working directory can be imported from, so a folder of weights in it, or the directory itself, could bring code.
-
-    Raises:
-        ExmlError: If a module on that path, which is not imported yet, would be read from the folder, or is a package
-            that the folder is in.
+    Nothing is imported, and what is imported already is not looked at. The working directory can be imported from, so a
+    folder of weights in it, or the directory itself, could bring code.
     """
     parts = class_path.split(".")[:-1]
     path: Iterable[str] | None = None

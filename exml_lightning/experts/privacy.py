@@ -43,13 +43,11 @@ class PrivacySettings:
 
 @dataclass(frozen=True)
 class NoisePlan:
-    """How the steps of one expert are made private.
+    """How the steps of one expert are made private; `delta` is what `spent` is for.
 
-    Args:
-        sample_rate: Probability that an image takes part in a step, whatever the others do (Poisson sampling); no less.
-        noise_multiplier: Standard deviation of the noise on the sum of clipped gradients, divided by `max_grad_norm`.
-        max_grad_norm: Norm to which the gradient of each image is clipped.
-        delta: The delta that `spent` is for.
+    An image takes part in a step with a probability of at most `sample_rate`, whatever the others do (Poisson
+    sampling); `noise_multiplier` is the standard deviation of the noise on the sum of gradients, divided by
+    `max_grad_norm`, the norm to which that of each image is clipped.
     """
 
     sample_rate: float
@@ -76,13 +74,10 @@ def check_installed() -> None:
 
 
 def plan_noise(settings: PrivacySettings, recipe: ExpertRecipe, images: int, name: str) -> NoisePlan:
-    """Find the noise that spends `settings.epsilon` over all steps of a recipe, and no more.
+    """Find the noise that spends `settings.epsilon`, and no more, in all ``epochs * ceil(images / batch_size)`` steps.
 
-    An epoch has ``ceil(images / batch_size)`` steps; the number of training images is taken as public. `name` is what
-    errors call the expert.
-
-    Raises:
-        ExmlError: If delta is so large that it protects no one, or no noise is enough.
+    The number of training images is taken as public. Raises `ExmlError`, which calls the expert `name`, if delta is so
+    large that it protects no one, or no noise is enough.
     """
     from opacus.accountants.utils import get_noise_multiplier
 

@@ -27,8 +27,7 @@ def secret_seed() -> int:
 class PrivateExpertModule(ExpertModule):
     """DP-SGD training of one expert (Abadi et al. 2016, Algorithm 1); takes a `plan` besides what `ExpertModule` does.
 
-    Noise, sampling and dropout are not keyed as everything else in this package: whoever can repeat them has no need to
-    guess, and the guarantee is void.
+    Noise, sampling and dropout are not keyed: whoever can repeat them has no need to guess, and the guarantee is void.
     """
 
     def __init__(self, *args: Any, plan: NoisePlan) -> None:
@@ -55,10 +54,7 @@ class PrivateExpertModule(ExpertModule):
         return self.image_format.normalize(self.pixels[batch[0]]), self.labels[batch[0]]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed what this step draws, noise and dropout, and the next sample.
-
-        Once is not enough: torch's CPU generator reads 32 bits of a seed, few enough to try them all.
-        """
+        """Seed a step's noise and dropout and the next sample: torch reads 32 bits of a seed, few enough to try all."""
         torch.manual_seed(secret_seed())
         self.sampling.manual_seed(secret_seed())
 
@@ -103,9 +99,9 @@ def check_trainer(trainer: Trainer) -> None:
 
 
 def check_network(network: nn.Module, shape: tuple[int, int, int], name: str) -> None:
-    """Refuse a network, on the CPU and needed no more, whose gradient of one image is not its own, or cannot be found.
+    """Refuse a network whose gradient of one image ``(channels, height, width)`` is not its own, or cannot be found.
 
-    Images are ``(channels, height, width)``; `name` is what errors call the network.
+    It must be on the CPU, and is of no use afterwards; `name` is what errors call it.
     """
     network.train()
     for path, layer in network.named_modules():

@@ -119,11 +119,7 @@ Arguments = Annotated[Free, AfterValidator(_own_code)]
 
 
 def parse(adapter: TypeAdapter[T], raw: object) -> T:
-    """Make a dataclass, whose fields have the types above and whose ``__pydantic_config__`` is `STRICT`, of a document.
-
-    Raises:
-        ExmlError: Names the keys that are wrong, and what is wrong with each.
-    """
+    """Make a `STRICT` dataclass, of the types above, of a document; `ExmlError` says which keys are wrong and how."""
     document = json.dumps(_plain(raw))  # in JSON a strict tuple is a list, and a strict dataclass a mapping
     try:
         return adapter.validate_json(document)

@@ -97,11 +97,8 @@ def read_experts(experts: Path) -> Manifest:
 def read_selection(path: Path) -> Manifest:
     """Read a selection, and the manifests of the folders that it names; weights are not looked at.
 
-    The stream is named after the file; see `unite`.
-
-    Raises:
-        ExmlError: If it is missing or broken, an expert is not where it says, or has other weights than it says, or
-            they cannot be one stream; names the file and the key.
+    The stream is named after the file; see `unite`. Raises `ExmlError`, which names file and key, if it is missing or
+    broken, an expert is not where it says or has other weights than it says, or they cannot be one stream.
     """
     if not path.exists():
         raise ExmlError(f"{path} is missing: write a selection with `exml catalog DIR... --output {path}`")
@@ -141,13 +138,10 @@ def _look_up(line: _Line, where: str, base: Path, manifests: dict[Path, Manifest
 
 
 def unite(name: str, chosen: Sequence[Choice]) -> Manifest:
-    """Make one manifest of experts of several folders, in the order of the stream, which is called `name`.
+    """Make one manifest, called `name`, of experts of several folders, in the order of the stream.
 
-    Classes are matched by their names, and are in the order in which experts bring them; the images are those of the
-    first expert.
-
-    Raises:
-        ExmlError: If there is none, one is there twice, or they cannot be one stream.
+    Classes are matched by their names, in the order in which experts bring them; the images are those of the first
+    expert. Raises `ExmlError` if there is none, one is there twice, or they cannot be one stream.
     """
     if not chosen:
         raise ExmlError("experts is empty: an ex-model learns from one or more")

@@ -56,20 +56,12 @@ class ExpertTraining:
 def train_experts(
     job: ExpertTraining, make_trainer: MakeTrainer, limit: int | None = None, download: bool = False
 ) -> Manifest:
-    """Train the experts that are not there yet, from one saved initial model.
+    """Train the experts that are not there yet, of the first `limit` of the stream, from one saved initial model.
 
     Writes ``initial.safetensors``, ``expert_<k>.safetensors`` and, after each expert, ``manifest.yaml``, which is
-    returned. A run that was stopped goes on with the epoch it was in.
-
-    Args:
-        job: Which experts.
-        make_trainer: Makes the trainer of one of them.
-        limit: Train the first of the stream only, so many; None for all.
-        download: Fetch the data set first, if it is missing.
-
-    Raises:
-        ExmlError: If data are missing, the folder holds experts of another scenario or recipe, the network does not
-            suit the scenario or cannot be trained so, or the scenario learns the experts of another.
+    returned. A run that was stopped goes on with the epoch it was in; `download` fetches a missing data set first.
+    Raises `ExmlError` if data are missing, the folder holds experts of another scenario or recipe, the network does not
+    suit the scenario or cannot be trained so, or the scenario learns the experts of another.
     """
     _check(job, make_trainer)
     wanted = _wanted(job)

@@ -41,10 +41,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
     A file is safetensors, or what `torch.load` reads with ``weights_only=True``: a state dict, alone or in a checkpoint
     under ``state_dict``, ``model_state_dict`` or ``model``. A first part that all names have and the network's do not
-    (``module.`` of DataParallel, the attribute of a LightningModule) is left out.
-
-    Raises:
-        ExmlError: If it is missing, broken, of another network, or holds NaN or infinity; names and shapes come first.
+    (``module.`` of DataParallel, the attribute of a LightningModule) is left out. Raises `ExmlError` if it is missing,
+    broken, of another network, or holds NaN or infinity; names and shapes come first.
     """
     own = network.state_dict()
     state = _without_prefix(_read(path), own)
@@ -113,13 +111,9 @@ def _differences(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> str:
 
 
 def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
-    """Read and check the expert with a number, from 0, of a folder or a selection; it comes frozen, on the CPU.
+    """Read an expert of a folder or selection, from 0, frozen, on the CPU; `ExmlError` if it is not as described.
 
-    Its file is hashed at each call, which takes less than building its network: between two calls another file may have
-    taken its place, and only its content tells.
-
-    Raises:
-        ExmlError: If anything about it is not as the manifest says; names the file.
+    Its file is hashed at each call, which takes less than building its network: another may have taken its place.
     """
     entry = manifest.experts[index]
     path = entry.path(folder)

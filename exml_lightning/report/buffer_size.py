@@ -28,8 +28,7 @@ def picture_name(scenario: str) -> str:
 def curves(rows: Sequence[Row]) -> dict[str, Curve]:
     """Return a curve for each strategy that has rows which differ only in the size of the buffer.
 
-    Its points are of the same runs, those that all of the sizes have, where there are such. Of several sets of rows it
-    is of the one with the most sizes.
+    Points are of the runs that all sizes have, where there are such; of several sets of rows, the one with most sizes.
     """
     families: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:

@@ -28,16 +28,10 @@ _NOT_ALWAYS = re.compile(
 
 
 def write_report(folders: Sequence[Path], output: Path, html: bool, command: str) -> None:
-    """Read runs, write a report of them and print its tables; what an earlier report had and this has not is deleted.
+    """Read the runs in and below folders, write a report of them to `output`, and print its tables.
 
-    Args:
-        folders: Run folders, or folders with run folders below.
-        output: The folder to write to.
-        html: Whether to write the page, too.
-        command: The command line, to be told.
-
-    Raises:
-        ExmlError: If a folder is missing or has no finished run, or a file cannot be written.
+    `html` adds the page; `command` is told. What an earlier report there had and this has not is deleted. Raises
+    `ExmlError` if a folder is missing or has no finished run, or a file cannot be written.
     """
     if output.exists() and not output.is_dir():
         raise ExmlError(f"{output} is a file: name a folder with --output DIR")

@@ -15,14 +15,7 @@ MOST_LABELS = 30
 
 
 def save_accuracy_over_time(path: Path, streams: Sequence[float], seen: Sequence[float], title: str) -> None:
-    """Save a line chart: accuracy after each experience.
-
-    Args:
-        path: The PNG file.
-        streams: Accuracy on the whole test stream after each experience, fractions.
-        seen: The same over the parts met so far.
-        title: Heading.
-    """
+    """Save a line chart as PNG: accuracy after each experience, fractions, on all and on the parts `seen` so far."""
     figure = Figure(figsize=(6, 3.8), dpi=110, layout="constrained")
     axis = figure.subplots()
     experts = range(1, len(streams) + 1)
@@ -54,15 +47,7 @@ def save_accuracy_over_time(path: Path, streams: Sequence[float], seen: Sequence
 def save_matrix(
     path: Path, matrix: Sequence[Sequence[float]], parts: Sequence[str], title: str, axis_label: str = "tested on"
 ) -> None:
-    """Save a heat map of fractions, for instance accuracy on each part of the test stream after each experience.
-
-    Args:
-        path: The PNG file.
-        matrix: A row an experience learned, a column a part; shorter rows leave the rest empty.
-        parts: Name of each column.
-        title: Heading.
-        axis_label: What the columns are.
-    """
+    """Save fractions as a PNG heat map: a row an experience (shorter ones leave the rest empty), a column a part."""
     rows, columns, longest = len(matrix), len(parts), max(map(len, parts))
     whole = [[*row, *[math.nan] * (columns - len(row))] for row in matrix]
     figure = Figure(
@@ -90,12 +75,7 @@ def save_matrix(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, and free its memory.
-
-    Args:
-        figure: The figure, of no use afterwards.
-        path: The PNG file.
-    """
+    """Write a figure as PNG, and free its memory: it is of no use afterwards."""
     canvas = FigureCanvasAgg(figure)
     write_whole(path, lambda part: figure.savefig(part, format="png"))
     figure.clear()  # a figure is full of cycles: until they are collected, those of many experiences would stay

@@ -11,22 +11,12 @@ from exml_lightning.report.figures import save_figure
 
 
 def save_grid(
-    path: Path,
-    images: Tensor,
-    labels: Tensor,
-    class_names: Sequence[str],
-    per_class: int = 10,
-    max_classes: int = 20,
+    path: Path, images: Tensor, labels: Tensor, class_names: Sequence[str], per_class: int = 10, max_classes: int = 20
 ) -> None:
-    """Save a picture with one row of images a class, the class's name and number of samples beside it.
+    """Save a PNG with one row of at most `per_class` images a class, the class's name and number of samples beside it.
 
-    Args:
-        path: The PNG file.
-        images: Pixel values in ``[0, 1]``, ``(n, 1 or 3, height, width)``.
-        labels: Class indices, int64 ``(n,)``.
-        class_names: Name of each class.
-        per_class: Images a row, at most.
-        max_classes: Rows, at most; the title says so where there are more classes.
+    `images` are pixel values in ``[0, 1]``, ``(n, 1 or 3, height, width)``; `labels` class indices, int64 ``(n,)``, of
+    `class_names`. The title says so where there are more than `max_classes`.
     """
     present = labels.unique().tolist()
     shown = present[:max_classes]

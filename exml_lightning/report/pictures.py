@@ -15,17 +15,9 @@ KINDS = {"time": "Accuracy over time", "buffer": "Buffer size", "samples": "Samp
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture.
+    """A picture, of one of `KINDS`: its PNG file, its heading, what there is to know of it (`text`), and its figure.
 
-    Args:
-        kind: One of `KINDS`.
-        file: Name of its PNG file.
-        title: Heading.
-        text: What there is to know of it.
-        figure: The figure.
-        headings: Of the table of its numbers, if it has one.
-        rows: Of the table of its numbers.
-        long_form: The same numbers for a CSV file.
+    `headings` and `rows` are of the table of its numbers, if it has one; `long_form` are the same for a CSV file.
     """
 
     kind: str

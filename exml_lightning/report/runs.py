@@ -31,13 +31,10 @@ _MAPPING = TypeAdapter(dict[str, Any])
 
 @dataclass(frozen=True)
 class Step:
-    """What was measured after an experience; fractions.
+    """What was measured after an experience, from 0: fractions.
 
-    Args:
-        after: The experience, from 0.
-        parts: Accuracy on each part of the test stream, by the experience that brought it; without a data set,
-            agreement with each expert.
-        whole: Accuracy on the whole test stream; without a data set, mean agreement.
+    `parts` has accuracy on each part of the test stream, by the experience that brought it, `whole` that on all of it;
+    without a data set, agreement with each expert, and its mean.
     """
 
     after: int
@@ -47,19 +44,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """A finished run, in the folder it was found in.
 
-    Args:
-        folder: Its folder, as it was found.
-        scenario: Name of the scenario; without a data set, of the stream.
-        strategy: Name of the strategy, or of the baseline.
-        run_id: Which of the runs.
-        measure: What was measured: `accuracy`, or without a data set `agreement` with the experts.
-        is_baseline: Whether it was measured by `exml test`, not learned.
-        percent: Accuracy on the whole test stream, or agreement, in %.
-        config: Its `config.yaml`.
-        results: Its `summary.json`; of a baseline, `test.json`.
-        steps: Its `accuracy_matrix.csv` or `agreement_matrix.csv`; empty for a baseline.
+    `scenario` names the stream where there is no data set; `strategy` the baseline if `is_baseline`, which `exml test`
+    measured. `measure` is `accuracy`, or without a data set `agreement` with the experts; `percent` is that on the
+    whole test stream, in %. `config` is its `config.yaml`, `results` its `summary.json` (of a baseline `test.json`),
+    `steps` its `accuracy_matrix.csv` or `agreement_matrix.csv` (empty for a baseline).
     """
 
     folder: Path
@@ -90,16 +80,9 @@ class Run:
 
 
 def find_runs(places: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """Read the runs in folders and below them, links followed.
+    """Read the runs in and below folders, links followed; `ExmlError` if a folder is missing or has no finished run.
 
-    Args:
-        places: The folders: run folders, or folders with run folders anywhere below.
-
-    Returns:
-        The runs, each once, and a line for each that is broken or unfinished and for each folder that cannot be read.
-
-    Raises:
-        ExmlError: If a folder is missing, or has no finished run in it or below.
+    Returns the runs, each once, and a line for each that is broken or unfinished and each folder that cannot be read.
     """
     runs: dict[str, Run] = {}
     left_out: list[str] = []
@@ -204,11 +187,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a mapping from JSON.
-
-    Raises:
-        ExmlError: If it is missing, no regular file, too large, or no such mapping. Names the file.
-    """
+    """Read a mapping from JSON; `ExmlError` names a file that is missing, not regular, too large, or no mapping."""
     with _reading(path):
         values = json.loads(read_bytes(path).decode("utf-8"))  # pydantic's reader takes no half characters
         if _depth(values) > MAX_DEPTH:
@@ -222,14 +201,7 @@ def _depth(value: object) -> int:
 
 
 def read_run(folder: Path) -> Run:
-    """Read one run.
-
-    Args:
-        folder: Its folder.
-
-    Raises:
-        ExmlError: If a file is missing or broken, or the run is unfinished.
-    """
+    """Read the run in a folder; raises `ExmlError` if a file is missing or broken, or the run is unfinished."""
     with _reading(path := folder / "config.yaml"):
         plain = _MAPPING.validate_python(read_yaml(path))
         config = _Config.model_validate(plain)

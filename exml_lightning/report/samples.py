@@ -30,13 +30,10 @@ MOST_TIMES_AS_LONG = 8
 
 @dataclass(frozen=True)
 class Samples:
-    """Some images of each class.
+    """Some images of each class: uint8 ``(PER_CLASS, classes, height, width, 3)``, white where there were fewer.
 
-    Args:
-        classes: Names of the classes.
-        images: ``(PER_CLASS, classes, height, width, 3)``, uint8; white where there were fewer.
-        confidence: Of the images of each class, the probability that the expert gives it; None where it is no number.
-            Empty in older files, which do not say it.
+    `confidence` has, by class, the probability of it that the expert gives each image, None where it is no number; it
+    is empty in older files, which do not say it.
     """
 
     classes: tuple[str, ...]
@@ -61,14 +58,10 @@ def save_samples(
     class_names: Sequence[str],
     confidence: Sequence[float] | None = None,
 ) -> None:
-    """Save the first images of each class: a column a class, without gaps, at most ten classes.
+    """Save the first images of each class as a PNG: a column a class, without gaps, at most ten classes.
 
-    Args:
-        path: The PNG file.
-        images: Pixel values in ``[0, 1]``, ``(n, 1 or 3, height, width)``.
-        labels: Class indices, int64 ``(n,)``.
-        class_names: Name of each class.
-        confidence: For each image the probability that the expert gives its label; None where nobody has asked.
+    `images` are pixel values in ``[0, 1]``, ``(n, 1 or 3, height, width)``; `labels` class indices, int64 ``(n,)``, of
+    `class_names`; `confidence` the probability of its label that the expert gives each image, None if nobody has asked.
     """
     shown = _rows_by_class(labels)
     height, width = images.shape[2:]
@@ -90,14 +83,7 @@ def _rounded(value: float) -> float | None:
 
 
 def read_samples(path: Path) -> Samples:
-    """Read what `save_samples` has written.
-
-    Args:
-        path: The PNG file.
-
-    Raises:
-        ExmlError: If it is not such a file, or too large.
-    """
+    """Read the PNG that `save_samples` has written; raises `ExmlError` if it is not such a file, or too large."""
     try:
         check_regular(path)
         with (

@@ -44,11 +44,8 @@ IMAGE = 0.46
 class Block:
     """What is shown of a scenario, of one run: two images of each class, one above the other; experts a gap apart.
 
-    Args:
-        title: The scenario and the run.
-        strips: Pixels ``(height, width, 4)`` by strategy, all of one size; transparent where there are none.
-        classes: Name of each class and its middle, in pixels.
-        experts: Name of each expert and its middle, in pixels.
+    `strips` are pixels ``(height, width, 4)`` by strategy, all of one size, transparent where there are none; `classes`
+    and `experts` have each name and its middle, in pixels.
     """
 
     title: str

@@ -3,16 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exml_lightning.report.paper import (
-    DAMAGED,
-    FIGURES,
-    PAPER_ROWS,
-    TABLE_2,
-    TABLE_3,
-    is_ex_model,
-    order_of,
-    title_of,
-)
+from exml_lightning.report.paper import DAMAGED, FIGURES, PAPER_ROWS, TABLE_2, TABLE_3, is_ex_model, order_of, title_of
 from exml_lightning.report.rows import Report, Row, differing
 from exml_lightning.report.text import csv_text, seconds, with_std
 

@@ -31,14 +31,10 @@ class AuxiliaryImages(ABC):
             raise ExmlError(f"data.auxiliary: min_crop is {self.min_crop}: give more than 0 and at most 1")
 
     def open(self, root: Path, shape: tuple[int, int, int]) -> None:
-        """Read what is needed before training starts, and make sure that an image can be read.
+        """Read what is needed of ``data.root`` before training starts, and make sure that an image can be read.
 
-        Args:
-            root: Folder of all data sets (``data.root``).
-            shape: Channels, height and width of the images to draw.
-
-        Raises:
-            ExmlError: If none can be read, or the experts take neither grey nor RGB images.
+        `shape` is channels, height and width of the images to draw. Raises `ExmlError` if none can be read, or the
+        experts take neither grey nor RGB images.
         """
         if shape[0] not in (1, 3):
             raise ExmlError(f"data.auxiliary: the experts take {shape[0]} channels, images have 1 (grey) or 3 (RGB)")
@@ -76,21 +72,12 @@ class AuxiliaryImages(ABC):
         """Fetch the files into `root` where they are missing; raises `ExmlError` where they cannot be."""
 
     def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
-        """Draw a random square crop of each of many images.
+        """Draw a random square crop of each of many, at least 1: uint8 ``(num_images, channels, height, width)``.
 
         Walks through the images in random order, each once; when more are asked for than there are, again in another
         order, with other crops. A crop is `min_crop` to the whole of the short side wide, anywhere, then resized; grey
-        where one channel is asked for, else RGB. Instead of a broken image the next one is taken, with a warning.
-
-        Args:
-            num_images: How many, at least 1.
-            generator: CPU generator of the draws.
-
-        Returns:
-            uint8 ``(num_images, channels, height, width)``.
-
-        Raises:
-            ExmlError: If no image can be read any more.
+        where one channel is asked for, else RGB. `generator` is one of the CPU. Instead of a broken image the next one
+        is taken, with a warning; raises `ExmlError` if no image can be read any more.
         """
         images = islice(self._readable(generator), num_images)
         return torch.stack([self._crop(image, generator) for image in images])

@@ -104,11 +104,8 @@ class TorchvisionImages(AuxiliaryImages):
     Args:
         name: Its class in ``torchvision.datasets``, for instance ``FashionMNIST``, ``SVHN``, ``CIFAR100``.
         options: Keyword arguments of that class, for instance ``{split: extra}``; ``root`` is ``data.root`` unless
-            it is given here.
+            it is given here. One that it does not take, or an unknown `name`, is an `ExmlError`.
         min_crop: Side of the smallest crop, as a fraction of the image's short side: more than 0, at most 1.
-
-    Raises:
-        ExmlError: If torchvision has no such data set, or it has no such options.
     """
 
     name: str

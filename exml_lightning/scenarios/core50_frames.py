@@ -34,12 +34,8 @@ class Frame(NamedTuple):
 def list_frames(folder: Path) -> list[Frame]:
     """List the frames that should be in a folder of CORe50, in order of session, object and number.
 
-    Returns:
-        Those of the first run of official lists, else those of ``core50_128x128/filelist.txt``, else those of
-        ``meta/bbox.zip``.
-
-    Raises:
-        ExmlError: If there is no list, or one is broken.
+    They are those of the first run of official lists, else of ``core50_128x128/filelist.txt``, else of
+    ``meta/bbox.zip``. Raises `ExmlError` if there is no list, or one is broken.
     """
     for name in LISTS:
         run = folder / "batches_filelists" / name / "run0"
@@ -59,17 +55,12 @@ def list_frames(folder: Path) -> list[Frame]:
 
 
 def read_lists(paths: Iterable[Path], label_is_object: bool = False) -> list[Frame]:
-    """Read file lists, with a line ``s11/o1/C_11_01_000.png 0`` for each frame.
+    """Read the file lists of one run, with a line ``s11/o1/C_11_01_000.png 0`` for each frame.
 
     The class of a frame is its object. The label is checked only: official lists of NC and NIC number the objects in
-    the order in which a run brings them, so each object must have one label, and each label one object.
-
-    Args:
-        paths: Lists of one run.
-        label_is_object: Refuse labels other than the number of the object less 1.
-
-    Raises:
-        ExmlError: If a list is missing or empty, or a line is not as it should be; names it.
+    the order in which a run brings them, so each object must have one label, and each label one object; by
+    `label_is_object` that is its number less 1. Raises `ExmlError`, which names the list, if one is missing, empty or
+    has a wrong line.
     """
     frames = []
     label_of: dict[int, int] = {o: o - 1 for o in range(1, NUM_OBJECTS + 1)} if label_is_object else {}

@@ -19,19 +19,12 @@ Part = tuple[tuple[int, ...], Groups]
 
 
 def protocol_parts(name: str, run_id: int, folder: Path) -> list[Part]:
-    """Make the experiences of a protocol.
+    """Make the experiences of a protocol: of each, class indices (object less 1), and of each of these its sessions.
 
-    Args:
-        name: ``nc`` (ten classes, then five at a time, in all sessions), ``ni`` (all classes, one session at a time) or
-            ``nic`` (ten classes in one session, then five classes in one session at a time).
-        run_id: The run, 0 to 4.
-        folder: The folder of CORe50. Official lists in it are followed, else the run's seed decides.
-
-    Returns:
-        Of each experience, class indices (object less 1), and of each of these its sessions.
-
-    Raises:
-        ExmlError: If there is no such protocol, or an official list is missing or not of the protocol.
+    ``nc`` is ten classes, then five at a time, in all sessions; ``ni`` all classes, one session at a time; ``nic`` ten
+    classes in one session, then five classes in one session at a time. Official lists in the folder of CORe50 are
+    followed, else the seed of the run, 0 to 4, decides. Raises `ExmlError` if there is no such protocol, or an official
+    list is missing or not of the protocol.
     """
     if name not in BATCHES:
         raise ExmlError(f"data.scenario.protocol is {name}: CORe50 has {', '.join(BATCHES)}")

@@ -28,27 +28,16 @@ class ImageDataset(ABC):
 
     @abstractmethod
     def load(self, root: Path, train: bool) -> LabelledImages:
-        """Read one split; files of the other, where they are others, are not opened.
+        """Read the training or the test split out of `root` (``data.root``), resized to `image_format`.
 
-        Args:
-            root: Folder of all data sets (``data.root``).
-            train: The training split, else the test split.
-
-        Returns:
-            The split, resized to `image_format`.
-
-        Raises:
-            ExmlError: If files are missing or broken; names them and the remedy.
+        Files of the other, where they are others, are not opened. Raises `ExmlError` if files are missing or broken; it
+        names them and the remedy.
         """
 
     def protocol(self, name: str, run_id: int, root: Path) -> list[tuple[tuple[int, ...], Groups]]:
-        """Make the experiences of a protocol of this data set's own, by its name; most data sets have none.
+        """Make the experiences of a protocol of the data set's own; `ExmlError` if there is no such: most have none.
 
-        Returns:
-            Of each experience, the class indices, and of each of these the recording sessions.
-
-        Raises:
-            ExmlError: If there is no such protocol.
+        Returns, of each experience, the class indices, and of each of these the recording sessions.
         """
         raise ExmlError(
             f"data.scenario.protocol is {name}, but {type(self).__name__} has no protocols of its own: "
@@ -60,11 +49,7 @@ class ImageDataset(ABC):
 
 
 def fetch(what: str, kind: Callable[..., object], **options: Any) -> None:
-    """Let a class of torchvision fetch its files where they are missing; it checks their md5.
-
-    Raises:
-        ExmlError: If they could not be fetched.
-    """
+    """Let a torchvision class fetch missing files, whose md5 it checks; raises `ExmlError` where it cannot."""
     try:
         kind(download=True, **options)
     except Exception as error:  # each data set has its own
@@ -98,10 +83,7 @@ class MNIST(ImageDataset):
     image_format = ImageFormat((1, 32, 32), (0.1307,), (0.3081,))
 
     def load(self, root: Path, train: bool) -> LabelledImages:
-        """Read one split; see `ImageDataset.load`.
-
-        torchvision's own data set refuses to open when either split is missing; its idx readers do not.
-        """
+        """Read one split; see `ImageDataset.load`. torchvision's class refuses to when the other is missing."""
         prefix = root / "MNIST" / "raw" / ("train" if train else "t10k")
         images = self._read(Path(f"{prefix}-images-idx3-ubyte"), read_image_file)
         labels = self._read(Path(f"{prefix}-labels-idx1-ubyte"), read_label_file)

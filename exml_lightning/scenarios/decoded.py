@@ -24,19 +24,11 @@ CHUNK = 256
 
 
 def decode_images(files: Sequence[Path], shape: tuple[int, int, int], cache: Path) -> Tensor:
-    """Decode image files to RGB, or take them from the cache if none of them has changed.
+    """Decode image files to RGB, uint8 ``(len(files), 3, height, width)``, or, if none has changed, take their cache.
 
-    Args:
-        files: The files.
-        shape: Channels (3), height and width.
-        cache: The file of the cache, replaced where it belongs to other files. Where it cannot be written, a warning
-            says so, and the images are decoded into memory.
-
-    Returns:
-        uint8 ``(len(files), 3, height, width)``, mapped from the cache: only what is used takes memory.
-
-    Raises:
-        ExmlError: If a file is missing, broken, or has another size; names it.
+    They are mapped from the cache: only what is used takes memory. One of other files is replaced; where none can be
+    written, a warning says so, and the images are decoded into memory. Raises `ExmlError`, which names the file, if one
+    is missing, broken, or not of `shape`, channels (3), height and width.
     """
     key = _fingerprint(files, shape)
     found = _find(cache, key, (len(files), *shape))

@@ -40,10 +40,8 @@ def image_files(folder: Path) -> list[str]:
 def open_image(path: str | Path) -> Iterator[Image.Image]:
     """Open an image file that a stranger may have made; its pixels are not decoded yet. The first frame is seen.
 
-    Raises:
-        OSError: If it is no regular file, or no image of a known format.
-        ValueError: If it is too large, which its header says.
-        Exception: Whatever PIL raises for a broken file.
+    Raises `OSError` if it is no regular file or no image of a known format, `ValueError` if its header says that it is
+    too large, and whatever PIL raises for a broken file.
     """
     check_regular(Path(path))
     try:
@@ -57,14 +55,9 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
 
 
 def image_pixels(image: Image.Image) -> Tensor:
-    """Turn an image of PIL into pixel values: one channel where it is grey, else RGB. Transparency is dropped.
+    """Turn an image of PIL into uint8 ``(1 or 3, height, width)``: grey or RGB; transparency is dropped.
 
-    Returns:
-        uint8 ``(1 or 3, height, width)``.
-
-    Raises:
-        ValueError: If the range of its values is not known, or its file is broken.
-        OSError: If its file is broken.
+    Raises `ValueError` if the range of its values is not known, that or `OSError` if its file is broken.
     """
     if image.mode.startswith("I;16"):  # PIL would clip these at 255
         pixels: Tensor = (transforms.pil_to_tensor(image.convert("I")) >> 8).to(torch.uint8)

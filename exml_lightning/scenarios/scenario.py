@@ -17,13 +17,7 @@ from exml_lightning.scenarios.runs import RUN_SEEDS, class_order
 
 @dataclass(frozen=True)
 class Experience:
-    """What one expert is trained on.
-
-    Args:
-        classes: Indices into the data set's class names, in the order they were dealt.
-        task: Task label.
-        groups: Of each class, the recording sessions of its training images; None for all.
-    """
+    """What an expert is trained on: classes by index, as dealt, a task label, and each class's sessions (None: all)."""
 
     classes: tuple[int, ...]
     task: int
@@ -51,11 +45,7 @@ class TrainImages:
     class_names: tuple[str, ...]
 
     def __getitem__(self, index: int) -> LabelledImages:
-        """Return the images of one experience, which are read when they are asked for.
-
-        Raises:
-            ExmlError: If there are none; names the experience and its classes.
-        """
+        """Read the images of one experience; `ExmlError` if there are none, with the experience and its classes."""
         if index >= len(self.experiences):
             raise ExmlError(f"{self.scenario} has {len(self.experiences)} experiences: none for expert {index}")
         experience = self.experiences[index]
@@ -79,10 +69,9 @@ class Scenario:
     recording sessions of all classes; NIC does both; MT (multi-task) is NC with task labels.
 
     Args:
-        name: Name of the scenario, for folders and tables.
+        name: Name of the scenario, for folders and tables; it, like `experts_of`, must suit a folder, else `ExmlError`.
         dataset: The data set.
-        classes_per_experience: Classes dealt to each experience: one number for all, or one each. None gives every
-            experience all classes.
+        classes_per_experience: Classes dealt to each experience: one number for all, or one each; None for all classes.
         classes: Class names of each experience, instead of `classes_per_experience`; they may overlap.
         groups: Recording sessions of each experience; None gives every experience all.
         shuffle_classes: Deal the classes in an order drawn from the run's seed, else in the data set's order.
@@ -90,9 +79,6 @@ class Scenario:
         protocol: The data set's own way to make experiences, in place of `classes_per_experience`, `classes` and
             `groups`: CORe50 has nc, ni and nic.
         experts_of: Name of the scenario whose experts are learned; default its own.
-
-    Raises:
-        ExmlError: If its name, or that of the experts, cannot name a folder.
     """
 
     name: str
@@ -111,15 +97,7 @@ class Scenario:
                 folder_name(getattr(self, key), f"data.scenario.{key}")
 
     def experiences(self, run_id: int, root: Path) -> list[Experience]:
-        """Deal classes and sessions out.
-
-        Args:
-            run_id: The run, 0 to 4.
-            root: Folder of all data sets, where a protocol may have its files.
-
-        Raises:
-            ExmlError: If the run or the partition is not possible; names the key.
-        """
+        """Deal out classes and sessions of a run, 0 to 4; a protocol may read `root`; `ExmlError` names a wrong key."""
         if not 0 <= run_id < len(RUN_SEEDS):
             raise ExmlError(f"data.run_id is {run_id}: give 0 to {len(RUN_SEEDS) - 1}")
         parts: list[tuple[tuple[int, ...], Groups | None]]
@@ -179,12 +157,8 @@ class Scenario:
     def test_stream(self, root: Path, experiences: list[Experience]) -> list[TestPart]:
         """Open the test stream: each test image once, in the part of the experience that first brought its class.
 
-        Returns:
-            The parts, in the order of the stream; experiences without new classes, or without test images of them,
-            have none.
-
-        Raises:
-            ExmlError: If the first experience has no test images: nothing could be measured after it.
+        The parts are in the order of the stream; an experience without new classes, or test images of them, has none.
+        Raises `ExmlError` if the first has no test images: nothing could be measured after it.
         """
         split = self.dataset.load(root, train=False)
         parts: list[TestPart] = []

@@ -21,17 +21,7 @@ NAME = "report.html"
 
 
 def build_page(report: Report, pictures: Sequence[Picture], left_out: list[str], command: str) -> str:
-    """Write the page.
-
-    Args:
-        report: All rows.
-        pictures: All pictures.
-        left_out: A line for each run and each picture that was left out; gets more for what has no room on the page.
-        command: The command line, to be told.
-
-    Returns:
-        The HTML document.
-    """
+    """Return the page's HTML, which tells `command` and `left_out`; that gets a line for what has no room on it."""
     shown = show_runs(report, left_out)
     strategies = {row.strategy for rows in report.values() for row in rows}
     tables = [

@@ -56,16 +56,9 @@ class Gallery(NamedTuple):
 
 @dataclass(frozen=True)
 class ShownRun:
-    """A run as the page shows it.
+    """A run as the page shows it: name of its strategy, all settings, matrix (None for a baseline) and images.
 
-    Args:
-        run: The run.
-        title: Name of its strategy.
-        anchor: Its place on the page; empty where there is only its line in the table.
-        settings: All of its settings.
-        matrix: Its matrix; None for a baseline.
-        galleries: Its images.
-        is_open: Whether it is open at first.
+    `anchor` is its place there, empty where there is only its line in the table; `is_open`, whether it is so at first.
     """
 
     run: Run
@@ -92,12 +85,7 @@ class ShownRun:
 
 
 def show_runs(report: Report, left_out: list[str]) -> list[ShownRun]:
-    """Return all runs in the order of the tables.
-
-    Args:
-        report: All rows.
-        left_out: Gets a line for each file that is broken, and for what has no room.
-    """
+    """Return all runs in the order of the tables; `left_out` gets a line a broken file, and for what has no room."""
     members = [(row, run) for rows in report.values() for row in rows for run in row.runs]
     samples = {run.folder: read_all(run.folder, left_out, MOST_EXPERTS) for _, run in members[:MOST_RUNS]}
     names = _class_names([run for _, run in members[:MOST_RUNS]], samples)

@@ -62,6 +62,13 @@ def test_a_room_imports_from_those_below_it(name):
     assert not wrong
 
 
+def test_modules_are_named_in_full():
+    """The graph would not see what else an import could lead to."""
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            assert not isinstance(node, ast.ImportFrom) or not (node.level or node.module == "exml_lightning"), file
+
+
 def test_every_room_has_its_layer():
     assert {room(module) for module in graph()} - {"__init__", "__main__"} == set(LAYERS)
 

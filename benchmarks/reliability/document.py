@@ -205,7 +205,8 @@ def _processes(result: dict[str, Any]) -> str:
     ]
     for killed in result["killed"]:
         what = f"process {killed['process']} killed (SIGKILL): all ended after {killed['seconds']:.1f} s"
-        rows.append([what, f"`{killed['message']}`; the same command ends as if nothing had happened"])
+        said = f", `{killed['message']}`" if killed["message"] else ""
+        rows.append([what, f"status {killed['status']}{said}; the same command ends as if nothing had happened"])
     return PROCESSES + "\n" + _table(["what", "result"], rows)
 
 

@@ -19,6 +19,8 @@ WRITTEN = {
     "lr_schedulers": list,
 }
 """What the checkpoint of a fit has, beside more."""
+OF_STREAM = {"scenario", "class_names", "experience", "completed", "buffer", "learned"}
+"""What `ExpertStream` writes into it."""
 
 
 def find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str | None:
@@ -79,7 +81,8 @@ def _read(path: Path) -> object:
 
 def _check(content: object, path: Path) -> None:
     """Refuse what a fit of this version has not written."""
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in WRITTEN.items()):
+    whole = isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in WRITTEN.items())
+    if not isinstance(content, dict) or not whole or content["ExpertStream"].keys() != OF_STREAM:
         raise ExmlError(f"--ckpt_path: {path} is not a checkpoint of `exml fit`: take one of its checkpoints/")
     if content.get("exml_lightning") != FORMAT:
         by = "before 0.2.0" if "exml_lightning" not in content else "after this one"

@@ -48,7 +48,7 @@ class StopOnSignal(Callback):
         def handle(number: int, frame: Any) -> None:
             launcher = trainer.strategy.launcher
             if isinstance(launcher, _SubprocessScriptLauncher):
-                launcher.kill(signal.SIGTERM)  # the processes started by this one
+                launcher.kill(signal.SIGTERM)  # the processes started by this one, which no public name gives
             if not self._stepping:
                 raise Terminated
             self.asked = True

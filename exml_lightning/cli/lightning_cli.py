@@ -91,12 +91,8 @@ class StreamCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the groups that are not Lightning's own."""
         parser.add_lightning_class_args(SyntheticBufferCallback, "buffer")
-        parser.set_defaults(
-            {
-                "buffer.generator": {"class_path": "exml_lightning.core.generators.ModelInversion"},
-                "model.normalize": {"class_path": "exml_lightning.core.scales.Center"},
-            }
-        )
+        # Named here, so that the settings of the default can be given without its name.
+        parser.set_defaults({"buffer.generator": {"class_path": "exml_lightning.core.generators.ModelInversion"}})
         parser.add_lightning_class_args(StreamCheckpoint, "checkpoint")
         parser.add_class_arguments(ExpertRecipe, "experts")
         parser.add_class_arguments(PrivacySettings, "privacy")

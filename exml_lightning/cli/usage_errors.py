@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import json
 import pydoc
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise, takewhile
@@ -14,6 +15,7 @@ from exml_lightning.cli.config_files import config_files
 
 PLAIN = ("builtins", "collections.abc", "datetime", "pathlib", "types", "typing")
 """Modules whose classes are written as values, not by their names."""
+NONE = type(None)
 
 
 def explain(parser: ArgumentParser, words: Sequence[str], message: str) -> str:
@@ -27,6 +29,7 @@ def explain(parser: ArgumentParser, words: Sequence[str], message: str) -> str:
         words: The command line.
         message: What the parser says.
     """
+    # argparse has no public list of its options
     options = {option[2:]: action for action in parser._actions for option in action.option_strings}
     chosen: dict[str, Any] = {}
     for file, settings in _settings(words):
@@ -95,8 +98,13 @@ def _wrong(options: dict[str, Any], file: str, key: str, value: Any, chosen: dic
 
 def _wrong_class(hint: Any, place: str, rest: str, value: Any, chosen: dict[str, Any]) -> str | None:
     """Say which class, or which setting of a class, there is not."""
-    classes = _classes(hint)
+    classes, said = _classes(hint), json.dumps(value) if not isinstance(value, str) else value
     others = [word for part in get_args(hint) for word in get_args(part) if isinstance(word, str)]
+    parts = get_args(hint)
+    if not rest and (
+        str in parts or (bool in parts and said in ("true", "false")) or (NONE in parts and said == "null")
+    ):
+        return None
     name = value if not rest else chosen.get(place, next(iter(classes)) if len(classes) == 1 else None)
     if not classes or not isinstance(name, str) or name in others or not all(map(str.isidentifier, name.split("."))):
         return None

@@ -131,6 +131,7 @@ def _taken(layer: nn.Module, rows: Tensor, inputs: Tensor) -> tuple[Tensor, Tens
     assert isinstance(layer, nn.Conv2d)
     padding = layer.padding
     if layer.padding_mode != "zeros":
+        # as torch's Conv2d itself pads; it has no public name
         inputs, padding = F.pad(inputs, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), (0, 0)
     energy = inputs.square().sum(dim=1, keepdim=True)
     ones = energy.new_ones(1, 1, *rows.shape[2:])

@@ -73,6 +73,7 @@ class BatchNormStatistics:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        # _BatchNorm: what all of torch's own have in common, also SyncBatchNorm
         self._layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         self._hooks: list[RemovableHandle] = []
         self._terms: list[Tensor] = []

@@ -44,7 +44,8 @@ def compile_network(network: nn.Module, device: torch.device) -> Callable[[Tenso
     On a GPU its kernels are recorded as a CUDA graph, which is started as one: small networks spend most of their time
     on starting kernels. Returns a function of images; no module, so that checkpoints do not change.
     """
-    # Each architecture and each number of classes takes one, and what is beyond the limit would not be compiled.
+    # Each architecture and each number of classes takes one, and what is beyond the limit would not be compiled. The
+    # limit has no public name (torch.compiler).
     torch._dynamo.config.cache_size_limit = 64
     compiled = torch.compile(network, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else None)
     # Clones, since the next call of any compiled network writes over what a CUDA graph returned.

@@ -61,6 +61,7 @@ def test_a_schedule_and_momentum_resume_too(small_run, tmp_path):
     child = forks.Process(target=run_and_die, args=(args,))
     child.start()
     child.join(120)
+    assert child.exitcode == -signal.SIGKILL
     main([*args, "--ckpt_path", "last"])
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
@@ -102,6 +103,7 @@ def test_metrics_csv_is_kept_and_not_doubled(small_run, tmp_path):
     child = forks.Process(target=run_and_die, args=(args,))
     child.start()
     child.join(120)
+    assert child.exitcode == -signal.SIGKILL
     main([*args, "--ckpt_path", "last"])
     lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     rows = list(csv.DictReader(lines))

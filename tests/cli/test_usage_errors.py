@@ -102,6 +102,27 @@ def test_one_line_says_what_was_meant(files, parse, repository, capsys, words, s
     assert capsys.readouterr().err == f"exml: error: {said}\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "-c configs/trainer/cpu.yaml",
+        "-c configs/trainer/gpu.yaml",
+        "-c configs/trainer/ddp.yaml",
+        "-c configs/trainer/smoke.yaml",
+        "-c configs/loggers/tensorboard.yaml",
+        "--trainer.strategy ddp --trainer.logger false",
+        "--model.lr_scheduler null --model.compile true",
+        "--data.scenario null --data.augmentation null",
+        "--buffer.generator null",
+    ],
+)
+def test_only_the_wrong_word_is_blamed(parse, repository, monkeypatch, capsys, words):
+    monkeypatch.chdir(repository)
+    with pytest.raises(SystemExit):
+        parse(["fit", "-c", "configs/split_digits.yaml", *words.split(), "--data.run_idd", "3"])
+    assert capsys.readouterr().err == "exml: error: no option --data.run_idd; did you mean --data.run_id?\n"
+
+
 def test_the_innermost_reason_is_said_with_its_key(parse, repository, capsys):
     config = str(repository / "configs" / "split_digits.yaml")
     with pytest.raises(SystemExit):

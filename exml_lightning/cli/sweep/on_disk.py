@@ -1,5 +1,7 @@
 """What is on disk of a sweep: the figures of its cells, and experts. It keeps no state of its own."""
 
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from exml_lightning.cli.sweep.grid import Job, flatten
@@ -24,7 +26,26 @@ def is_finished(cell: Job) -> bool:
             return False
     values = read_yaml(config)
     before = flatten(values) if isinstance(values, dict) else {}
-    return all(before.get(key, value) == value for key, value in cell.settings.items())
+    return all(_says(before, key, value) for key, value in cell.settings.items())
+
+
+def _says(before: Mapping[str, Any], key: str, value: object) -> bool:
+    """Whether a ``config.yaml``, which has every default and whole paths of classes, agrees with a setting."""
+    if isinstance(value, str):
+        written = before.get(key, before.get(f"{key}.class_path"))
+        if isinstance(written, str):
+            return f".{written}".endswith(f".{value}")
+    if isinstance(value, list) and isinstance(before.get(key), list):
+        pairs = [(_keyed(old), _keyed(new)) for old, new in zip(before[key], value, strict=False)]
+        return len(before[key]) == len(value) and all(_says(old, *one) for old, new in pairs for one in new.items())
+    if key in before:
+        return bool(before[key] == value)
+    places = itertools.accumulate(key.split(".")[:-1], "{}.{}".format)
+    return any(f"{place}.class_path" in before for place in places)  # of another class, which a later file has replaced
+
+
+def _keyed(value: object) -> dict[str, Any]:
+    return flatten(value if isinstance(value, dict) else {"": value})
 
 
 def figures_of(cell: Job) -> dict[str, Any]:

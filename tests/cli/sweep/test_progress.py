@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from exml_lightning.cli.main import main
 from exml_lightning.cli.sweep import progress as words
 from exml_lightning.cli.sweep.cell import ProcessLostError, last_error, run_command
 from exml_lightning.cli.sweep.command import plan_of, sweep
@@ -65,10 +67,27 @@ def test_a_cell_of_other_settings_is_for_exml_fit_to_refuse_or_to_go_on_with(tmp
     write_results(cell(tmp_path), **{"buffer.generator.class_path": "x.Noise"})
     assert not is_finished(cell(tmp_path))
     write_results(cell(tmp_path), **{"data.seed": 1})
-    assert is_finished(cell(tmp_path, **{"data.seed": 1, "data.new": 1}))
+    assert is_finished(cell(tmp_path, **{"data.seed": 1}))
     assert not is_finished(cell(tmp_path, **{"data.seed": 2}))
+    assert not is_finished(cell(tmp_path, **{"data.seed": 1, "data.new": 1}))
     write_results(cell(tmp_path, "oracle"))
     assert is_finished(cell(tmp_path, "oracle", **{"buffer.size": 7}))  # changes nothing in a baseline
+
+
+@pytest.mark.parametrize("strategy", ["noise", "best", "refined", "oracle"])
+def test_the_config_yaml_of_a_run_agrees_with_its_cell_and_with_no_other(tmp_path, capsys, strategy):
+    job = cell(tmp_path, strategy)
+    with pytest.raises(SystemExit):
+        main([*job.words, "--print_config"])
+    write_results(job)
+    (job.folder / "config.yaml").write_text(capsys.readouterr().out)
+    assert is_finished(job)
+    for key, value in {"data.augmentation.shift": 0.5, "trainer.devices": 2, "data.experts": "mine"}.items():
+        other = replace(job, settings={**job.settings, key: value})
+        assert not is_finished(other), key
+    shorter = {"model.optimizer": "Adam", "trainer.accelerator": "auto"}
+    assert is_finished(replace(job, settings={**job.settings, **shorter}))
+    assert not is_finished(replace(job, settings={**job.settings, "model.optimizer": "SGD"}))
 
 
 def test_experts_are_trained_once_for_all_cells_that_miss_them(tmp_path):

@@ -61,6 +61,7 @@ def checkpoint(**stream: Any) -> dict[str, Any]:
         "optimizer_states": [{"state": {}, "param_groups": [{"params": [0]}]}],
         "lr_schedulers": [],
         "ExpertStream": {
+            "scenario": "split_digits",
             "class_names": list("0123456789"),
             "experience": 0,
             "completed": 0,

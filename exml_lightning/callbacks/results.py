@@ -70,10 +70,13 @@ class ResultsCallback(Callback, ABC):
         assert isinstance(pl_module, ExModelModule)
         if trainer.is_global_zero and self.matrix and pl_module.stream.completed == trainer.max_epochs:
             figures, costs = self._write_all(trainer, pl_module)
+            completed, there = pl_module.stream.completed, len(pl_module.stream.manifest.experts)
             values = {name.replace("_", " "): f"{100 * x:.2f} %" for name, x in figures.items() if isinstance(x, float)}
             values["generating"] = f"{costs['seconds_generating']:.1f} s"
             values["distilling"] = f"{costs['seconds_distilling']:.1f} s"
             values["peak memory"] = f"{costs['peak_memory_mb']:.0f} MB"
+            if completed < there:
+                values["experts"] = f"{completed} of {there} (trainer.max_epochs)"
             print_values(f"finished: {trainer.default_root_dir}", values)
 
     def state_dict(self) -> dict[str, Any]:

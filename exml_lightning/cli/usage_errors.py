@@ -9,7 +9,7 @@ from itertools import pairwise, takewhile
 from typing import Any, get_args, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from exml_lightning.cli.config_files import config_files
 
@@ -31,7 +31,11 @@ def explain(parser: ArgumentParser, words: Sequence[str], message: str) -> str:
     """
     # argparse has no public list of its options
     options = {option[2:]: action for action in parser._actions for option in action.option_strings}
-    chosen: dict[str, Any] = {}
+    chosen = {
+        key: action.default["class_path"]
+        for key, action in options.items()
+        if isinstance(action.default, dict | Namespace) and "class_path" in action.default
+    }
     for file, settings in _settings(words):
         chosen |= dict(settings)  # a class that a later file chooses has settings of its own
         for key, value in settings:

@@ -135,9 +135,11 @@ def test_a_finished_run_resumed_stays_as_it_is(small_run, tmp_path):
     assert outcome(tmp_path / "run") == before
 
 
-def test_a_run_goes_on_to_more_experts(small_run, tmp_path):
+def test_a_run_goes_on_to_more_experts(small_run, tmp_path, capsys):
     main(small_run("both"))
+    assert "2 of 5 (trainer.max_epochs)" in capsys.readouterr().out
     main(small_run("one", trainer__max_epochs=1))
+    assert "1 of 5 (trainer.max_epochs)" in capsys.readouterr().out
     assert outcome(tmp_path / "one")[2]["experiences_learned"] == 1
     main([*small_run("one"), "--ckpt_path", "last"])
     assert outcome(tmp_path / "one") == outcome(tmp_path / "both")

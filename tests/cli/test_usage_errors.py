@@ -20,6 +20,7 @@ FILES = {
     "scalar.yaml": "data: 3\n",
     "nothing.yaml": "data:\n",
     "class.yaml": "model:\n  optimizer:\n    class_path: torch.optim.Adamm\n",
+    "default.yaml": "buffer: {generator: {init_args: {stps: 3}}}\n",
     "inner.yaml": "buffer:\n  generator:\n    class_path: ModelInversion\n    init_args:\n      stepss: 3\n",
     "whole.yaml": "data: {n_iter: 3}\n",
 }
@@ -78,6 +79,7 @@ except SystemExit as error:
         ("-c level.yaml", "level.yaml: no key n_iter; did you mean data.n_iter?"),
         ("-c class.yaml", "model.optimizer: no class torch.optim.Adamm; did you mean Adam?"),
         ("-c inner.yaml", "buffer.generator: ModelInversion has no setting stepss; did you mean steps?"),
+        ("-c default.yaml", "buffer.generator: ModelInversion has no setting stps; did you mean steps?"),
         ("--data.run_idd 3", "no option --data.run_idd; did you mean --data.run_id?"),
         ("--run_id=3", "no option --run_id; did you mean --data.run_id?"),
         ("--model.lr_scheduler cosin", "model.lr_scheduler: no class cosin; did you mean cosine?"),

@@ -50,7 +50,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="exml_reliability_") as folder:
             result = PARTS[part](Path(folder))
         results[part] = {"result": result, "about": _about(time.monotonic() - start)}
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        RESULTS.write_text(json.dumps(results, indent=1).replace(f"{ROOT}/", "") + "\n", encoding="utf-8")
         failures = result["failures"]
         print(f"{part}: {len(failures)} promises not kept{': ' if failures else ''}{'; '.join(failures)}", flush=True)
     DOCUMENT.write_text(render(results), encoding="utf-8")

@@ -205,8 +205,7 @@ def _processes(result: dict[str, Any]) -> str:
     ]
     for killed in result["killed"]:
         what = f"process {killed['process']} killed (SIGKILL): all ended after {killed['seconds']:.1f} s"
-        said = f", `{killed['message']}`" if killed["message"] else ""
-        rows.append([what, f"status {killed['status']}{said}; the same command ends as if nothing had happened"])
+        rows.append([what, f"status {killed['status']}; the same command ends as if nothing had happened"])
     return PROCESSES + "\n" + _table(["what", "result"], rows)
 
 

@@ -65,12 +65,12 @@ def run(folder: Path) -> dict[str, Any]:
         failures.append("two processes that are resumed differ from two that are not")
     killed = []
     for rank in (1, 0):
-        seconds, status, message, wrong = _kill(whole, folder / f"killed {rank}", rank)
+        seconds, status, wrong = _kill(whole, folder / f"killed {rank}", rank)
         _run(whole, folder / f"killed {rank}")
         if whole.outcome(folder / f"killed {rank}") != outcome:
             wrong.append("after the resume it differs from a run that was not killed")
         failures += [f"process {rank} killed: {line}" for line in wrong]
-        killed.append({"process": rank, "seconds": seconds, "status": status, "message": message})
+        killed.append({"process": rank, "seconds": seconds, "status": status})
     return {"buffers": compared, "apart": apart, "killed": killed, "failures": failures}
 
 
@@ -107,11 +107,11 @@ def _compare_buffers(one: Path, two: Path) -> tuple[int, list[str]]:
     return compared, differing
 
 
-def _kill(job: Job, folder: Path, rank: int) -> tuple[float, int, str, list[str]]:
+def _kill(job: Job, folder: Path, rank: int) -> tuple[float, int, list[str]]:
     """Kill a process of two in the middle of a run, by SIGKILL.
 
     Returns:
-        Seconds until both have ended, the status of the first, the error that was printed, what was wrong.
+        Seconds until both have ended, the status of the first, what was wrong.
     """
     child = _start(job, folder)
     checkpoint = folder / "run" / "checkpoints" / "experience=0.ckpt"
@@ -129,10 +129,9 @@ def _kill(job: Job, folder: Path, rank: int) -> tuple[float, int, str, list[str]
         wrong.append(f"still running after {LONGEST:.0f} seconds")
         child.kill()
     output, _ = child.communicate()
-    message = next((line for line in output.splitlines() if "exml: error" in line), "")
     if child.returncode == 0:
         wrong.append(f"status 0: {output[-500:]}")
-    return seconds, child.returncode, message, wrong
+    return seconds, child.returncode, wrong
 
 
 def _words(pid: int) -> str:

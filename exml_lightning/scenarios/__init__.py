@@ -5,7 +5,7 @@ from exml_lightning.scenarios.auxiliary import AuxiliaryImages
 from exml_lightning.scenarios.auxiliary_sources import FolderImages, Photographs, TorchvisionImages
 from exml_lightning.scenarios.cifar10 import CIFAR10
 from exml_lightning.scenarios.core50 import CORe50
-from exml_lightning.scenarios.datasets import MNIST, Digits, ImageDataset
+from exml_lightning.scenarios.datasets import MNIST, Digits, FashionMNIST, ImageDataset
 from exml_lightning.scenarios.runs import RUN_SEEDS
 from exml_lightning.scenarios.scenario import Experience, Scenario, TestPart, TrainImages
 
@@ -17,6 +17,7 @@ __all__ = [
     "CORe50",
     "Digits",
     "Experience",
+    "FashionMNIST",
     "FolderImages",
     "ImageDataset",
     "LabelledImages",

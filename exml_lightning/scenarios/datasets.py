@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torchvision
@@ -81,23 +81,25 @@ class MNIST(ImageDataset):
 
     class_names = tuple("0123456789")
     image_format = ImageFormat((1, 32, 32), (0.1307,), (0.3081,))
+    source: ClassVar[type[torchvision.datasets.MNIST]] = torchvision.datasets.MNIST
+    """torchvision's class for the same files, in a folder of its name."""
 
     def load(self, root: Path, train: bool) -> LabelledImages:
         """Read one split; see `ImageDataset.load`. torchvision's class refuses to when the other is missing."""
-        prefix = root / "MNIST" / "raw" / ("train" if train else "t10k")
+        prefix = root / self.source.__name__ / "raw" / ("train" if train else "t10k")
         images = self._read(Path(f"{prefix}-images-idx3-ubyte"), read_image_file)
         labels = self._read(Path(f"{prefix}-labels-idx1-ubyte"), read_label_file)
         if images.ndim != 3 or labels.shape != images.shape[:1] or not 0 <= int(labels.max()) <= 9:
             raise ExmlError(
                 f"{prefix}-labels-idx1-ubyte has {len(labels)} labels for {len(images)} images, or some that are no "
-                "digits: fetch it again"
+                "class: fetch it again"
             )
         return _resized(images[:, None], labels.long(), self.image_format)
 
     def _read(self, path: Path, reader: Callable[[str], Tensor]) -> Tensor:
         if not path.is_file():
             raise ExmlError(
-                f"{path} is missing: put the MNIST files there, name another folder with "
+                f"{path} is missing: put the {self.source.__name__} files there, name another folder with "
                 "--data.root DIR, or fetch them with --data.download true"
             )
         try:
@@ -107,7 +109,17 @@ class MNIST(ImageDataset):
 
     def download(self, root: Path) -> None:
         """Fetch all four files by torchvision."""
-        fetch("MNIST", torchvision.datasets.MNIST, root=str(root))
+        fetch(self.source.__name__, self.source, root=str(root))
+
+
+class FashionMNIST(MNIST):
+    """Fashion-MNIST, 28x28 grey pictures of clothes, resized to 32x32; files as torchvision keeps them."""
+
+    class_names = (
+        "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    )  # fmt: skip
+    image_format = ImageFormat((1, 32, 32), (0.2860,), (0.3530,))
+    source = torchvision.datasets.FashionMNIST
 
 
 def _resized(images: Tensor, labels: Tensor, image_format: ImageFormat) -> LabelledImages:

@@ -30,8 +30,8 @@ class ExpertSource:
     """Where a baseline gets experts and samples.
 
     `manifest` lists the experts to ask. `load` reads the expert at a place in the stream onto the device to work on.
-    `generate` makes normalised images from an expert, ``(n, channels, height, width)``, on its device. `seed` is that
-    of every random draw.
+    `generate` makes images from an expert, ``(n, channels, height, width)``, on its device, as a buffer holds them.
+    `seed` is that of every random draw.
     """
 
     manifest: Manifest
@@ -212,7 +212,7 @@ class ParameterAverageBatchNorm(ParameterAverage):
 
         def load(index: int) -> Expert:
             expert = source.load(index)
-            samples.append(source.generate(expert))
+            samples.append(source.manifest.input.to_input(source.generate(expert)))
             return expert
 
         (average,) = super().models(replace(source, load=load))
@@ -310,8 +310,8 @@ class _Part:
         device = expert.classes.device
         answers, labels = [], []
         for batch in self._loader:
-            images = batch.images.to(device, non_blocking=True)
-            answers.append(baseline.answer(expert, images, self._first_seen, num_classes))
+            for images in batch.images.to(device, non_blocking=True).split(expert.chunk):
+                answers.append(baseline.answer(expert, images, self._first_seen, num_classes))
             labels.append(batch.labels)
         new, self._labels = torch.cat(answers).float(), torch.cat(labels)
         if self._scores is None or self._answers is None:

@@ -23,7 +23,7 @@ class AgreementCallback(ResultsCallback):
     def measure(self, module: ExModelModule) -> list[float]:
         """Compare the ex-model with the experts learned so far; see `ResultsCallback.measure`."""
         module.eval()
-        row = agreement(module, module.stream.buffer)
+        row = agreement(module, module.stream.buffer, module.stream.manifest.input)
         module.train()
         return row
 

@@ -123,7 +123,8 @@ class SyntheticBufferCallback(Callback):
             old = stream.move_buffer(module.device) if stream.has_buffer else None
             new = self._new_samples(trainer, stream, expert)
             draws = keyed_generator("subsample", stream.seed, experience)
-            stream.begin(experience, update_buffer(old, new, self.size, draws))
+            buffer = update_buffer(old, new, self.size, draws, expert.image_format)
+            stream.begin(experience, buffer)
         module.learn(expert, stream.move_buffer(module.device).images, stream.images_stay, begins)
         self.clock.start()
 

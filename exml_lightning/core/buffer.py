@@ -1,10 +1,12 @@
 """The buffer: samples the ex-model is distilled on, of fixed size (Section 3, Algorithm 1)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+
+from exml_lightning.core.images import ImageFormat
 
 
 @dataclass(frozen=True)
@@ -12,7 +14,8 @@ class Buffer:
     """Samples, one row each.
 
     Args:
-        images: Normalised images, float ``(n, channels, height, width)``.
+        images: ``(n, channels, height, width)``: uint8 pixels, as drawings and photographs are, or normalised floats,
+            as optimised images are; `ImageFormat.to_input` takes both.
         labels: Class indices in the stream, int64 ``(n,)``.
         tasks: Task labels, int64 ``(n,)``.
         experiences: The experience each sample came from, int64 ``(n,)``.
@@ -64,11 +67,14 @@ def quotas(counts: list[int], total: int) -> list[int]:
     return shares
 
 
-def update_buffer(buffer: Buffer | None, new: Buffer, size: int, generator: torch.Generator) -> Buffer:
+def update_buffer(
+    buffer: Buffer | None, new: Buffer, size: int, generator: torch.Generator, image_format: ImageFormat
+) -> Buffer:
     """Make room for the samples of a new expert (Algorithm 1, lines 4 and 5).
 
     Returns ``size - len(new)`` samples of `buffer` (None before the first experience), fewer only if it has fewer, then
-    `new`. As many stay from each earlier experience (differing by at most one); `generator` chooses. `size` is N.
+    `new`. As many stay from each earlier experience (differing by at most one); `generator` chooses. `size` is N. Where
+    one of both holds pixels and the other normalised images, these are made of the pixels, by `image_format`.
     """
     if buffer is None:
         return new
@@ -79,7 +85,10 @@ def update_buffer(buffer: Buffer | None, new: Buffer, size: int, generator: torc
         group[torch.randperm(len(group), generator=generator)[:share]].sort().values
         for group, share in zip(groups, quotas([len(g) for g in groups], places), strict=True)
     ]
-    return Buffer.cat([buffer[torch.cat(rows).to(buffer.images.device)], new])
+    old = buffer[torch.cat(rows).to(buffer.images.device)]
+    if old.images.dtype != new.images.dtype:
+        old, new = (replace(part, images=image_format.to_input(part.images)) for part in (old, new))
+    return Buffer.cat([old, new])
 
 
 def share(size: int, experience: int) -> int:

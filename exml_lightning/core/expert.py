@@ -63,6 +63,11 @@ class Expert(nn.Module):
         self.register_buffer("outputs", torch.tensor(outputs, dtype=torch.long))
         self.requires_grad_(False).eval()
 
+    @property
+    def chunk(self) -> int:
+        """How many images it is asked about together where there are many; see `ImageFormat.chunk`."""
+        return min(self.image_format.chunk, self.own_format.chunk)
+
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits of the classes the expert knows, ``(n, len(classes))``, in the order of `classes`.
 

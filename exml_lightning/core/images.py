@@ -10,6 +10,11 @@ if TYPE_CHECKING:  # torch takes seconds to import, and manifests are listed wit
     import torch
     from torch import Tensor
 
+PIXELS = 2**17
+"""Of a chunk: 128 images of 32 x 32."""
+FEWEST = 16
+"""Images of a chunk: with fewer, a network takes longer for each."""
+
 
 @dataclass(frozen=True)
 class ImageFormat:
@@ -37,6 +42,14 @@ class ImageFormat:
         if min(self.std) <= 0:
             raise ExmlError(f"input std {list(self.std)} must be positive")
 
+    @property
+    def chunk(self) -> int:
+        """How many images a network is asked about together where there are many.
+
+        So few that what its layers make of them takes little memory, and on a CPU no longer a piece than it must.
+        """
+        return max(FEWEST, PIXELS // (self.shape[1] * self.shape[2]))
+
     def _channels(self, values: tuple[float, ...], like: "Tensor") -> "Tensor":
         import torch
 
@@ -53,9 +66,20 @@ class ImageFormat:
         pixels = images.float() / 255 if images.dtype == torch.uint8 else images
         return (pixels - self._channels(self.mean, images)) / self._channels(self.std, images)
 
-    def denormalize(self, images: "Tensor") -> "Tensor":
-        """Turn network input, as `normalize` returns it, into pixel values in ``[0, 1]``, for people to look at."""
-        return (images * self._channels(self.std, images) + self._channels(self.mean, images)).clamp(0, 1)
+    def to_input(self, images: "Tensor") -> "Tensor":
+        """Turn images as a buffer holds them into network input: pixels are uint8, floats are network input already."""
+        import torch
+
+        return self.normalize(images) if images.dtype == torch.uint8 else images
+
+    def to_pixels(self, images: "Tensor") -> "Tensor":
+        """Turn images as a buffer holds them into pixels, uint8, for people to look at; see `to_input`."""
+        import torch
+
+        if images.dtype == torch.uint8:
+            return images
+        values = images * self._channels(self.std, images) + self._channels(self.mean, images)
+        return (values * 255).round().clamp(0, 255).byte()
 
     def limits(self, device: "torch.device") -> tuple["Tensor", "Tensor"]:
         """Return the least and the greatest network input that real pixels can have, float ``(channels, 1, 1)``."""

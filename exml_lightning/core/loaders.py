@@ -85,7 +85,7 @@ class BufferLoader:
             for rows, matrices in zip(*self._draw(buffer, ahead), strict=True):
                 step, self._position = self._position, self._position + 1
                 if self._images is None:
-                    images = self._augmentation.apply(buffer.images[rows], matrices)
+                    images = self._augmentation.apply(self._format.to_input(buffer.images[rows]), matrices)
                     yield Batch(images, buffer.labels[rows], buffer.tasks[rows], rows)
                 else:
                     images = self._augmentation.apply(self._fresh(self._images, buffer, step), matrices)

@@ -41,7 +41,7 @@ class Scale(Configured, ABC):
     ) -> Tensor | None:
         """Draw what logits are compared with in place of the buffer's images; None for these.
 
-        Returns normalised images ``(num_images, channels, height, width)``, the same for all experts.
+        Returns pixels, uint8 ``(num_images, channels, height, width)``, the same for all experts.
         """
         return None
 
@@ -127,7 +127,7 @@ class NormalScores(NoScale):
         if self.reference is None:
             return None
         generator = keyed_generator("reference", seed)
-        return image_format.normalize(self.reference.draw(num_images, image_format.shape, generator, device))
+        return self.reference.draw(num_images, image_format.shape, generator, device)
 
 
 @dataclass(frozen=True)

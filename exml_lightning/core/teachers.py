@@ -6,16 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from exml_lightning.core import distributed
-from exml_lightning.core.buffer import batches
 from exml_lightning.core.errors import BrokenExpertError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.familiarity import Ask, LayerShares
 from exml_lightning.core.finite import check_logits, sane
 from exml_lightning.core.scales import ExpertScores, ScoreWeights
 from exml_lightning.core.targets import Answers
-
-CHUNK = 128
-"""Images that are asked about together, where all are: on a CPU more of them are slower (docs/performance.md)."""
 
 
 class Teachers:
@@ -28,11 +24,11 @@ class Teachers:
         expert: The expert.
         previous: The ex-model as it was before this experience, in eval mode.
         known: The classes that it knows, bool ``(num_classes,)``. Where it knows none it is not asked.
-        images: Those of the buffer, normalised, ``(n, channels, height, width)``.
+        images: Those of the buffer, as it holds them, ``(n, channels, height, width)``.
         images_stay: Whether mini-batches hold these images alone, unchanged: both are asked about each of them now,
             once, and answer from memory.
         weights: What is scored of the expert (`Scale.score_weights`), by `images` or by `reference`; None for nothing.
-        reference: Normalised images that logits are compared with in place of `images`.
+        reference: What logits are compared with in place of `images`, also as a buffer holds them.
         ready: Makes of a network what mini-batches are given to, for instance by compiling it.
     """
 
@@ -78,9 +74,13 @@ class Teachers:
         return Answers(expert, self.expert.classes, previous, self._known)
 
     def _ask_about(self, images: Tensor, expert_alone: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Ask about many images once: by the network itself, which a compiled one would be made anew for."""
-        previous = None if expert_alone else self._previous
-        parts = [self._both(images[rows], self.expert.model, previous) for rows in batches(len(images), CHUNK)]
+        """Ask about many images once: by the network itself, which a compiled one would be made anew for.
+
+        Answers are kept as they are: in half precision they would take some MB less, of what images take hundreds of.
+        """
+        previous, to_input = None if expert_alone else self._previous, self.expert.image_format.to_input
+        chunks = images.split(self.expert.chunk)
+        parts = [self._both(to_input(chunk), self.expert.model, previous) for chunk in chunks]
         logits, shares, from_previous = (torch.cat(column) for column in zip(*parts, strict=True))
         broken = None
         try:

@@ -18,7 +18,7 @@ from exml_lightning.experts.schema import MAX_WHOLE, STRICT, Free, Images, Names
 from exml_lightning.files import check_regular, write_whole
 
 FORMAT = "exml buffer 1"
-DTYPES = {"images": torch.float32, "labels": torch.int64, "tasks": torch.int64, "experiences": torch.int64}
+DTYPES = {"images": (torch.uint8, torch.float32), **dict.fromkeys(("labels", "tasks", "experiences"), (torch.int64,))}
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class BufferFile:
     """Samples and what their numbers mean.
 
     Args:
-        samples: The samples, on the CPU; images normalised by `image_format`, labels indices into `class_names`.
+        samples: The samples, on the CPU; images as a buffer holds them, labels indices into `class_names`.
         class_names: Names of the classes.
         image_format: Shape, mean and standard deviation of the images.
         about: How they were made, for people and to tell files apart; anything that JSON holds.
@@ -93,10 +93,10 @@ def read_buffer(path: Path) -> BufferFile:
 def _samples(tensors: dict[str, Tensor]) -> Buffer:
     if tensors.keys() != DTYPES.keys():
         raise ExmlError(f"it holds [{shown(sorted(tensors))}], and must hold {sorted(DTYPES)}")
-    for name, dtype in DTYPES.items():
+    for name, dtypes in DTYPES.items():
         dims = 4 if name == "images" else 1
-        if tensors[name].dtype != dtype or tensors[name].ndim != dims:
-            raise ExmlError(f"{name} must be {dtype} with {dims} dimensions")
+        if tensors[name].dtype not in dtypes or tensors[name].ndim != dims:
+            raise ExmlError(f"{name} must be {' or '.join(map(str, dtypes))} with {dims} dimensions")
     if len({len(tensor) for tensor in tensors.values()}) != 1 or not len(tensors["images"]):
         raise ExmlError("its tensors must have the same length, 1 or more")
     return Buffer(**tensors)
@@ -109,9 +109,9 @@ def _check(content: BufferFile) -> None:
     if not images.isfinite().all():
         raise ExmlError("its images hold NaN or infinity")
     low, high = content.image_format.limits(images.device)
-    if (images < low - 1e-2).any() or (images > high + 1e-2).any():
+    if images.is_floating_point() and ((images < low - 1e-2).any() or (images > high + 1e-2).any()):
         raise ExmlError(
-            f"its images hold values from {float(images.min()):.3g} to {float(images.max()):.3g}: they must be "
+            f"its images hold values from {float(images.min()):.3g} to {float(images.max()):.3g}: floats must be "
             "normalised pixels, (pixel - mean) / std of pixels in [0, 1]"
         )
     limits = {"labels": len(content.class_names) - 1, "tasks": MAX_WHOLE, "experiences": MAX_WHOLE}

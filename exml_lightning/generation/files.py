@@ -66,8 +66,7 @@ def generate_files(sampler: Sampler, size: int, options: GenerateOptions, device
             samples = sampler(stream.load_expert(k, device), amounts[k], count)
             write_buffer(path, BufferFile(samples, manifest.class_names, manifest.input, keys[k]))
             say(f"expert {k + 1}/{count}: {len(samples)} images in {path} and {path.with_suffix('.png').name}")
-        pixels = manifest.input.denormalize(samples.images)
-        save_grid(path.with_suffix(".png"), pixels, samples.labels, manifest.class_names)
+        save_grid(path.with_suffix(".png"), samples.images, samples.labels, manifest.class_names, manifest.input)
 
 
 def _check(sampler: Sampler, index: int, num_samples: int, path: Path) -> dict[str, Any]:

@@ -18,10 +18,12 @@ def save_pictures(run_folder: Path, samples: Buffer, expert: Expert, class_names
     classes of the stream. Returns the grid, ``buffer/experience=<k>.png``.
     """
     file = f"experience={expert.experience}.png"
-    pixels = expert.image_format.denormalize(samples.images)
-    save_grid(run_folder / "buffer" / file, pixels, samples.labels, class_names)
+    save_grid(run_folder / "buffer" / file, samples.images, samples.labels, class_names, expert.image_format)
     rows = rows_shown(samples.labels)
+    images, labels = samples.images[rows], samples.labels[rows]
     with torch.no_grad():
-        confidence = expert.probability(samples.images[rows], samples.labels[rows]).tolist()
-    save_samples(run_folder / "samples" / file, pixels[rows], samples.labels[rows], class_names, confidence)
+        pairs = zip(images.split(expert.chunk), labels.split(expert.chunk), strict=True)
+        parts = [expert.probability(expert.image_format.to_input(chunk), asked) for chunk, asked in pairs]
+    confidence, pixels = torch.cat(parts).tolist(), expert.image_format.to_pixels(images)
+    save_samples(run_folder / "samples" / file, pixels, labels, class_names, confidence)
     return run_folder / "buffer" / file

@@ -60,7 +60,7 @@ def save_samples(
 ) -> None:
     """Save the first images of each class as a PNG: a column a class, without gaps, at most ten classes.
 
-    `images` are pixel values in ``[0, 1]``, ``(n, 1 or 3, height, width)``; `labels` class indices, int64 ``(n,)``, of
+    `images` are pixels, uint8 ``(n, 1 or 3, height, width)``; `labels` class indices, int64 ``(n,)``, of
     `class_names`; `confidence` the probability of its label that the expert gives each image, None if nobody has asked.
     """
     shown = _rows_by_class(labels)
@@ -68,7 +68,7 @@ def save_samples(
     canvas = np.full((PER_CLASS, len(shown), height, width, 3), 255, dtype=np.uint8)
     told: list[list[float | None]] = []
     for column, rows in enumerate(shown.values()):
-        pixels = (images[rows] * 255).round().clamp(0, 255).byte().cpu().permute(0, 2, 3, 1).numpy()
+        pixels = images[rows].cpu().permute(0, 2, 3, 1).numpy()
         canvas[: len(rows), column] = pixels  # one channel becomes three
         told.append([_rounded(confidence[row]) for row in rows] if confidence is not None else [])
     picture = Image.fromarray(canvas.transpose(0, 2, 1, 3, 4).reshape(PER_CLASS * height, len(shown) * width, 3))

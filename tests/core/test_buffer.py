@@ -1,10 +1,14 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
 from exml_lightning.core.buffer import Buffer, quotas, update_buffer
+from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.rng import keyed_generator
+
+FORMAT = ImageFormat((1, 2, 2), (0.25,), (0.5,))
 
 
 def samples(experience: int, n: int) -> Buffer:
@@ -22,7 +26,7 @@ def test_the_buffer_stays_full_and_balanced(size):
     buffer = None
     for i in range(7):
         new = samples(i, size // (i + 1))
-        buffer = update_buffer(buffer, new, size, keyed_generator("subsample", i))
+        buffer = update_buffer(buffer, new, size, keyed_generator("subsample", i), FORMAT)
         assert len(buffer) == size
         counts = Counter(buffer.experiences.tolist())
         assert counts[i] == size // (i + 1)
@@ -32,6 +36,16 @@ def test_the_buffer_stays_full_and_balanced(size):
         # each row still belongs together, and no sample is there twice
         assert len(set(buffer.images[:, 0, 0, 0].tolist())) == size
         assert torch.equal(buffer.images[:, 0, 0, 0].div(10_000).floor().long(), buffer.experiences)
+
+
+def test_pixels_beside_normalised_images_are_normalised():
+    pixels, floats = samples(0, 3), samples(1, 2)
+    old = replace(pixels, images=pixels.images.byte())
+    joined = update_buffer(old, floats, 5, keyed_generator("subsample"), FORMAT)
+    expected = torch.cat([(pixels.images / 255 - 0.25) / 0.5, floats.images])
+    torch.testing.assert_close(joined.images, expected)
+    same = update_buffer(old, replace(floats, images=floats.images.byte()), 5, keyed_generator("subsample"), FORMAT)
+    assert same.images.dtype == torch.uint8
 
 
 def test_quotas_fill_small_groups_and_share_the_rest():

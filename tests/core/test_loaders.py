@@ -76,6 +76,17 @@ def test_draws_made_together_are_those_of_each_step():
     assert len(again) == 150
 
 
+def test_pixels_are_normalised_a_mini_batch_at_a_time():
+    pixels = torch.randint(0, 256, (50, 1, 4, 4), generator=keyed_generator("loader"), dtype=torch.uint8)
+    augmentation = Augmentation(shift=0.2)
+    kinds = [pixels, (pixels / 255 - 0.2) / 0.4]
+    both = [
+        list(loader_of(Source(Buffer(images, *buffer(0).tensors()[1:])), augmentation=augmentation)) for images in kinds
+    ]
+    for one, other in zip(*both, strict=True):
+        torch.testing.assert_close(one.images, other.images)
+
+
 def test_state_goes_on_in_the_middle():
     whole = labels(loader_of())
     loader = loader_of()
@@ -117,7 +128,7 @@ def test_fresh_images_are_drawn_by_the_key_and_each_process_takes_its_share():
     two = [list(loader_of(None, rank, 2, fresh=Strokes())) for rank in range(2)]
     for step, batch in enumerate(one):
         pixels = Strokes().draw(16, (1, 12, 12), keyed_generator("fresh", 3, 0, step), torch.device("cpu"))
-        torch.testing.assert_close(batch.images, (pixels - 0.2) / 0.4)
+        torch.testing.assert_close(batch.images, (pixels / 255 - 0.2) / 0.4)
         assert torch.equal(batch.images, torch.cat([two[0][step].images, two[1][step].images]))
         assert batch.rows is None
         assert batch.labels.tolist() == [-1] * 16

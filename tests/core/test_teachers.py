@@ -8,8 +8,10 @@ from exml_lightning.core.familiarity import LayerShares
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.scales import ScoreWeights
 from exml_lightning.core.score_table import ScoreTable
-from exml_lightning.core.teachers import CHUNK, Teachers
+from exml_lightning.core.teachers import Teachers
 
+FORMAT = ImageFormat((1, 8, 8), (0.3,), (0.5,))
+CHUNK = FORMAT.chunk
 IMAGES = torch.linspace(-1, 1, (CHUNK + 3) * 64).view(-1, 1, 8, 8)
 KNOWN = torch.tensor([True, False, True, False, False])
 
@@ -66,6 +68,15 @@ def test_answers_about_images_that_stay_are_remembered(teachers):
     assert previous.images == len(IMAGES)
     torch.testing.assert_close(answers.expert, expert(IMAGES[rows]))
     torch.testing.assert_close(answers.previous, previous.network(IMAGES[rows]))
+
+
+def test_pixels_are_normalised(make_expert):
+    pixels = torch.randint(0, 256, (CHUNK + 3, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    expert, previous, weights = make_expert(classes=(1, 3)), make_expert(classes=range(5), seed=1).model, ScoreWeights()
+    asked = Teachers(expert, previous, KNOWN, pixels, images_stay=True, weights=weights, reference=pixels[:200])
+    answers, images = asked.ask(pixels[:2], torch.tensor([CHUNK + 2, 0])), (pixels / 255 - 0.3) / 0.5
+    torch.testing.assert_close(answers.expert, ScoreTable(expert(images[:200]))(expert(images[[CHUNK + 2, 0]])))
+    torch.testing.assert_close(answers.previous, previous(images[[CHUNK + 2, 0]]))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])

@@ -24,16 +24,18 @@ def content(**changes):
     return BufferFile(Buffer(**columns), ("cat", "dog"), FORMAT_OF_IMAGES, {"generator": {"steps": 3}})
 
 
-def test_what_is_written_is_read(tmp_path):
+@pytest.mark.parametrize("changes", [{}, {"images": torch.arange(0, 240, 10, dtype=torch.uint8).view(4, 1, 2, 3)}])
+def test_what_is_written_is_read(tmp_path, changes):
     path = tmp_path / "deep" / "samples.safetensors"
-    write_buffer(path, content())
+    write_buffer(path, content(**changes))
     back = read_buffer(path)
     assert (back.class_names, back.image_format, back.about) == (
         ("cat", "dog"),
         FORMAT_OF_IMAGES,
         {"generator": {"steps": 3}},
     )
-    for ours, theirs in zip(content().samples.tensors(), back.samples.tensors(), strict=True):
+    for ours, theirs in zip(content(**changes).samples.tensors(), back.samples.tensors(), strict=True):
+        assert ours.dtype == theirs.dtype
         assert torch.equal(ours, theirs)
     assert [p.name for p in path.parent.iterdir()] == ["samples.safetensors"]
 
@@ -54,9 +56,9 @@ def test_a_file_cut_off_at_any_place_is_refused(tmp_path, part):
     ("changes", "message"),
     [
         ({"images": torch.zeros(4, 1, 3, 3)}, r"shape \[1, 3, 3\], its metadata says \[1, 2, 3\]"),
-        ({"images": torch.zeros(4, 6)}, "images must be torch.float32 with 4 dimensions"),
+        ({"images": torch.zeros(4, 6)}, "images must be torch.uint8 or torch.float32 with 4 dimensions"),
         ({"images": torch.full((4, 1, 2, 3), torch.nan)}, "NaN"),
-        ({"images": torch.full((4, 1, 2, 3), 200.0)}, "values from 200 to 200: they must be normalised"),
+        ({"images": torch.full((4, 1, 2, 3), 200.0)}, "values from 200 to 200: floats must be normalised"),
         ({"labels": torch.tensor([0, 1, -1, 0])}, "labels must be 0 to 1"),
         ({"tasks": torch.tensor([0])}, "the same length"),
         (dict.fromkeys(("labels", "tasks", "experiences"), NONE) | {"images": torch.zeros(0, 1, 2, 3)}, "1 or more"),

@@ -55,5 +55,4 @@ class Auxiliary(Generator):
         """Draw samples and have the expert label them; `ExmlError` without images. See `Generator.generate`."""
         if self.images is None:
             raise ExmlError("the auxiliary generator has no images to draw from: set data.auxiliary")
-        pixels = self.images.draw(num_samples, generator).to(expert.classes.device)
-        return label_by_expert(expert.image_format.normalize(pixels), expert, progress)
+        return label_by_expert(self.images.draw(num_samples, generator).to(expert.classes.device), expert, progress)

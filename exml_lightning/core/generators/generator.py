@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from exml_lightning.core.buffer import Buffer, batches
+from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import check_logits
@@ -45,7 +45,7 @@ class OtherImages(Protocol):
     """Images of another data set."""
 
     def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
-        """Draw pixel values: uint8 or float ``(n, channels, height, width)`` as `ImageFormat.normalize` takes them."""
+        """Draw pixels: uint8 ``(n, channels, height, width)``."""
 
     def describe(self) -> str:
         """Say in a few words which images these are."""
@@ -119,8 +119,8 @@ class Generator(Configured, ABC):
 def to_buffer(images: Tensor, columns: Tensor, expert: Expert) -> Buffer:
     """Label images made from an expert, with class indices of the stream and its task and experience.
 
-    Images are normalised, ``(n, channels, height, width)``; `columns` are the places of the labels among the expert's
-    classes, int64 ``(n,)``.
+    Images are as a buffer holds them, ``(n, channels, height, width)``; `columns` are the places of the labels among
+    the expert's classes, int64 ``(n,)``.
     """
     labels = expert.classes[columns.to(expert.classes.device)]
     return Buffer(
@@ -147,17 +147,17 @@ def require(condition: bool, message: str) -> None:
         raise ExmlError(message)
 
 
-def answers_of(images: Tensor, expert: Expert, progress: Progress = no_progress, batch_size: int = 1024) -> Tensor:
+def answers_of(images: Tensor, expert: Expert, progress: Progress = no_progress) -> Tensor:
     """Ask an expert which of its classes it finds likeliest: y_syn = argmax f(x).
 
-    Shows it `batch_size` at a time of the normalised images on its device, ``(n, channels, height, width)``, and
-    reports the images done. Returns the place of each answer among the expert's classes, int64 ``(n,)``; raises
-    `BrokenExpertError` if answers are NaN or infinite.
+    Images are as a buffer holds them, on its device, ``(n, channels, height, width)``; reports those done. Returns the
+    place of each answer among the expert's classes, int64 ``(n,)``; raises `BrokenExpertError` if answers are NaN or
+    infinite.
     """
     columns = []
     with torch.no_grad():
-        for rows in batches(len(images), batch_size):
-            logits = expert(images[rows])
+        for part in images.split(expert.chunk):
+            logits = expert(expert.image_format.to_input(part))
             check_logits(logits, expert, "images that it is to label")
             columns.append(logits.argmax(dim=1))
             progress(float(len(columns[-1])))

@@ -40,4 +40,4 @@ class Procedural(Generator):
     ) -> Buffer:
         """Draw samples and have the expert label them; see `Generator.generate`."""
         pixels = self.images.draw(num_samples, expert.image_format.shape, generator, expert.classes.device)
-        return label_by_expert(expert.image_format.normalize(pixels), expert, progress)
+        return label_by_expert(pixels, expert, progress)

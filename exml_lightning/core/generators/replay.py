@@ -49,7 +49,7 @@ class Replay(Generator):
         labels = originals.labels[rows].to(device)
         progress(float(num_samples))
         return Buffer(
-            expert.image_format.normalize(originals.read(rows).to(device)),
+            originals.read(rows).to(device),
             labels,
             torch.full_like(labels, expert.task),
             torch.full_like(labels, expert.experience),

@@ -19,23 +19,23 @@ class ProceduralImages(Configured, ABC):
     def draw(
         self, num_images: int, shape: tuple[int, int, int], generator: torch.Generator, device: torch.device
     ) -> Tensor:
-        """Draw images: pixel values, float32 in ``[0, 1]``, ``(num_images, channels, height, width)``, on `device`.
+        """Draw images: pixels, uint8, ``(num_images, channels, height, width)``, on `device`.
 
         0 images draw nothing. `shape` is channels, height and width, each at least 1. Every random draw is by the CPU
         generator: the same state gives the same images.
         """
-        images = torch.empty(num_images, *shape, device=device)
+        images = torch.empty(num_images, *shape, dtype=torch.uint8, device=device)
         size = max(1, PIXELS_TOGETHER // (shape[1] * shape[2]))
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             for part in images.split(size) if num_images else ():
-                part.copy_(self._draw(len(part), shape, generator, device))
+                part.copy_((self._draw(len(part), shape, generator, device) * 255).round_())
         return images
 
     @abstractmethod
     def _draw(
         self, num_images: int, shape: tuple[int, int, int], generator: torch.Generator, device: torch.device
     ) -> Tensor:
-        """Draw a few images at once; see `draw`."""
+        """Draw a few images at once, at least 1: pixel values, float32 in ``[0, 1]``; see `draw`."""
 
 
 def check_range(name: str, values: tuple[float, float], least: float, most: float) -> None:

@@ -30,5 +30,6 @@ class Mixture(ProceduralImages):
         images = torch.empty(num_images, *shape, device=device)
         for i, part in enumerate(self.parts):
             rows = (chosen == i).nonzero()[:, 0]
-            images[rows.to(device, non_blocking=True)] = part.draw(len(rows), shape, generator, device)
+            if len(rows):
+                images[rows.to(device, non_blocking=True)] = part._draw(len(rows), shape, generator, device)
         return images

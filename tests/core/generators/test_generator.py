@@ -2,7 +2,8 @@ from collections import Counter
 
 import pytest
 
-from exml_lightning.core.generators.generator import balanced_columns, batches
+from exml_lightning.core.buffer import batches
+from exml_lightning.core.generators.generator import balanced_columns
 from exml_lightning.core.rng import keyed_generator
 
 

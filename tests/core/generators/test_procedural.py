@@ -17,8 +17,8 @@ def test_procedural_images_are_labelled_by_the_expert(make_expert):
     images = Strokes(curves=(2, 4))
     buffer = Procedural(images).generate(expert, 30, keyed_generator("draw"), done.append)
     pixels = images.draw(30, (1, 8, 8), keyed_generator("draw"), torch.device("cpu"))
-    torch.testing.assert_close(buffer.images, (pixels - 0.3) / 0.5)
-    units = expert.model(buffer.images)[:, [1, 2]]
+    assert torch.equal(buffer.images, pixels)
+    units = expert.model((pixels / 255 - 0.3) / 0.5)[:, [1, 2]]
     assert buffer.labels.tolist() == [4 if a >= b else 0 for a, b in units.tolist()]
     assert sum(done) == 30
 
@@ -70,5 +70,5 @@ def test_images_are_refined_from_the_initial_ones(make_expert):
     generator = keyed_generator("refine")
     torch.randperm(2, generator=generator)  # the classes
     drawn = initial.draw(9, (1, 8, 8), generator, torch.device("cpu"))
-    torch.testing.assert_close(buffer.images, (drawn - 0.3) / 0.5, atol=1e-5, rtol=0)
+    torch.testing.assert_close(buffer.images, (drawn / 255 - 0.3) / 0.5, atol=1e-5, rtol=0)
     assert inversion.settings()["initial"] == initial.settings()

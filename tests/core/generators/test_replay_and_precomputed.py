@@ -36,10 +36,11 @@ def replay(expert, n, key="replay", originals=find):
 
 
 def values(buffer):
-    return (buffer.images[:, 0, 0, 0] * 0.5 + 0.3).mul(255 / 50).round().int().tolist()
+    assert buffer.images.dtype == torch.uint8
+    return (buffer.images[:, 0, 0, 0] // 50).tolist()
 
 
-def test_replay_serves_originals_normalised_with_their_labels(make_expert):
+def test_replay_serves_originals_with_their_labels(make_expert):
     buffer = replay(make_expert(experience=2), 3)
     rows = values(buffer)
     assert len(set(rows)) == 3

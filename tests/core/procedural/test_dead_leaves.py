@@ -6,7 +6,7 @@ from exml_lightning.core.rng import keyed_generator
 
 
 def draw(leaves, n=60, shape=(3, 48, 48)):
-    return leaves.draw(n, shape, keyed_generator("leaves"), torch.device("cpu"))
+    return leaves.draw(n, shape, keyed_generator("leaves"), torch.device("cpu")) / 255
 
 
 def areas(image):
@@ -50,10 +50,10 @@ def test_gradient_and_texture(gradient, texture):
     grey = (inside > 0) & (inside < 1)  # not clipped
     kept = grey[..., 1:] & grey[..., :-1]
     changes = step[kept].abs()
-    assert (changes > 0).float().mean() > 0.95
+    assert (changes > 0).float().mean() > (0.95 if texture else 0.7)  # a slope may be less than a level of 8 bits
     second = step.diff(dim=3)[kept[..., 1:] & kept[..., :-1]].abs()
     if texture:
         assert 0.03 < changes.mean() < 0.2
     else:
-        assert (second < 1e-5).float().mean() > 0.85  # linear but for the edges
+        assert (second < 1.5 / 255).float().mean() > 0.85  # linear but for the edges
         assert changes.median() < 1 / 48

@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 
 def draw(strokes, n=100, shape=(1, 64, 64)):
-    return strokes.draw(n, shape, keyed_generator("strokes"), CPU)
+    return strokes.draw(n, shape, keyed_generator("strokes"), CPU) / 255
 
 
 def line(controls, width, pressure, size=0.5, pixels=64):

@@ -55,7 +55,6 @@ class ExpertStream(LightningDataModule):
         augmentation: Random changes of the buffer's images during distillation.
         auxiliary: Images for the auxiliary generator.
         seed: Seed of every random draw; default the run's (1234, 2345, 3456, 5678, 6789).
-        eval_batch_size: Images at a time when accuracy is measured.
         download: Fetch missing data sets into `root`.
 
     Example:
@@ -75,11 +74,10 @@ class ExpertStream(LightningDataModule):
         augmentation: Augmentation | None = None,
         auxiliary: AuxiliaryImages | None = None,
         seed: int | None = None,
-        eval_batch_size: int = 1000,
         download: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in {"n_iter": n_iter, "batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
+        for name, value in {"n_iter": n_iter, "batch_size": batch_size}.items():
             if value < 1:
                 raise ExmlError(f"data.{name} is {value}: give 1 or more")
         if not 0 <= run_id < len(RUN_SEEDS):
@@ -100,7 +98,6 @@ class ExpertStream(LightningDataModule):
         self.augmentation = augmentation or Augmentation()
         self.auxiliary = auxiliary
         self.seed = RUN_SEEDS[run_id] if seed is None else seed
-        self.eval_batch_size = eval_batch_size
         self.download = download
         self.test_parts: list[TestPart] = []
         self._manifest: Manifest | None = None
@@ -259,7 +256,8 @@ class ExpertStream(LightningDataModule):
     def val_dataloader(self) -> list[ImageLoader]:
         """Return one loader for each part of the test stream."""
         assert self.trainer is not None
-        same = (self.manifest.input, self.eval_batch_size, self.trainer.global_rank, self.trainer.world_size)
+        image_format = self.manifest.input
+        same = (image_format, image_format.chunk, self.trainer.global_rank, self.trainer.world_size)
         return [
             ImageLoader(part.images, self._stream_labels(part.images.labels), part.task, *same)
             for part in self.test_parts

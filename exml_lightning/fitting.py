@@ -127,7 +127,7 @@ def _settings(kind: Callable[..., Any], *others: str) -> dict[str, str]:
 
 
 GROUPS = {
-    "data": _settings(ExpertStream, "scenario", "run_id", "experts", "download", "eval_batch_size"),
+    "data": _settings(ExpertStream, "scenario", "run_id", "experts", "download"),
     "model": {**_settings(ExModelModule, "distillation"), **_settings(Distillation)},
     "buffer": _settings(SyntheticBufferCallback, "name"),
     "trainer": {name: name for name in ("accelerator", "precision")},

@@ -100,7 +100,6 @@ def open_stream(folder: Path, heads: list[Head], experts: int = -1) -> ExpertStr
     stream = ExpertStream(
         Scenario("pixels", Pixels(), classes=[[NAMES[c] for c in head.classes] for head in heads]),
         experts=str(folder),
-        eval_batch_size=7,
     )
     stream.trainer = trainer(experts)
     return stream

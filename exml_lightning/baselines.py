@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from exml_lightning.core.averaging import running_mean
+from exml_lightning.core.confusion import Confusion
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import check_answers
@@ -224,10 +225,10 @@ class ParameterAverageBatchNorm(ParameterAverage):
         yield average
 
 
-def measure(baseline: Baseline, sampler: Sampler, size: int, device: torch.device) -> list[float]:
-    """Measure the accuracy of a baseline on each part of the test stream, fractions.
+def measure(baseline: Baseline, sampler: Sampler, size: int, device: torch.device) -> Tensor:
+    """Ask a baseline about the test stream, and return the confusion matrix; see `Confusion.read`.
 
-    A sample that no expert answers for counts as wrong. `sampler` has the stream, set up, with a trainer, whose first
+    A sample that no expert answers for has no answer. `sampler` has the stream, set up, with a trainer, whose first
     ``max_epochs`` experts are asked; it makes the samples for `ParameterAverageBatchNorm`: `size` (N) from all experts
     together.
 
@@ -261,7 +262,10 @@ def measure(baseline: Baseline, sampler: Sampler, size: int, device: torch.devic
                 part.ask(baseline, model, num_classes)
             del model  # else it would stay in memory while the next one is read
         bar.advance(num_experts - bar.done)
-    return [part.accuracy() for part in parts]
+    confusion = Confusion(num_classes)
+    for part in parts:
+        part.count(confusion)
+    return confusion.read()
 
 
 def _experts_asked(stream: ExpertStream) -> Manifest:
@@ -324,14 +328,12 @@ class _Part:
         else:
             self._scores = torch.maximum(self._scores, new)
 
-    def accuracy(self) -> float:
-        """Return the fraction of samples whose highest score is that of their class."""
+    def count(self, confusion: Confusion) -> None:
+        """Count the class with the highest score of each sample, on the CPU."""
         assert self._scores is not None
         assert self._answers is not None
         scores = self._scores / self._answers.clamp_min(1) if self._combine == "mean" else self._scores
         scores = scores.masked_fill(self._answers == 0, -torch.inf)
         if self._head is not None:  # a task label: only the classes of its head are answers
             scores = scores.masked_fill(~self._head.to(scores.device), -torch.inf)
-        best, guesses = scores.max(dim=1)
-        right = (guesses == self._labels.to(guesses.device)) & (best > -torch.inf)
-        return int(right.sum()) / len(right)
+        confusion.update(scores.cpu(), self._labels)

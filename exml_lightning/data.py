@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 
 from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.buffer import Buffer
@@ -25,6 +24,7 @@ from exml_lightning.experts.matching import (
     experts_command,
     experts_folder,
     heads_of,
+    labelled_parts,
     stream_labels,
     with_tasks,
 )
@@ -32,8 +32,8 @@ from exml_lightning.experts.selection import is_selection, list_file, read_exper
 from exml_lightning.scenarios import RUN_SEEDS, AuxiliaryImages, Scenario, TestPart
 
 NO_SCENARIO = (
-    "without a scenario there is no data set to train on, to replay or to measure accuracy on: give data.scenario, "
-    "for instance with -c configs/split_digits.yaml"
+    "without a scenario there is no data set to train on or to replay: give data.scenario, for instance with "
+    "-c configs/split_digits.yaml"
 )
 
 
@@ -45,11 +45,13 @@ class ExpertStream(LightningDataModule):
 
     Args:
         scenario: The data set and how its classes are dealt to experiences; null learns from a folder of experts alone,
-            and reports agreement with them in place of accuracy.
+            and reports agreement with them in place of accuracy, unless there are `labelled` images.
         root: Folder of all data sets.
         run_id: Which of the five runs, 0 to 4; each deals the classes in another order.
         experts: Folder of the experts, or a selection of experts (`exml catalog`), needed where there is no scenario;
             default ``checkpoints/<scenario>/run<run_id>``.
+        labelled: Folder of labelled images to measure accuracy on, with a sub-folder for each class, of as many of the
+            classes as there are images of; in place of the test split of a scenario, which is then not opened.
         n_iter: Optimiser steps an expert.
         batch_size: Samples an optimiser step takes from the buffer (on each device).
         augmentation: Random changes of the buffer's images during distillation.
@@ -69,6 +71,7 @@ class ExpertStream(LightningDataModule):
         root: str = "data",
         run_id: int = 0,
         experts: str | None = None,
+        labelled: str | None = None,
         n_iter: int = 1000,
         batch_size: int = 128,
         augmentation: Augmentation | None = None,
@@ -93,6 +96,7 @@ class ExpertStream(LightningDataModule):
         self.run_id = run_id
         self.experts = Path(experts) if experts else experts_folder(self.scenario, run_id)
         self.list_file = list_file(self.experts)
+        self.labelled = None if labelled is None else Path(labelled)
         self.n_iter = n_iter
         self.batch_size = batch_size
         self.augmentation = augmentation or Augmentation()
@@ -100,6 +104,7 @@ class ExpertStream(LightningDataModule):
         self.seed = RUN_SEEDS[run_id] if seed is None else seed
         self.download = download
         self.test_parts: list[TestPart] = []
+        """The test stream, once it is set up; labels are class indices of the stream of experts."""
         self._manifest: Manifest | None = None
         self._fresh: ProceduralImages | None = None
         self._experience = -1
@@ -173,6 +178,11 @@ class ExpertStream(LightningDataModule):
         """The name of the scenario; None without one."""
         return None if self._scenario is None else self._scenario.name
 
+    @property
+    def measures_accuracy(self) -> bool:
+        """Whether there are labelled images, a scenario's or others."""
+        return self._scenario is not None or self.labelled is not None
+
     def experts_command(self) -> str:
         """Return the command that trains the experts of the scenario."""
         return experts_command(self.scenario, self.run_id, self.root, self.experts)
@@ -188,9 +198,23 @@ class ExpertStream(LightningDataModule):
         """Read manifest and test stream, at any stage; `ExmlError` if missing, broken, or they do not fit together."""
         self.check_manifest()
         assert self.trainer is not None
-        if self._scenario is not None and not self.test_parts:
+        if not self.test_parts:
             with _first_process_first(self.trainer):  # it decodes image files, the others then find them decoded
-                self.test_parts = self._scenario.test_stream(self.root, self.experiences)
+                self.test_parts = self._open_test_stream()
+
+    def _open_test_stream(self) -> list[TestPart]:
+        if self.labelled is not None:
+            parts = labelled_parts(self.labelled, self.manifest)
+            if parts[0].first_seen >= self.num_experts:
+                raise ExmlError(
+                    f"data.labelled: {self.labelled} has no images of the classes of the first {self.num_experts} "
+                    "experts: put some there, or raise trainer.max_epochs"
+                )
+            return parts
+        if self._scenario is None:
+            return []
+        parts = self._scenario.test_stream(self.root, self.experiences)
+        return [replace(part, images=self._in_stream(part.images)) for part in parts]
 
     def check_manifest(self) -> None:
         """Raise `ExmlError` if the manifest does not fit the scenario, where there is one."""
@@ -233,8 +257,7 @@ class ExpertStream(LightningDataModule):
         originals = self.scenario.train_images(self.root, self.experiences)
 
         def read(experience: int) -> LabelledImages:
-            part = originals[experience]
-            return replace(part, labels=self._stream_labels(part.labels))
+            return self._in_stream(originals[experience])
 
         return read
 
@@ -258,20 +281,18 @@ class ExpertStream(LightningDataModule):
         assert self.trainer is not None
         image_format = self.manifest.input
         same = (image_format, image_format.chunk, self.trainer.global_rank, self.trainer.world_size)
-        return [
-            ImageLoader(part.images, self._stream_labels(part.images.labels), part.task, *same)
-            for part in self.test_parts
-        ]
+        return [ImageLoader(part.images, part.task, *same) for part in self.test_parts]
 
     test_dataloader = val_dataloader
 
-    def _stream_labels(self, labels: Tensor) -> Tensor:
-        return stream_labels(labels, self.manifest, self.list_file, self.scenario)
+    def _in_stream(self, images: LabelledImages) -> LabelledImages:
+        return stream_labels(images, self.manifest, self.list_file, self.scenario)
 
     def settings(self) -> dict[str, Any]:
         """Return what must stay the same for a run to continue."""
         return {
             "scenario": self.scenario_name,
+            "labelled": None if self.labelled is None else "given",
             "run_id": self.run_id,
             "seed": self.seed,
             "n_iter": self.n_iter,

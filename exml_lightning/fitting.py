@@ -52,16 +52,16 @@ def run_callbacks(
     buffer: SyntheticBufferCallback,
     stop: StopOnSignal,
     command: str,
-    with_data_set: bool,
+    with_labels: bool,
     with_bar: bool,
     loggers: Sequence[Logger] = (),
 ) -> tuple[list[Callback], list[Callback]]:
     """Make the callbacks of a run: those that come before `buffer`, and those after it and the checkpoints.
 
-    Accuracy is measured `with_data_set`, agreement else. `command` is the command line of the run, or the call, for its
+    Accuracy is measured `with_labels`, agreement else. `command` is the command line of the run, or the call, for its
     files; `loggers` are those beside ``metrics.csv``.
     """
-    results = (AccuracyCallback if with_data_set else AgreementCallback)(buffer, command)
+    results = (AccuracyCallback if with_labels else AgreementCallback)(buffer, command)
     first: list[Callback] = [stop, SameSettings(buffer), CheckExperts(buffer), StartLoggers(loggers)]
     bar = [StageProgressBar(buffer)] if with_bar else []
     return first, [*bar, results, ExModelWriter(buffer.strategy, results)]
@@ -74,7 +74,7 @@ def distil(
     progress: bool = True,
     **settings: Any,
 ) -> ExModel:
-    """Learn one ex-model from a folder of experts; no data set is opened.
+    """Learn one ex-model from a folder of experts; no data set is needed.
 
     It is `exml fit --data.experts DIR`, with the same result to the last bit. Keyword arguments are the keys of the
     command line without their group (``n_iter`` is ``data.n_iter``), but for ``buffer_size``, which is ``buffer.size``;
@@ -88,11 +88,11 @@ def distil(
         task: Which head to return, where the experts have several tasks; `load_ex_model` reads the others from
             ``folder/ex_model``.
         progress: Show progress bars and tables, as `exml fit` does.
-        settings: Of `ExpertStream` but for a scenario (``n_iter``, ``batch_size``, ``augmentation``, ``auxiliary``,
-            ``root``, ``seed``), of `ExModelModule` and its `Distillation` (``architecture``, ``start``, ``optimizer``,
-            ``lr_scheduler``, ``compile``, ``lambda_ce``, ``normalize``, ``merge``, ``loss``, ``temperature``), of
-            `SyntheticBufferCallback` (``buffer_size``, ``generator``, ``cache``), and ``accelerator`` (``auto``,
-            ``cpu``, ``gpu``) and ``precision`` of Lightning's trainer.
+        settings: Of `ExpertStream` but for a scenario (``labelled``, ``n_iter``, ``batch_size``, ``augmentation``,
+            ``auxiliary``, ``root``, ``seed``), of `ExModelModule` and its `Distillation` (``architecture``, ``start``,
+            ``optimizer``, ``lr_scheduler``, ``compile``, ``lambda_ce``, ``normalize``, ``merge``, ``loss``,
+            ``temperature``), of `SyntheticBufferCallback` (``buffer_size``, ``generator``, ``cache``), and
+            ``accelerator`` (``auto``, ``cpu``, ``gpu``) and ``precision`` of Lightning's trainer.
 
     Returns:
         The ex-model, on the CPU, in eval mode.
@@ -157,7 +157,7 @@ def _fit(experts: Path, run_folder: Path, task: int | None, progress: bool, give
     checkpoint = find_checkpoint(run_folder, None, "fit")
     stop = StopOnSignal()
     words = ", ".join([repr(str(experts)), *(f"{key}={value!r}" for key, value in given.items())])
-    first, last = run_callbacks(buffer, stop, f"distil({words})", with_data_set=False, with_bar=progress)
+    first, last = run_callbacks(buffer, stop, f"distil({words})", stream.measures_accuracy, with_bar=progress)
     try:
         trainer = Trainer(
             **TRAINER_DEFAULTS,

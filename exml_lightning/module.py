@@ -9,12 +9,12 @@ from lightning.pytorch.cli import LRSchedulerCallable, LRSchedulerTypeUnion, Opt
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from exml_lightning.core.confusion import Confusion
 from exml_lightning.core.distillation import Distillation
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import FiniteWatch, check_step, check_weights, sane
 from exml_lightning.core.loaders import Batch
-from exml_lightning.core.part_accuracy import PartAccuracy
 from exml_lightning.core.rng import derive_seed, seed_layers
 from exml_lightning.core.teachers import Teachers
 from exml_lightning.data import ExpertStream
@@ -85,8 +85,8 @@ class ExModelModule(LightningModule):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self._compile = compile
-        self.accuracy: list[float] = []
-        """Accuracy on each part of the test stream, a fraction, when it was last measured."""
+        self.confusion: Tensor | None = None
+        """What test images were taken for when that was last measured; see `Confusion.read`."""
         self._teachers: Teachers | None = None
         self._watch = FiniteWatch()
 
@@ -110,7 +110,7 @@ class ExModelModule(LightningModule):
             self.register_buffer(name, torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("heads", None if heads is None else torch.tensor(heads), persistent=False)
         self._tasks = sorted(set(heads or []))
-        self._right = PartAccuracy([len(part.images) for part in self.stream.test_parts])
+        self._counts = Confusion(num_classes)
 
     def prepare_start(self) -> None:
         """Make sure that the weights to start with can be had, once a checkpoint is restored, and compile if asked to.
@@ -208,8 +208,8 @@ class ExModelModule(LightningModule):
         return self.known if self.heads is None or tasks is None else self.known & (self.heads == tasks[:, None])
 
     def on_train_epoch_start(self) -> None:
-        """Forget the accuracies of the experience before."""
-        self.accuracy = []
+        """Forget what was measured after the experience before."""
+        self.confusion = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Look at the steps before, and seed torch for layers that draw from the global state (dropout) by this one."""
@@ -253,12 +253,12 @@ class ExModelModule(LightningModule):
             check_weights(self.network, expert)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Count right answers on one part of the test stream; no answer, for a task not yet learned, is a wrong one."""
-        self._right.update(dataloader_idx, self(batch.images, batch.tasks), batch.labels)
+        """Count answers on one part of the test stream; none, for a task not yet learned, is a wrong one."""
+        self._counts.update(self(batch.images, batch.tasks), batch.labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Read the accuracies off, over all processes."""
-        self.accuracy = self._right.read()
+        """Read the counts off, over all processes."""
+        self.confusion = self._counts.read()
 
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end

@@ -15,6 +15,7 @@ from torch import nn
 
 from exml_lightning import baselines
 from exml_lightning.baselines import measure
+from exml_lightning.callbacks.measured import Measured
 from exml_lightning.cli.main import main
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
@@ -117,7 +118,8 @@ def stream(tmp_path, request) -> ExpertStream:
 
 
 def measured(baseline, stream, generator: Generator | None = None, size: int = 50) -> list[float]:
-    return measure(baseline, Sampler(generator or Noise(), stream, None, False), size, CPU)
+    counts = measure(baseline, Sampler(generator or Noise(), stream, None, False), size, CPU)
+    return Measured(stream, counts, range(5)).row
 
 
 def images(n: int = 40) -> torch.Tensor:
@@ -382,7 +384,9 @@ def test_the_command_writes_figures_into_a_folder_with_the_name_of_the_baseline(
     monkeypatch.chdir(tmp_path)
     main(command("test"))
     run = tmp_path / "runs" / "split_digits" / "min_entropy" / "run0"
-    assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "test.json"]
+    assert sorted(path.name for path in run.iterdir()) == [
+        *("config.yaml", "test.json", "test_confusion_matrix.csv", "test_confusion_matrix.png"),
+    ]
     test = json.loads((run / "test.json").read_text())
     assert (test["baseline"], test["seed"], test["experts"], test["processes"]) == ("MinEntropy", 1234, 5, 1)
     assert test["expert_architecture"] == {"class_path": "exml_lightning.models.LeNet5", "init_args": {}}

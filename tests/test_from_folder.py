@@ -229,7 +229,7 @@ def test_the_run_folder_is_named_after_the_stream_and_accuracy_needs_a_scenario(
     assert "agreement with each expert" in capsys.readouterr().out
     assert (tmp_path / "runs" / "pets" / "noise" / "run0" / "summary.json").is_file()
     args = ["test", *FROM_FOLDER, "--data.experts", "experts", "--ckpt_path", "last"]
-    assert "to measure accuracy on: give data.scenario" in refused(args, capsys)
+    assert "by --data.labelled DIR, or a scenario" in refused(args, capsys)
     assert "--data.experts DIR" in refused(["fit", *FROM_FOLDER], capsys)
 
 

@@ -1,11 +1,18 @@
-"""`AccuracyCallback`: the accuracy matrix on the test stream of a scenario."""
+"""`AccuracyCallback`: the accuracy matrix on a test stream of labelled images, a scenario's or a person's own."""
 
+import math
 from pathlib import Path
 from typing import Any
 
+from lightning import LightningModule, Trainer
+from torch import Tensor
+
+from exml_lightning.callbacks.measured import Measured, part_names, parts_of
 from exml_lightning.callbacks.results import ResultsCallback, write_matrix
-from exml_lightning.callbacks.summary import accuracies, part_names, parts_of
+from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 from exml_lightning.core import metrics
+from exml_lightning.core.confusion import grown
+from exml_lightning.core.errors import ExmlError
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.figures import save_accuracy_over_time, save_matrix
 from exml_lightning.terminal import print_matrix
@@ -14,15 +21,45 @@ from exml_lightning.terminal import print_matrix
 class AccuracyCallback(ResultsCallback):
     """Writes ``accuracy_matrix.csv``, a column for each part of the test stream, its pictures and ``summary.json``."""
 
+    def __init__(self, buffer: SyntheticBufferCallback, command: str = "") -> None:
+        super().__init__(buffer, command)
+        self._counts: Tensor | None = None
+        self._parts: dict[int, int] = {}
+        """The sizes of the parts that rows were measured on, by the experience that brought them."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fit the rows of a checkpoint to the test stream; `ExmlError` if they were measured on other images.
+
+        The stream may have grown by classes, of which no ex-model of before knew anything.
+        """
+        assert isinstance(pl_module, ExModelModule)
+        stream = pl_module.stream
+        sizes, first_seen = parts_of(stream)
+        now = dict(zip(first_seen, sizes, strict=True))
+        before, met = ({k: n for k, n in parts.items() if k < stream.completed} for parts in (self._parts, now))
+        if self.matrix and before != met:
+            raise ExmlError(
+                "the test images of classes learned so far are not those that the run was measured on (there are "
+                f"{sum(met.values())}, there were {sum(before.values())}): give the same ones, or start another run "
+                "with --trainer.default_root_dir DIR"
+            )
+        for k, row in self.matrix.items():
+            found = dict(zip(self._parts, row, strict=True))
+            self.matrix[k] = [found.get(first, 0.0) for first in now]
+        self._parts = now
+        if self._counts is not None:
+            self._counts = grown(self._counts, len(stream.manifest.class_names))
+
     def measure(self, module: ExModelModule) -> list[float]:
         """Return the accuracies that validation has just measured; see `ResultsCallback.measure`."""
-        return list(module.accuracy)
+        self._counts = module.confusion
+        return [] if module.confusion is None else self._measured(module).row
 
     def values_to_log(self, module: ExModelModule) -> dict[str, float]:
         """Return the accuracies; see `ResultsCallback.values_to_log`."""
-        sizes, first_seen = parts_of(module.stream)
-        values = {f"test/accuracy_{j}": a for j, a in zip(first_seen, self.rows[-1], strict=True)}
-        return {**values, "test/stream_accuracy": metrics.stream_accuracy(self.rows[-1], sizes)}
+        measured = self._measured(module)
+        values = {f"test/accuracy_{j}": a for j, a in zip(parts_of(module.stream)[1], measured.row, strict=True)}
+        return {**values, "test/stream_accuracy": measured.stream_accuracy}
 
     def write(self, folder: Path, module: ExModelModule) -> dict[str, Any]:
         """Write the matrix; see `ResultsCallback.write`."""
@@ -31,9 +68,12 @@ class AccuracyCallback(ResultsCallback):
         write_matrix(folder / "accuracy_matrix.csv", first_seen, self.matrix, "stream", streams)
         save_accuracy_over_time(folder / "accuracy_over_time.png", streams, seen, str(folder))
         save_matrix(folder / "accuracy_matrix.png", self.rows, part_names(module.stream), str(folder))
+        measured = self._measured(module)
+        measured.write_confusion(folder, "confusion_matrix")
+        average = metrics.average_accuracy(self.rows, sizes, first_seen)
         return {
-            **accuracies(module.stream, self.rows[-1]),
-            "average_accuracy": metrics.average_accuracy(self.rows, sizes, first_seen),
+            **measured.figures(),
+            "average_accuracy": None if math.isnan(average) else average,
             "forgetting": metrics.forgetting(self.rows, first_seen),
         }
 
@@ -48,8 +88,24 @@ class AccuracyCallback(ResultsCallback):
         )
 
     def over_time(self, module: ExModelModule) -> tuple[list[float], list[float]]:
-        """Return the accuracy after each experience on the whole test stream, and on the parts met so far."""
+        """Return the accuracy after each experience on the whole test stream, and on the parts met so far.
+
+        The latter is NaN before the first part is met.
+        """
         sizes, first_seen = parts_of(module.stream)
         rows = sorted(self.matrix.items())
         streams = [metrics.stream_accuracy(row, sizes) for _, row in rows]
         return streams, [metrics.seen_accuracy(row, sizes, first_seen, k) for k, row in rows]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return also what was counted last, and the parts it was counted on."""
+        return {**super().state_dict(), "counts": self._counts, "parts": self._parts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to saved figures."""
+        super().load_state_dict(state)
+        self._counts, self._parts = state["counts"], dict(state["parts"])
+
+    def _measured(self, module: ExModelModule) -> Measured:
+        assert self._counts is not None
+        return Measured(module.stream, self._counts, module.known.nonzero().flatten().tolist())

@@ -1,5 +1,6 @@
 """`ExModelWriter`: writes the finished ex-model as a folder of experts with one expert in it."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ class ExModelWriter(Callback):
         """Accuracy on the parts of the test stream whose classes the ex-model knows."""
         if not isinstance(self._results, AccuracyCallback) or not self._results.matrix:
             return None
-        return self._results.over_time(module)[1][-1]
+        seen = self._results.over_time(module)[1][-1]
+        return None if math.isnan(seen) else seen
 
 
 def _noted(entry: ExpertEntry) -> dict[str, Any]:

@@ -123,8 +123,14 @@ class StreamCLI(LightningCLI):
         config = self.config
         if config.privacy.epsilon is not None and self.verb != "experts":
             raise ExmlError("privacy.epsilon is for `exml experts`: an ex-model is as private as the experts it learns")
-        if config.data.scenario is None and self.verb not in ("fit", "generate"):
+        if config.data.scenario is None and self.verb == "experts":
             raise ExmlError(NO_SCENARIO)
+        with_labels = config.data.scenario is not None or config.data.labelled is not None
+        if not with_labels and self.verb in ("validate", "test"):
+            raise ExmlError(
+                "there are no labelled images to measure accuracy on: give a folder with a sub-folder for each class "
+                "by --data.labelled DIR, or a scenario, for instance with -c configs/split_digits.yaml"
+            )
         if self.verb == "generate":
             return
         folder = config.trainer.default_root_dir = str(config.trainer.default_root_dir or _run_folder(config))
@@ -151,7 +157,7 @@ class StreamCLI(LightningCLI):
             self.config_init.buffer,
             self.stop,
             self.command,
-            self.config.data.scenario is not None,
+            self.config.data.scenario is not None or self.config.data.labelled is not None,
             trainer.enable_progress_bar is not False,
             others,
         )

@@ -9,10 +9,11 @@ from pathlib import Path
 from lightning import Trainer
 
 from exml_lightning.baselines import measure
+from exml_lightning.callbacks.measured import Measured
 from exml_lightning.callbacks.progress import ExpertProgressBar
 from exml_lightning.callbacks.run_folder import write_config
 from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
-from exml_lightning.callbacks.summary import print_accuracies, write_test
+from exml_lightning.callbacks.summary import write_test
 from exml_lightning.cli.lightning_cli import StreamCLI
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts.training import ExpertTraining, train_experts
@@ -39,7 +40,7 @@ def fit(cli: StreamCLI) -> None:
 
       exml fit -c configs/split_digits.yaml
       exml fit -c configs/split_mnist.yaml -c configs/strategies/auxiliary.yaml --data.root data --buffer.size 2000
-      exml fit -c configs/from_folder.yaml --data.experts my_experts
+      exml fit -c configs/from_folder.yaml --data.experts my_experts --data.labelled my_images
     """
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
     if cli.datamodule.completed == cli.trainer.max_epochs:
@@ -56,20 +57,22 @@ def validate(cli: StreamCLI) -> None:
 
       exml validate -c configs/split_digits.yaml --ckpt_path last
       exml validate -c configs/split_digits.yaml -c configs/baselines/oracle.yaml
+      exml validate -c configs/from_folder.yaml --data.experts my_experts --data.labelled my_images --ckpt_path last
     """
     if cli.config.baseline is None:
         cli.trainer.validate(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
-        row = cli.model.accuracy
+        found = _measured(cli)
     else:
-        row = _measure_baseline(cli)
+        found = _measure_baseline(cli)
     if cli.trainer.is_global_zero:
-        print_accuracies(cli.datamodule, row, "accuracy on the test stream", always=True)
+        found.print("accuracy on the test stream", always=True)
 
 
 def test(cli: StreamCLI) -> None:
     """Measure the accuracy of a checkpoint, or of a baseline, on the test stream, and write test.json.
 
-    It goes into the run folder.
+    It goes into the run folder. --data.labelled DIR, a folder with a sub-folder for each class, takes the place of a
+    scenario's test images.
 
       exml test -c configs/split_digits.yaml --ckpt_path last
       exml test -c configs/split_digits.yaml -c configs/baselines/min_entropy.yaml
@@ -77,20 +80,26 @@ def test(cli: StreamCLI) -> None:
     start, path, more = time.monotonic(), Path(cli.trainer.default_root_dir) / "test.json", {}
     if cli.config.baseline is None:
         cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
-        row = cli.model.accuracy
+        found = _measured(cli)
     else:
         check_folder(path.parent, "trainer.default_root_dir")
-        row, more = _measure_baseline(cli), {"baseline": type(cli.config_init.baseline).__name__}
+        found, more = _measure_baseline(cli), {"baseline": type(cli.config_init.baseline).__name__}
         if not (path.parent / "summary.json").exists():  # else it is the folder of a fit, which has its own
             write_config(path.parent, cli.parser, cli.config)
     if cli.trainer.is_global_zero:
         device, seconds = cli.trainer.strategy.root_device, time.monotonic() - start
-        write_test(path, cli.datamodule, row, device, seconds, cli.command, **more)
-        print_accuracies(cli.datamodule, row, str(path))
+        write_test(path, found, device, seconds, cli.command, **more)
+        found.print(str(path))
 
 
-def _measure_baseline(cli: StreamCLI) -> list[float]:
-    """Return the accuracy of a baseline on each part of the test stream."""
+def _measured(cli: StreamCLI) -> Measured:
+    """Return what the ex-model of a checkpoint has just answered."""
+    assert cli.model.confusion is not None
+    return Measured(cli.datamodule, cli.model.confusion, cli.model.known.nonzero().flatten().tolist())
+
+
+def _measure_baseline(cli: StreamCLI) -> Measured:
+    """Ask the experts of a baseline about the test stream."""
     stream, trainer, buffer = cli.datamodule, cli.trainer, cli.config_init.buffer
     if trainer.num_devices * trainer.num_nodes > 1:
         raise ExmlError("a baseline is measured on one device: --trainer.devices 1 --trainer.num_nodes 1")
@@ -98,7 +107,9 @@ def _measure_baseline(cli: StreamCLI) -> list[float]:
     stream.prepare_data()
     stream.setup("test")
     sampler = Sampler(buffer.generator, stream, buffer.cache, trainer.progress_bar_callback is not None)
-    return measure(cli.config_init.baseline, sampler, buffer.size, trainer.strategy.root_device)
+    counts = measure(cli.config_init.baseline, sampler, buffer.size, trainer.strategy.root_device)
+    asked = range(stream.num_experts)
+    return Measured(stream, counts, {c for index in asked for c in stream.manifest.classes_of(index)})
 
 
 def experts(cli: StreamCLI) -> None:

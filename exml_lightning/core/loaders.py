@@ -120,14 +120,13 @@ class BufferLoader:
 class ImageLoader:
     """Every image of a set once, in order, normalised by `image_format`.
 
-    Its uint8 images are kept where they are and read a mini-batch at a time, with `labels`, class indices, int64
-    ``(n,)``, and one task label for all. The process `rank` serves every `world_size`-th image.
+    Its uint8 images are kept where they are and read a mini-batch at a time, with one task label for all. The process
+    `rank` serves every `world_size`-th image.
     """
 
     def __init__(
         self,
         images: LabelledImages,
-        labels: Tensor,
         task: int,
         image_format: ImageFormat,
         batch_size: int,
@@ -136,7 +135,7 @@ class ImageLoader:
     ) -> None:
         self._images = images
         self._rows = torch.arange(rank, len(images), world_size)
-        self._labels = labels[self._rows]
+        self._labels = images.labels[self._rows]
         self._task = task
         self._format = image_format
         self._batch_size = batch_size

@@ -5,6 +5,8 @@ the accuracy on part ``j`` after experience ``i``. Part ``j`` has ``sizes[j]`` s
 experience whose expert first knew it.
 """
 
+import math
+import statistics
 from collections.abc import Sequence
 
 Matrix = Sequence[Sequence[float]]
@@ -16,14 +18,18 @@ def stream_accuracy(row: Sequence[float], sizes: Sequence[int]) -> float:
 
 
 def seen_accuracy(row: Sequence[float], sizes: Sequence[int], first_seen: Sequence[int], experience: int) -> float:
-    """Stream accuracy over the parts met so far, from the row after `experience`."""
+    """Stream accuracy over the parts met so far, from the row after `experience`; NaN before the first is met."""
     seen = [j for j, first in enumerate(first_seen) if first <= experience]
-    return stream_accuracy([row[j] for j in seen], [sizes[j] for j in seen])
+    return stream_accuracy([row[j] for j in seen], [sizes[j] for j in seen]) if seen else math.nan
 
 
 def average_accuracy(matrix: Matrix, sizes: Sequence[int], first_seen: Sequence[int]) -> float:
-    """Average accuracy over time: the mean over experiences of `seen_accuracy` (Rebuffi et al. 2017)."""
-    return sum(seen_accuracy(row, sizes, first_seen, i) for i, row in enumerate(matrix)) / len(matrix)
+    """Average accuracy over time: the mean over experiences of `seen_accuracy` (Rebuffi et al. 2017).
+
+    Experiences before the first part is met do not count; NaN if none is met.
+    """
+    found = [seen_accuracy(row, sizes, first_seen, i) for i, row in enumerate(matrix)]
+    return statistics.fmean([value for value in found if not math.isnan(value)] or [math.nan])
 
 
 def forgetting(matrix: Matrix, first_seen: Sequence[int]) -> float:

@@ -1,27 +1,17 @@
 """Labels and probabilities of image files by one expert of a folder: an ex-model, or any other."""
 
 import csv
-import logging
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2 import functional as transforms
 
-from exml_lightning.core.errors import ExmlError, one_line, printable
+from exml_lightning.core.errors import ExmlError
 from exml_lightning.ex_model.model import load_chosen, read_chosen
 from exml_lightning.files import write_whole
-from exml_lightning.scenarios.image_files import image_files, image_pixels, open_image
-from exml_lightning.terminal import Bar
-
-log = logging.getLogger(__name__)
-LONGEST = 16
-"""How many times too long an image may be to be resized whole."""
+from exml_lightning.scenarios.image_files import image_files, read_images
 
 
 @dataclass(frozen=True)
@@ -90,27 +80,12 @@ def predict(
     ex_model = load_chosen(folder, manifest).to(place)
 
     root = images.parent if images.is_file() else images
-    read, rows, failures = [], [], []
-    # Threads: PIL and torchvision let others run. Processes would need room in /dev/shm and, where they are spawned, a
-    # script that can be imported.
-    threads = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    with Bar("predicting", len(files), show_progress) as bar, threads, torch.no_grad():
-        for start in range(0, len(files), batch_size):
-            batch = files[start : start + batch_size]
-            found = list(zip(batch, threads.map(partial(read_image, shape=own.shape), batch), strict=True))
-            good = {file: pixels for file, pixels in found if isinstance(pixels, Tensor)}
-            for file, wrong in found:
-                if file not in good:
-                    failures.append(f"{printable(file, 300)} cannot be read ({wrong})")
-                    log.warning("%s: left out", failures[-1])
-            if good:
-                pixels = torch.stack(list(good.values()))
-                rows.append(ex_model(pixels.to(place)).float().softmax(dim=1).cpu())
-                read += [Path(file).relative_to(root).as_posix() for file in good]
-            bar.advance(len(batch))
-    if not rows:
-        raise ExmlError(f"{images}: none of {len(files)} images can be read; the first: {failures[0]}")
-    return Predictions(entry.classes, tuple(read), torch.cat(rows), len(failures))
+    read, rows = [], []
+    for good, pixels in read_images(files, own.shape, batch_size, "predicting", show_progress):
+        with torch.no_grad():
+            rows.append(ex_model(pixels.to(place)).float().softmax(dim=1).cpu())
+        read += [Path(file).relative_to(root).as_posix() for file in good]
+    return Predictions(entry.classes, tuple(read), torch.cat(rows), len(files) - len(read))
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
@@ -138,35 +113,3 @@ def summarize(predictions: Predictions) -> list[tuple[str, str, str]]:
         (predictions.classes[k], str(int((given == k).sum())), f"{best[given == k].mean().item():.3f}")
         for k in given.unique().tolist()
     ]
-
-
-def read_image(file: str, shape: tuple[int, int, int]) -> Tensor | str:
-    """Read an image file as uint8 of a shape (1 or 3 channels), by `fit_image`; or say what is wrong with it."""
-    try:
-        with open_image(file) as image:
-            return fit_image(image_pixels(image), shape)
-    except Exception as error:  # decoders of broken files raise almost anything
-        return one_line(error)
-
-
-def fit_image(pixels: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Resize an image until it just covers a shape (antialiased), crop its middle, make it grey or RGB.
-
-    From uint8 ``(1 or 3, any height, any width)`` to uint8 of the shape: channels (1 or 3), height and width.
-    """
-    channels, height, width = shape
-    high, wide = pixels.shape[1:]
-    # All but the middle of a long strip is cropped away in any case: made as high as the shape, it would be too long.
-    pixels = transforms.center_crop(
-        pixels, [min(high, LONGEST * -(-wide * height // width)), min(wide, LONGEST * -(-high * width // height))]
-    )
-    high, wide = pixels.shape[1:]
-    if height * wide >= width * high:  # it is the wider one: heights are made equal
-        size = [height, max(width, wide * height // high)]
-    else:
-        size = [max(height, high * width // wide), width]
-    pixels = transforms.center_crop(transforms.resize(pixels, size, antialias=True), [height, width])
-    if len(pixels) == channels:
-        return pixels
-    fitted: Tensor = transforms.rgb_to_grayscale(pixels) if channels == 1 else pixels.expand(3, -1, -1)
-    return fitted

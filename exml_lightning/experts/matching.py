@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts import Manifest
 from exml_lightning.experts.manifest import tasks_of
 from exml_lightning.experts.selection import is_selection
-from exml_lightning.scenarios import Experience, Scenario
+from exml_lightning.scenarios import Experience, LabelledImages, Scenario, TestPart
+from exml_lightning.scenarios.labelled_folder import read_labelled
+from exml_lightning.scenarios.scenario import parts_of
 
 
 def experts_folder(scenario: Scenario, run_id: int) -> Path:
@@ -47,17 +48,29 @@ def check_same_stream(manifest: Manifest, path: Path, scenario: Scenario, experi
         raise ExmlError(f"{path}: the experts take images of shape {ours}, but {scenario.name} has {theirs}")
 
 
-def stream_labels(labels: Tensor, manifest: Manifest, path: Path, scenario: Scenario) -> Tensor:
-    """Turn the data set's class indices, int64 ``(n,)``, into the stream's by name; `ExmlError` if `path` lacks one."""
+def labelled_parts(folder: Path, manifest: Manifest) -> list[TestPart]:
+    """Open a folder of labelled images as a test stream, by the experts that first brought their classes.
+
+    Labels are the stream's class indices. Raises `ExmlError`, see `read_labelled`.
+    """
+    known = [Experience(tuple(manifest.classes_of(i)), entry.task, None) for i, entry in enumerate(manifest.experts)]
+    names = [manifest.class_names[c] for c in sorted({c for experience in known for c in experience.classes})]
+    images = read_labelled(folder, names, manifest.input.shape)
+    table = torch.tensor([manifest.class_names.index(name) for name in names])
+    return parts_of(replace(images, labels=table[images.labels]), known)
+
+
+def stream_labels(images: LabelledImages, manifest: Manifest, path: Path, scenario: Scenario) -> LabelledImages:
+    """Turn a data set's class indices into the stream's by name; `ExmlError` if `path`, its manifest, lacks one."""
     names = scenario.dataset.class_names
-    present = labels.unique().tolist()
+    present = images.labels.unique().tolist()
     missing = [names[c] for c in present if names[c] not in manifest.class_names]
     if missing:
         raise ExmlError(f"{path}: class_names lacks {missing}, which {scenario.name} tests")
     table = torch.full((len(names),), -1)
     for c in present:
         table[c] = manifest.class_names.index(names[c])
-    return table[labels]
+    return replace(images, labels=table[images.labels])
 
 
 def with_tasks(manifest: Manifest, experiences: Sequence[Experience]) -> Manifest:

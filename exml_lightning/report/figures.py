@@ -45,9 +45,17 @@ def save_accuracy_over_time(path: Path, streams: Sequence[float], seen: Sequence
 
 
 def save_matrix(
-    path: Path, matrix: Sequence[Sequence[float]], parts: Sequence[str], title: str, axis_label: str = "tested on"
+    path: Path,
+    matrix: Sequence[Sequence[float]],
+    parts: Sequence[str],
+    title: str,
+    axis_label: str = "tested on",
+    names: Sequence[str] = (),
 ) -> None:
-    """Save fractions as a PNG heat map: a row an experience (shorter ones leave the rest empty), a column a part."""
+    """Save fractions as a PNG heat map: a row an experience (shorter ones leave the rest empty), a column a part.
+
+    Where rows have `names`, they are classes, and columns what was said of them.
+    """
     rows, columns, longest = len(matrix), len(parts), max(map(len, parts))
     whole = [[*row, *[math.nan] * (columns - len(row))] for row in matrix]
     figure = Figure(
@@ -60,9 +68,9 @@ def save_matrix(
     named = range(0, columns, 1 + columns // MOST_LABELS)
     axis.set_xticks(named, [parts[j] for j in named], rotation=0 if longest <= 5 else 45)
     labelled = range(0, rows, 1 + rows // MOST_LABELS)
-    axis.set_yticks(labelled, [f"expert {i + 1}" for i in labelled])
+    axis.set_yticks(labelled, [names[i] if names else f"expert {i + 1}" for i in labelled])
     axis.set_xlabel(axis_label)
-    axis.set_ylabel("after learning")
+    axis.set_ylabel("is" if names else "after learning")
     if rows * columns <= 200:  # numbers in more cells than these cannot be read
         for i, row in enumerate(matrix):
             for j, value in enumerate(row):

@@ -1,9 +1,12 @@
-"""Image files: finding them below a folder, opening them, and what their pixels are."""
+"""Image files: finding them below a folder, opening them, and making their pixels fit a network."""
 
+import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,12 +15,18 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as transforms
 
+from exml_lightning.core.errors import ExmlError, one_line, printable
 from exml_lightning.files import check_regular
+from exml_lightning.terminal import Bar
+
+log = logging.getLogger(__name__)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
 """What PIL may read, whatever a file is called: some of its other readers start programs (EPS)."""
 MAX_PIXELS = 89_000_000
 """Of one image: 267 MB in RGB. PIL itself warns of a little more, and refuses twice as many."""
+LONGEST = 16
+"""How many times too long an image may be to be resized whole."""
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_image` refuses it
 
 
@@ -66,3 +75,61 @@ def image_pixels(image: Image.Image) -> Tensor:
     else:
         pixels = transforms.pil_to_tensor(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     return pixels
+
+
+def read_images(
+    files: Sequence[str], shape: tuple[int, int, int], batch_size: int, title: str, show_progress: bool = True
+) -> Iterator[tuple[list[str], Tensor]]:
+    """Read image files, so many at a time, by `read_image`; those that cannot be read are left out with a warning each.
+
+    Yields the files of a batch and their pixels, uint8 ``(n, *shape)``. Raises `ExmlError` if none can be read.
+    """
+    # Threads: PIL and torchvision let others run. Processes would need room in /dev/shm and, where they are spawned, a
+    # script that can be imported.
+    threads, failures = ThreadPoolExecutor(min(8, os.cpu_count() or 1)), []
+    with Bar(title, len(files), show_progress) as bar, threads:
+        for start in range(0, len(files), batch_size):
+            batch = files[start : start + batch_size]
+            found = list(zip(batch, threads.map(partial(read_image, shape=shape), batch), strict=True))
+            good = {file: pixels for file, pixels in found if isinstance(pixels, Tensor)}
+            for file, wrong in found:
+                if file not in good:
+                    failures.append(f"{printable(file, 300)} cannot be read ({wrong})")
+                    log.warning("%s: left out", failures[-1])
+            if good:
+                yield list(good), torch.stack(list(good.values()))
+            bar.advance(len(batch))
+    if len(failures) == len(files) > 0:
+        raise ExmlError(f"none of {len(files)} images can be read; the first: {failures[0]}")
+
+
+def read_image(file: str, shape: tuple[int, int, int]) -> Tensor | str:
+    """Read an image file as uint8 of a shape (1 or 3 channels), by `fit_image`; or say what is wrong with it."""
+    try:
+        with open_image(file) as image:
+            return fit_image(image_pixels(image), shape)
+    except Exception as error:  # decoders of broken files raise almost anything
+        return one_line(error)
+
+
+def fit_image(pixels: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Resize an image until it just covers a shape (antialiased), crop its middle, make it grey or RGB.
+
+    From uint8 ``(1 or 3, any height, any width)`` to uint8 of the shape: channels (1 or 3), height and width.
+    """
+    channels, height, width = shape
+    high, wide = pixels.shape[1:]
+    # All but the middle of a long strip is cropped away in any case: made as high as the shape, it would be too long.
+    pixels = transforms.center_crop(
+        pixels, [min(high, LONGEST * -(-wide * height // width)), min(wide, LONGEST * -(-high * width // height))]
+    )
+    high, wide = pixels.shape[1:]
+    if height * wide >= width * high:  # it is the wider one: heights are made equal
+        size = [height, max(width, wide * height // high)]
+    else:
+        size = [max(height, high * width // wide), width]
+    pixels = transforms.center_crop(transforms.resize(pixels, size, antialias=True), [height, width])
+    if len(pixels) == channels:
+        return pixels
+    fitted: Tensor = transforms.rgb_to_grayscale(pixels) if channels == 1 else pixels.expand(3, -1, -1)
+    return fitted

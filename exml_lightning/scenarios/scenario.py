@@ -160,21 +160,26 @@ class Scenario:
         The parts are in the order of the stream; an experience without new classes, or test images of them, has none.
         Raises `ExmlError` if the first has no test images: nothing could be measured after it.
         """
-        split = self.dataset.load(root, train=False)
-        parts: list[TestPart] = []
-        seen: set[int] = set()
-        for i, experience in enumerate(experiences):
-            new = set(experience.classes) - seen
-            seen |= new
-            images = split[_rows(split, tuple(new), None)]
-            if len(images):
-                parts.append(TestPart(images, i, experience.task))
+        parts = parts_of(self.dataset.load(root, train=False), experiences)
         if not parts or parts[0].first_seen != 0:
             names = (self.dataset.class_names[c] for c in experiences[0].classes)
             raise ExmlError(
                 f"{self.name} has no test images of its first experience, {_listed(names)}: put them into data.root"
             )
         return parts
+
+
+def parts_of(images: LabelledImages, experiences: Iterable[Experience]) -> list[TestPart]:
+    """Deal test images out to the experiences that first brought their classes; one without images has no part."""
+    parts: list[TestPart] = []
+    seen: set[int] = set()
+    for i, experience in enumerate(experiences):
+        new = set(experience.classes) - seen
+        seen |= new
+        own = images[_rows(images, tuple(new), None)]
+        if len(own):
+            parts.append(TestPart(own, i, experience.task))
+    return parts
 
 
 def _rows(split: LabelledImages, classes: tuple[int, ...], groups: Groups | None) -> Tensor:

@@ -111,9 +111,9 @@ def test_processes_share_the_mini_batch_that_one_would_draw():
 
 def test_every_test_image_once_over_all_processes():
     pixels = torch.arange(23, dtype=torch.uint8).view(23, 1, 1, 1)
-    images = LabelledImages(pixels, torch.zeros(23), torch.zeros(23))
+    images = LabelledImages(pixels, torch.arange(23), torch.zeros(23))
     image_format = ImageFormat((1, 1, 1), (0.0,), (1.0,))
-    loaders = [ImageLoader(images, torch.arange(23), 7, image_format, 4, rank, 3) for rank in range(3)]
+    loaders = [ImageLoader(images, 7, image_format, 4, rank, 3) for rank in range(3)]
     drawn = [list(loader) for loader in loaders]
     assert [len(batches) for batches in drawn] == [len(loader) for loader in loaders]
     batches = [batch for part in drawn for batch in part]

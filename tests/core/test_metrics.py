@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from exml_lightning.core import metrics
@@ -18,6 +20,13 @@ def test_seen_accuracy_leaves_the_future_out():
 def test_average_accuracy_is_the_mean_over_time():
     expected = (0.9 + (5 + 16) / 30 + (6 + 8 + 49) / 100) / 3
     assert metrics.average_accuracy(MATRIX, SIZES, FIRST_SEEN) == pytest.approx(expected)
+
+
+def test_what_was_not_met_yet_does_not_count():
+    """Labelled images of the last two experts' classes alone."""
+    matrix = [row[1:] for row in MATRIX]
+    assert math.isnan(metrics.seen_accuracy(matrix[0], SIZES[1:], [1, 2], 0))
+    assert metrics.average_accuracy(matrix, SIZES[1:], [1, 2]) == pytest.approx((0.8 + (8 + 49) / 90) / 2)
 
 
 def test_forgetting_is_the_drop_from_the_best():

@@ -16,10 +16,11 @@ from sklearn.datasets import load_digits
 from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
-from exml_lightning.ex_model.predict import Predictions, fit_image, predict, write_predictions
+from exml_lightning.ex_model.predict import Predictions, predict, write_predictions
 from exml_lightning.experts import ExpertEntry, Manifest, read_manifest, save_weights, write_manifest
 from exml_lightning.experts.architecture import Architecture
 from exml_lightning.models import LeNet5, SlimResNet18
+from exml_lightning.scenarios.image_files import fit_image
 from tests.conftest import refused
 
 MEAN, STD = 0.3054, 0.3235  # the shipped manifest's

@@ -15,12 +15,11 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.ex_model.export.card import config_json, model_card, read_figures
 from exml_lightning.ex_model.export.onnx_file import Comparison, check_packages, compare, write_onnx
 from exml_lightning.ex_model.model import load_chosen, read_chosen
-from exml_lightning.ex_model.predict import read_image
 from exml_lightning.experts import read_manifest, save_weights, write_manifest
 from exml_lightning.experts.manifest import FILE_NAME
 from exml_lightning.files import check_folder, write_text, write_whole
 from exml_lightning.report.samples import read_samples
-from exml_lightning.scenarios.image_files import image_files
+from exml_lightning.scenarios.image_files import image_files, read_image
 
 T = TypeVar("T")
 WEIGHTS, ONNX = "model.safetensors", "model.onnx"

@@ -1,6 +1,6 @@
 import pytest
 
-from exml_lightning.callbacks.summary import LONGEST, shortened
+from exml_lightning.callbacks.measured import LONGEST, shortened
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,10 @@ from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, Mixture, Strokes
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.core.score_table import ScoreTable
-from exml_lightning.ex_model.predict import read_image
 from exml_lightning.experts import read_manifest
 from exml_lightning.experts.weights import load_expert
 from exml_lightning.files import write_text
-from exml_lightning.scenarios.image_files import image_files
+from exml_lightning.scenarios.image_files import image_files, read_image
 
 RESULTS = Path("docs/zoo.json")
 REFERENCE = 600

@@ -11,10 +11,10 @@ from torch import nn
 from benchmarks.zoo import make, measure
 from exml_lightning.baselines import EnsembleAverage, MinEntropy
 from exml_lightning.core.rng import keyed_generator
-from exml_lightning.ex_model.predict import read_image
 from exml_lightning.experts import read_manifest
 from exml_lightning.experts.weights import load_expert
 from exml_lightning.scenarios import CIFAR10
+from exml_lightning.scenarios.image_files import read_image
 
 
 def small(num_classes: int) -> nn.Sequential:

@@ -5,9 +5,18 @@ from typing import TYPE_CHECKING, Any
 from exml_lightning.experts.manifest import ExpertEntry, Manifest, read_manifest, write_manifest
 
 if TYPE_CHECKING:
-    from exml_lightning.experts.weights import load_expert, load_weights, save_weights
+    from exml_lightning.experts.weights import initial_weights, load_expert, load_weights, save_weights
 
-__all__ = ["ExpertEntry", "Manifest", "load_expert", "load_weights", "read_manifest", "save_weights", "write_manifest"]
+__all__ = [
+    "ExpertEntry",
+    "Manifest",
+    "initial_weights",
+    "load_expert",
+    "load_weights",
+    "read_manifest",
+    "save_weights",
+    "write_manifest",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -131,6 +131,26 @@ def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
     return Expert(network, classes, *known)
 
 
+def initial_weights(folder: Path, manifest: Manifest, index: int) -> dict[str, Tensor] | None:
+    """Read the weights that the training of an expert began with, on the CPU; None where they are not at hand.
+
+    ``training.initial`` of the manifest names their file, beside the expert's: `exml experts` writes it. Raises
+    `ExmlError` if it is not of the expert's network, broken, or no file of that folder.
+    """
+    entry = manifest.experts[index]
+    name, beside = entry.training.get("initial"), entry.path(folder)
+    if name is None:
+        return None
+    if not isinstance(name, str) or Path(name).name != name:
+        what = f"{beside.parent / FILE_NAME}: training.initial of expert {index} is {printable(str(name), 80)}"
+        raise ExmlError(f"{what}: name a file of the same folder, or leave it out")
+    if not (beside.parent / name).exists():
+        return None
+    network = entry.architecture.skeleton().build()
+    load_weights(network, beside.parent / name)
+    return dict(network.state_dict())
+
+
 def _check_forward(network: nn.Module, entry: ExpertEntry, shape: tuple[int, int, int], path: Path) -> None:
     layers, name, classifier = dict(network.named_modules()), type(network).__name__, entry.classifier
     if classifier is not None and classifier not in layers:

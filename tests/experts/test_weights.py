@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.experts import load_expert, load_weights, read_manifest, save_weights
+from exml_lightning.experts import initial_weights, load_expert, load_weights, read_manifest, save_weights
 from exml_lightning.experts.architecture import Architecture
 from exml_lightning.models import LeNet5
 
@@ -27,6 +28,24 @@ def test_an_expert_is_frozen_and_answers_for_its_classes(digit_experts):
         assert torch.equal(expert(images), expert.model(images)[:, list(entry.outputs)])
         assert not expert.training
         assert not any(p.requires_grad for p in expert.parameters())
+
+
+def test_what_training_began_with_is_read_where_it_is_at_hand(folder):
+    manifest = read_manifest(folder)
+    assert {n: t.tolist() for n, t in load_file(folder / "initial.safetensors").items()} == {
+        n: t.tolist() for n, t in initial_weights(folder, manifest, 3).items()
+    }
+
+    def naming(**training):
+        return replace(manifest, experts=(replace(manifest.experts[0], training=training),))
+
+    assert initial_weights(folder, naming(), 0) is None
+    assert initial_weights(folder, naming(initial="not_given_away.pt"), 0) is None
+    with pytest.raises(ExmlError, match=r"training\.initial of expert 0 is \.\./other\.pt: name a file of"):
+        initial_weights(folder, naming(initial="../other.pt"), 0)
+    save_weights(LeNet5(9), folder / "initial.safetensors")
+    with pytest.raises(ExmlError, match=r"initial\.safetensors belongs to another network than LeNet5"):
+        initial_weights(folder, manifest, 0)
 
 
 def test_tied_weights_are_saved(tmp_path):

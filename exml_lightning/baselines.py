@@ -1,7 +1,7 @@
 """The baselines: what stored experts answer, without distillation, and measuring it (Section 5; docs/baselines.md)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -15,6 +15,7 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import check_answers
 from exml_lightning.core.loaders import ImageLoader
+from exml_lightning.core.merging import Merge
 from exml_lightning.core.priors import BatchNormStatistics
 from exml_lightning.core.rng import derive_seed, keyed_generator
 from exml_lightning.data import ExpertStream
@@ -30,13 +31,14 @@ BATCH_NORM_BATCH = 256
 class ExpertSource:
     """Where a baseline gets experts and samples.
 
-    `manifest` lists the experts to ask. `load` reads the expert at a place in the stream onto the device to work on.
-    `generate` makes images from an expert, ``(n, channels, height, width)``, on its device, as a buffer holds them.
-    `seed` is that of every random draw.
+    `manifest` lists the experts to ask. `load` reads the expert at a place in the stream onto the device to work on,
+    `initial` what its training began with; see `ExpertStream.initial_weights`. `generate` makes images from an expert,
+    ``(n, channels, height, width)``, on its device, as a buffer holds them. `seed` is that of every random draw.
     """
 
     manifest: Manifest
     load: Callable[[int], Expert]
+    initial: Callable[[int], Mapping[str, Tensor] | None]
     generate: Callable[[Expert], Tensor]
     seed: int
 
@@ -65,9 +67,7 @@ class Baseline(ABC):
         """Ask one expert about normalised images ``(n, channels, height, width)``.
 
         `first_seen` is the experience that brought the part of the test stream the images are from: their task label.
-
-        Returns:
-            Scores ``(n, num_classes)``; minus infinity where the expert does not answer.
+        Returns scores ``(n, num_classes)``; minus infinity where the expert does not answer.
         """
 
 
@@ -151,42 +151,42 @@ class ParameterAverage(Baseline):
         first = manifest.experts[0].architecture
         for i, entry in enumerate(manifest.experts):
             if entry.architecture.skeleton() != first.skeleton():
-                raise ExmlError(
-                    "weights of different architectures have no mean: "
-                    f"expert 0 is {first.class_path} {first.init_args}, expert {i} is "
-                    f"{entry.architecture.class_path} {entry.architecture.init_args}; choose another baseline"
-                )
-            if entry.input not in (None, manifest.input):
-                raise ExmlError(
-                    f"the mean of these weights has no meaning: expert {i} takes {entry.input}, others "
-                    f"{manifest.input}; choose another baseline"
-                )
-            if list(entry.outputs) != manifest.classes_of(i):
-                raise ExmlError(
-                    f"the mean of these weights has no meaning: expert {i} gives its classes {list(entry.classes)} the "
-                    f"units {list(entry.outputs)}, not those of their places in class_names "
-                    f"{manifest.classes_of(i)}; choose another baseline"
-                )
+                reason = f"expert 0 is {first}, expert {i} {entry.architecture}"
+            elif entry.input not in (None, manifest.input):
+                reason = f"expert {i} takes {entry.input}, others {manifest.input}"
+            elif list(entry.outputs) != (places := manifest.classes_of(i)):
+                reason = f"expert {i} has units {list(entry.outputs)} for the classes of the stream {places}"
+            else:
+                continue
+            raise ExmlError(f"the weights of these experts cannot be put together: {reason}; choose another baseline")
 
     def models(self, source: ExpertSource) -> Iterator[Expert]:
-        """Yield one model, with the mean of the weights of all experts; see `Baseline.models`."""
-        manifest = source.manifest
-        mean: dict[str, Tensor] = {}
-        known: set[int] = set()
-        for index in range(len(manifest.experts)):
-            expert = source.load(index)
-            mean = running_mean(mean, expert.model.state_dict(), index)
-            known.update(manifest.classes_of(index))
-            device = expert.classes.device
-            del expert
+        """Yield one model, with the weights of all experts put together; see `Baseline.models`."""
+        manifest, weights = source.manifest, self._put_together(source)
         network = manifest.experts[0].architecture.skeleton().build()
-        network.load_state_dict(mean)
-        classes = sorted(known)
-        yield Expert(network, classes, classes, manifest.input).to(device)
+        network.load_state_dict(weights)
+        classes = sorted({c for index in range(len(manifest.experts)) for c in manifest.classes_of(index)})
+        yield Expert(network, classes, classes, manifest.input).to(next(iter(weights.values())).device)
+
+    def _put_together(self, source: ExpertSource) -> dict[str, Tensor]:
+        mean: dict[str, Tensor] = {}
+        for index in range(len(source.manifest.experts)):
+            mean = running_mean(mean, source.load(index).model.state_dict(), index)
+        return mean
 
     def answer(self, expert: Expert, images: Tensor, first_seen: int, num_classes: int) -> Tensor:
         """Return logits; see `Baseline.answer`."""
         return expert.own_logits(images, num_classes)
+
+
+class Merged(ParameterAverage):
+    """One model, the experts put together layer by layer by what training changed of each: see `Merge`."""
+
+    def _put_together(self, source: ExpertSource) -> dict[str, Tensor]:
+        merge = Merge()
+        for index in range(len(source.manifest.experts)):
+            merge.add(source.load(index).model, source.initial(index))
+        return merge.weights()
 
 
 class ParameterAverageBatchNorm(ParameterAverage):
@@ -257,7 +257,7 @@ def measure(baseline: Baseline, sampler: Sampler, size: int, device: torch.devic
         return sampler(expert, size // num_experts, num_experts).images
 
     with bar:
-        for model in baseline.models(ExpertSource(manifest, load, generate, stream.seed)):
+        for model in baseline.models(ExpertSource(manifest, load, stream.initial_weights, generate, stream.seed)):
             for part in parts:
                 part.ask(baseline, model, num_classes)
             del model  # else it would stay in memory while the next one is read

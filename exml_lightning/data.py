@@ -17,7 +17,7 @@ from exml_lightning.core.expert import Expert
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.core.loaders import BufferLoader, ImageLoader
 from exml_lightning.core.procedural import ProceduralImages
-from exml_lightning.experts import Manifest, load_expert
+from exml_lightning.experts import Manifest, initial_weights, load_expert
 from exml_lightning.experts.matching import (
     check_same_run,
     check_same_stream,
@@ -243,6 +243,10 @@ class ExpertStream(LightningDataModule):
     def load_expert(self, index: int, device: torch.device) -> Expert:
         """Read the expert at a place in the stream, from 0, onto a device, frozen."""
         return load_expert(self.experts, self.manifest, index).to(device)
+
+    def initial_weights(self, index: int) -> dict[str, torch.Tensor] | None:
+        """Read what the training of the expert at a place in the stream began with; None where it is not at hand."""
+        return initial_weights(self.experts, self.manifest, index)
 
     def original_images(self) -> Callable[[int], LabelledImages]:
         """Open the original training images: for Replay ED only, which is not data-free.

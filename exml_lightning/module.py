@@ -15,12 +15,13 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import FiniteWatch, check_step, check_weights, sane
 from exml_lightning.core.loaders import Batch
+from exml_lightning.core.merging import Merge
 from exml_lightning.core.rng import derive_seed, seed_layers
 from exml_lightning.core.teachers import Teachers
 from exml_lightning.data import ExpertStream
 from exml_lightning.ex_model.growth import grow_checkpoint
 from exml_lightning.ex_model.networks import build_networks, check_compiled, compile_network
-from exml_lightning.ex_model.starts import Start, check_start, starting_weights
+from exml_lightning.ex_model.starts import Start, Starts
 from exml_lightning.experts.architecture import Architecture, ArchitectureConfig
 
 Schedule = LRSchedulerCallable | Literal["cosine"] | None
@@ -38,7 +39,8 @@ class ExModelModule(LightningModule):
         architecture: Network of the ex-model, as `class_path` and `init_args`; default that of the first expert.
             ``num_classes`` is filled in.
         start: What the ex-model starts with: `scratch`, one initial model a run; `expert`, the first expert's weights;
-            `average`, at each experience the running mean of the ex-model and the new expert.
+            `average`, at each experience the running mean of the ex-model and the new expert; `merged`, at each
+            experience all experts so far, put together layer by layer by what training changed of each.
         optimizer: Makes the optimiser, anew for each expert.
         lr_scheduler: The learning-rate schedule, anew for each expert, one step an optimiser step: `cosine` falls to 0
             over the steps of the expert; or what makes a schedule of torch; or null for none.
@@ -81,7 +83,7 @@ class ExModelModule(LightningModule):
         super().__init__()
         self.architecture = None if architecture is None else Architecture.from_config(architecture)
         self.distillation = Distillation(**distillation)
-        self.start: Start = start
+        self.starts = Starts(start)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self._compile = compile
@@ -120,8 +122,8 @@ class ExModelModule(LightningModule):
         """
         assert self.architecture is not None
         stream = self.stream
-        check_start(self.start, stream.manifest, self.architecture, range(stream.completed, stream.num_experts))
-        if self.start == "scratch" and not stream.completed:
+        self.starts.check(stream, self.architecture)
+        if self.starts.start == "scratch" and not stream.completed:
             self._initial_model()
         if self._compile:
             check_compiled(self.previous, stream.manifest.input.shape, stream.batch_size, self.trainer)
@@ -169,10 +171,9 @@ class ExModelModule(LightningModule):
             self.previous.load_state_dict(self.network.state_dict())
             self.previous_known.copy_(self.known)
         self.known[expert.classes] = True
-        if not learned or self.start == "average":
-            self.network.load_state_dict(
-                starting_weights(self.start, self.network, expert, learned, self._initial_model)
-            )
+        weights = self.starts.weights(self.network, expert, self.stream, self._initial_model)
+        if weights is not None:
+            self.network.load_state_dict(weights)
         self.trainer.strategy.setup_optimizers(self.trainer)
 
     def _ready(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -270,6 +271,10 @@ class ExModelModule(LightningModule):
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the sums over the experts so far, which `merged` starts with."""
+        checkpoint["merge"] = dict(vars(self.starts.merge))
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give the weights of a checkpoint with fewer classes the rows it lacks, before Lightning loads them.
 
@@ -278,6 +283,7 @@ class ExModelModule(LightningModule):
         """
         blank = self.distillation.asks_all_units(self.heads)  # nobody has said anything of the new classes yet
         grow_checkpoint(checkpoint, self, self.network, self.stream.manifest.class_names, blank)
+        self.starts.merge = Merge(**checkpoint.get("merge", {}))
 
     def settings(self) -> dict[str, Any]:
         """Return what must stay the same for a run to continue, as plain values.

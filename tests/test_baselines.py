@@ -236,8 +236,14 @@ REFUSED = {
     ),
     "oracle is not defined here: class .a. is known to experts 0 and 2": (baselines.Oracle, STREAMS["narrow"]),
     "expert 1 has one class and no units for others": (baselines.MinEntropy, [wide(0, 1), narrow(2)]),
-    "different architectures have no mean": (baselines.ParameterAverage, [wide(0, 1), WITH_NORM[1]]),
-    "expert 1 gives its classes": (baselines.ParameterAverage, [narrow(0, 1), narrow(2, 3)]),
+    "cannot be put together: expert 0 is Architecture.*expert 1 Architecture": (
+        baselines.ParameterAverage,
+        [wide(0, 1), WITH_NORM[1]],
+    ),
+    r"expert 1 has units \[0, 1\] for the classes of the stream \[2, 3\]": (
+        baselines.Merged,
+        [narrow(0, 1), narrow(2, 3)],
+    ),
     "Net has no batch-norm layer.*use plain parameter_average": (baselines.ParameterAverageBatchNorm, STREAMS["wide"]),
     "size is 2: give 1 or more for each of the 3 experts": (baselines.ParameterAverageBatchNorm, WITH_NORM),
 }
@@ -252,7 +258,7 @@ def test_a_baseline_that_is_not_defined_is_refused_before_work(tmp_path, words):
 
 
 @pytest.mark.parametrize("kind", [*FORMULAS, baselines.Oracle, baselines.ParameterAverage,
-                                  baselines.ParameterAverageBatchNorm])  # fmt: skip
+                                  baselines.Merged, baselines.ParameterAverageBatchNorm])  # fmt: skip
 def test_one_expert_is_in_memory_at_a_time(tmp_path, monkeypatch, kind):
     stream = open_stream(write_experts(tmp_path, WITH_NORM), WITH_NORM)
     label = torch.tensor([0] * 20)
@@ -288,6 +294,7 @@ def averaged(kind: type[baselines.ParameterAverage], stream: ExpertStream, sampl
     source = baselines.ExpertSource(
         stream.manifest,
         lambda index: stream.load_expert(index, CPU),
+        stream.initial_weights,
         lambda expert: samples[expert.experience],
         stream.seed,
     )
@@ -350,7 +357,7 @@ def digits(tmp_path):
     return stream
 
 
-@pytest.mark.parametrize("kind", [*FORMULAS, baselines.ParameterAverage])
+@pytest.mark.parametrize("kind", [*FORMULAS, baselines.ParameterAverage, baselines.Merged])
 def test_the_shipped_experts_are_good_alone_and_worse_together(digits, kind):
     assert measured(baselines.Oracle(), digits) == [1] * 5
     fractions = measured(kind(), digits)

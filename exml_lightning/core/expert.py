@@ -58,7 +58,8 @@ class Expert(nn.Module):
         self.experience = experience
         self.task = task
         self.classifier = classifier
-        self._aligned = list(classes) == list(outputs)
+        self.aligned = list(classes) == list(outputs)
+        """Whether the unit of each class is at its place in the stream."""
         self.register_buffer("classes", torch.tensor(classes, dtype=torch.long))
         self.register_buffer("outputs", torch.tensor(outputs, dtype=torch.long))
         self.requires_grad_(False).eval()
@@ -90,7 +91,7 @@ class Expert(nn.Module):
         with torch.no_grad():
             logits = self.ask_every_unit(self.model, blank)
         remedy = "learn it in a run with model.normalize.others 0"
-        if not self._aligned or logits.shape[1] != num_classes:
+        if not self.aligned or logits.shape[1] != num_classes:
             raise ExmlError(f"{self.name} has no unit for each class of the stream: {remedy}")
         if not bool((logits.abs() < LARGEST).all()):
             raise ExmlError(f"{self.name} masks the units of classes that it does not know: {remedy}")
@@ -114,7 +115,7 @@ class Expert(nn.Module):
         all units speak, those of classes the expert does not know too. Any other head says minus infinity of these.
         """
         logits: Tensor = self.model(self.convert(images))
-        if self._aligned and logits.shape[1] == num_classes:
+        if self.aligned and logits.shape[1] == num_classes:
             return logits
         return self._in_columns(logits[:, self.outputs], num_classes)
 

@@ -14,6 +14,7 @@ TITLES = {
     "replay": "Replay ED",
     "probability_average": "Probability Avg.",
     "concat": "Concat",
+    "merged": "Merged",
     "parameter_average_batch_norm": "Param. Avg., batch norm",
     "noise": "Noise ED",
 }

@@ -33,7 +33,7 @@ TRAINER: dict[str, tuple[Any, ...]] = {
 """Keys of `trainer` that do count, each with the values that say the same as null."""
 
 DEPEND_ON_EXPERTS = {
-    *("oracle", "ensemble_average", "probability_average", "min_entropy", "concat", "parameter_average")
+    *("oracle", "ensemble_average", "probability_average", "min_entropy", "concat", "parameter_average", "merged")
 }  # fmt: skip
 """Baselines that depend on no setting of learning and generating at all; others do on those of generating."""
 WITHOUT_AUXILIARY = {"ModelInversion", "DataImpression", "Noise", "Procedural", "Replay", "Precomputed"}

@@ -22,6 +22,7 @@ STYLES = {
     "concat": ("#17becf", ">"),
     "parameter_average": ("#7f7f00", "*"),
     "parameter_average_batch_norm": ("#bcbd22", "d"),
+    "merged": ("#1b9e77", "|"),
 }
 _OTHERS = ("#b15928", "$a$"), ("#33a02c", "$b$"), ("#fb9a99", "$c$"), ("#a6cee3", "$d$"), ("#fdbf6f", "$e$")
 

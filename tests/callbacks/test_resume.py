@@ -46,8 +46,10 @@ def outcome(folder: Path) -> tuple[bytes, str, dict[str, object]]:
     )
 
 
-def test_a_schedule_and_momentum_resume_too(small_run, tmp_path):
+def test_a_schedule_momentum_and_the_sums_over_experts_resume_too(small_run, tmp_path):
+    """The third expert is merged with the two that were learned before the kill."""
     model = {
+        "start": "merged",
         "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01, "momentum": 0.9}},
         "lr_scheduler": {
             "class_path": "torch.optim.lr_scheduler.CosineAnnealingLR",
@@ -56,8 +58,8 @@ def test_a_schedule_and_momentum_resume_too(small_run, tmp_path):
     }
     extra = tmp_path / "model.yaml"
     extra.write_text(json.dumps({"model": model}))
-    main([*small_run("whole"), "-c", str(extra)])
-    args = [*small_run("cut"), "-c", str(extra)]
+    main([*small_run("whole", trainer__max_epochs=3), "-c", str(extra)])
+    args = [*small_run("cut", trainer__max_epochs=3), "-c", str(extra)]
     child = forks.Process(target=run_and_die, args=(args,))
     child.start()
     child.join(120)

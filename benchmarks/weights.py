@@ -38,7 +38,8 @@ def measure(strategy: str, folder: Path) -> dict[str, object]:
     own, images = [], str(folder / "generated")
     if strategy == "precomputed":
         own = ["--buffer.generator.folder", images]
-        run(["generate", "--quiet", *scenario, "--generate.folder", images, "--buffer.cache", "null"])
+        made = ["--strategy", "model_inversion", "--generate.folder", images]
+        run(["generate", "--quiet", *scenario, *made, "--buffer.cache", "null"])
     place = folder / strategy
     run(["fit", "--quiet", *stacked, *own, "--trainer.default_root_dir", str(place), "--buffer.cache", "null"])
     summary = json.loads((place / "summary.json").read_text())

@@ -186,8 +186,8 @@ def small(words: list[str]) -> list[str]:
     if words[0] not in ("fit", "test", "validate", "experts", "generate"):
         return words
     last = max((i + 2 for i, word in enumerate(words) if word in ("-c", "--config")), default=1)
-    other = re.search(r"strategies/(?!model|data)|--buffer\.generator ", " ".join(words))
-    return [*words[:last], "-c", SMOKE, *([] if other else ["--buffer.generator.steps", "3"]), *words[last:]]
+    made = re.search(r"(strategies/|--strategy )(model|data)(?!.*precomputed)", " ".join(words))
+    return [*words[:last], "-c", SMOKE, *(["--buffer.generator.steps", "3"] if made else []), *words[last:]]
 
 
 def prepare(words: list[str], folder: Path) -> None:

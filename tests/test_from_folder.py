@@ -170,11 +170,11 @@ def test_a_stream_grows_while_an_expert_is_half_learned(learned, monkeypatch):
 
     small = ["--data.n_iter", "3", "--data.batch_size", "4", "--buffer.size", "12", "--buffer.generator", "Noise"]
     small += ["--data.experts", str(learned / "experts"), "--trainer.default_root_dir", str(learned / "run")]
-    small += ["--trainer.accelerator", "cpu", "--data.augmentation.shift", "0", "--ckpt_path", "last"]
+    small += ["--trainer.accelerator", "cpu", "--ckpt_path", "last"]
     with monkeypatch.context() as patch:
         patch.setattr(ExModelModule, "training_step", stopped)
         with pytest.raises(SystemExit):
-            main(["fit", *FROM_FOLDER, *small, "--checkpoint.every_n_steps", "1"])
+            main(["fit", *small, "--checkpoint.every_n_steps", "1"])
     assert state(learned / "run" / "checkpoints" / "last.ckpt")["global_step"] == 11
     fifth = ("exml_lightning.models.LeNet5", {}, GREY, ["owl", "cat"])
     monkeypatch.setattr("tests.test_from_folder.STREAM", [*STREAM, fifth])

@@ -23,7 +23,7 @@ COMMANDS = {
     "`exml fit --help`": (*EXML, "fit", "--help"),
 }
 IMPORTS = next(iter(COMMANDS))
-FIT = "`exml fit -c configs/split_digits.yaml` to its first step, less generating"
+FIT = "`exml fit -c configs/split_digits.yaml --strategy model_inversion` to its first step, less generating"
 GOALS = {"`exml --help`": 3.0}
 
 
@@ -80,7 +80,7 @@ def _first_step(device: torch.device, run_folder: Path, quick: bool) -> float:
     probe = {"class_path": "benchmarks.performance.startup.FirstStep", "init_args": {"path": str(path)}}
     accelerator = "gpu" if device.type == "cuda" else "cpu"
     options = [
-        *("-c", str(ROOT / "configs" / "split_digits.yaml")),
+        *("-c", str(ROOT / "configs" / "split_digits.yaml"), "--strategy", "model_inversion"),
         *("--trainer.accelerator", accelerator, "--trainer.default_root_dir", str(run_folder)),
         *("--buffer.cache", "null", "--trainer.callbacks", json.dumps([probe])),
         *(("--buffer.generator.steps", "1") if quick else ()),

@@ -31,14 +31,14 @@ SHIPPED = {"LeNet5": "split_mnist", "SlimResNet18": "split_cifar10"}
 
 
 def shipped_settings(network: str) -> dict[str, Any]:
-    """Read the settings of a network's scenario, without the data set: experts alone are enough to fit.
+    """Read what model inversion takes of a network's scenario, without the data set: experts alone are enough to fit.
 
     Args:
         network: A name of `SHIPPED`.
     """
     path = ROOT / "configs" / f"{SHIPPED[network]}.yaml"
     settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    del settings["data"]["scenario"], settings["data"]["auxiliary"], settings["experts"]
+    del settings["strategy"], settings["data"]["scenario"], settings["data"]["auxiliary"], settings["experts"]
     return settings
 
 

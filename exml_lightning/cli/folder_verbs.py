@@ -215,7 +215,7 @@ def predict(
     Each image is made grey or RGB, resized until its short side fits, cropped in the middle and normalised, all as the
     manifest says. The CSV has the columns file, label, probability and p(CLASS) for each class that the model knows.
 
-      exml predict runs/split_digits/model_inversion/run0/ex_model photos
+      exml predict runs/split_digits/best/run0/ex_model photos
 
     Args:
         folder: Folder with a manifest.yaml and weights.
@@ -258,8 +258,8 @@ def export(
     It is compared with PyTorch on images before anything is put in place: those of --check, or the samples in the run
     folder. See docs/export.md.
 
-      exml export runs/split_digits/model_inversion/run0/ex_model
-      exml export runs/zoo/model_inversion/run0/ex_model --output zoo_model --check photos --license apache-2.0
+      exml export runs/split_digits/best/run0/ex_model
+      exml export runs/zoo/best/run0/ex_model --output zoo_model --check photos --license apache-2.0
 
     Args:
         folder: Folder with a manifest.yaml and weights.

@@ -16,6 +16,7 @@ from exml_lightning.callbacks.resume import find_checkpoint
 from exml_lightning.callbacks.run_folder import RunFolder
 from exml_lightning.callbacks.run_logger import RunLogger
 from exml_lightning.cli.parser import LinesKept, OneLineErrors
+from exml_lightning.cli.strategy import stack_strategy
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.strategy_name import strategy_name
 from exml_lightning.data import NO_SCENARIO, ExpertStream
@@ -30,13 +31,25 @@ from exml_lightning.terminal import Quiet
 CONFIGURATION = """
 
 Settings come from files, stacked in their order (a scenario, a strategy, a trainer), and from the options below, which
-overrule them. --print_config shows the outcome; docs/command_line.md explains the rest."""
+overrule them. Where no strategy is named, configs/strategies/best.yaml is stacked directly after the scenario.
+--print_config shows the outcome; docs/command_line.md explains the rest."""
 """What the help of each verb ends with."""
+STRATEGY = (
+    "How the buffer is filled and learned: the name of a file in configs/strategies, or a path, stacked directly after "
+    "the scenario. Without it: best, unless a strategy's file, a baseline or a generator is given."
+)
 LAST = "Checkpoint to go on from, or to measure: last, or a file."
 
 
 class StreamParser(OneLineErrors, LightningArgumentParser):
-    """Lightning's parser, with errors of one line."""
+    """Lightning's parser, with errors of one line; it stacks the strategy (`stack_strategy`)."""
+
+    whole = False
+    """Whether it is that of a verb, not of a class among its settings."""
+
+    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
+        """Parse the words as if the strategy had been among their files."""
+        return super().parse_args(stack_strategy(args) if self.whole else args, *more, **options)
 
 
 class StreamCLI(LightningCLI):
@@ -80,7 +93,10 @@ class StreamCLI(LightningCLI):
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add Lightning's seed, off unless it is asked for, and ``--quiet``."""
+        assert isinstance(parser, StreamParser)
+        parser.whole = True
         parser.add_argument("--quiet", action=Quiet)
+        parser.add_argument("--strategy", type=str | None, default=None, metavar="NAME", help=STRATEGY)
         parser.add_argument(
             "--seed_everything",
             type=bool | int,

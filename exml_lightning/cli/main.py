@@ -8,6 +8,7 @@ from pathlib import Path
 
 from exml_lightning.cli.config_files import wrong_file
 from exml_lightning.cli.memory import keep_freed_memory
+from exml_lightning.cli.strategy import stack_strategy
 from exml_lightning.cli.verbs import VERBS, completion_script, run_verb
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.terminal import Terminated, ended_by_sigterm, is_quiet, set_quiet
@@ -23,17 +24,17 @@ verbs:
 examples:
   exml fit --config configs/split_digits.yaml
   exml experts -c configs/split_mnist.yaml --data.root data
-  exml fit -c configs/split_mnist.yaml -c configs/strategies/auxiliary.yaml --data.root data
-  exml generate --data.experts checkpoints/split_digits/run0 --generate.num_samples 50
+  exml fit -c configs/split_mnist.yaml --strategy auxiliary --data.root data
+  exml generate --data.experts checkpoints/split_digits/run0 --strategy model_inversion
   exml test -c configs/split_mnist.yaml --data.root data --ckpt_path last
   exml test -c configs/split_mnist.yaml -c configs/baselines/min_entropy.yaml --data.root data
   exml manifest DIR --architecture torchvision.models.resnet18 --classes cat dog bird --size 224
   exml fit -c configs/from_folder.yaml --data.experts DIR
   exml catalog checkpoints runs
-  exml predict runs/split_digits/model_inversion/run0/ex_model photos --output predictions.csv
-  exml export runs/split_digits/model_inversion/run0/ex_model
+  exml predict runs/split_digits/best/run0/ex_model photos --output predictions.csv
+  exml export runs/split_digits/best/run0/ex_model
   exml report runs
-  exml sweep --scenarios split_digits --strategies model_inversion auxiliary --runs 0 --workers 2
+  exml sweep --scenarios split_digits --strategies best auxiliary --runs 0 --workers 2
 
 `exml VERB --help` lists the options of a verb; `exml VERB -c FILE --print_config` shows the whole configuration.
 `exml --print_completion bash` (or zsh, tcsh) prints a script that completes words on Tab.
@@ -82,6 +83,11 @@ def _check(verb: str, words: list[str]) -> None:
         of_experts = verb == "generate"
         option = "--data.experts checkpoints/split_digits/run0" if of_experts else "-c configs/split_digits.yaml"
         wrong = f"which {'experts' if of_experts else 'scenario'}? For instance: exml {verb} {option}"
+    elif wrong is None and VERBS[verb].configured:
+        try:
+            stack_strategy(words)
+        except ExmlError as error:
+            wrong = str(error)
     if wrong is not None:
         print(f"exml: error: {wrong}", file=sys.stderr)
         raise SystemExit(2)

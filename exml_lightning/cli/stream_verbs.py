@@ -39,7 +39,7 @@ def fit(cli: StreamCLI) -> None:
     accuracies, pictures and checkpoints. The same command goes on with a run that was stopped.
 
       exml fit -c configs/split_digits.yaml
-      exml fit -c configs/split_mnist.yaml -c configs/strategies/auxiliary.yaml --data.root data --buffer.size 2000
+      exml fit -c configs/split_mnist.yaml --strategy auxiliary --data.root data --buffer.size 2000
       exml fit -c configs/from_folder.yaml --data.experts my_experts --data.labelled my_images
     """
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
@@ -147,8 +147,8 @@ def generate(cli: StreamCLI) -> None:
 
     The files are expert_K.safetensors and expert_K.png.
 
-      exml generate --data.experts checkpoints/split_digits/run0 --generate.num_samples 50 --generate.folder look
-      exml generate -c configs/split_digits.yaml -c configs/strategies/data_impression.yaml --generate.expert 0
+      exml generate -c configs/split_digits.yaml --strategy data_impression --generate.expert 0
+      exml generate --data.experts checkpoints/split_digits/run0 --strategy model_inversion --generate.folder look
     """
     buffer = cli.config_init.buffer
     shown = cli.config_init.trainer.enable_progress_bar is not False

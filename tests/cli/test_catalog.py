@@ -130,7 +130,7 @@ def test_a_selection_is_learned_in_its_order_and_grows(two, capsys):
 def test_errors_come_before_work(two, capsys):
     main(["catalog", "one", "two", "--pick", "one:3", "two:0", "--output", "s.yaml"])
     Path("two/expert_0.safetensors").write_bytes(Path("two/expert_1.safetensors").read_bytes())
-    command = ["fit", *FROM_FOLDER, "--data.experts", "s.yaml"]
+    command = ["fit", *FROM_FOLDER, "--strategy", "model_inversion", "--data.experts", "s.yaml"]
     assert "two/expert_0.safetensors has another hash (sha256) than the manifest says" in refused(command, capsys)
     shutil.rmtree("two")
     assert "s.yaml: experts[1].folder: two is not there" in refused(command, capsys)

@@ -146,7 +146,7 @@ def test_fit_runs_with_the_original_training_data_absent(repository, tmp_path, m
         "fit", "-c", str(repository / "configs" / "split_mnist.yaml"),
         "-c", str(repository / "configs" / "trainer" / "smoke.yaml"), "--data.root", str(tmp_path / "data"),
         "--data.experts", str(repository / "checkpoints" / "split_digits" / "run0"),
-        "--trainer.default_root_dir", str(tmp_path / "run"), "--buffer.generator.init_args.steps", "2",
+        "--trainer.default_root_dir", str(tmp_path / "run"),
     ])  # fmt: skip
     assert (tmp_path / "run" / "ex_model" / "manifest.yaml").is_file()
     assert sorted(path.name for path in raw.iterdir()) == ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]

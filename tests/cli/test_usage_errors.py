@@ -20,7 +20,7 @@ FILES = {
     "scalar.yaml": "data: 3\n",
     "nothing.yaml": "data:\n",
     "class.yaml": "model:\n  optimizer:\n    class_path: torch.optim.Adamm\n",
-    "default.yaml": "buffer: {generator: {init_args: {stps: 3}}}\n",
+    "default.yaml": "buffer: {generator: {init_args: {imges: 3}}}\n",
     "inner.yaml": "buffer:\n  generator:\n    class_path: ModelInversion\n    init_args:\n      stepss: 3\n",
     "whole.yaml": "data: {n_iter: 3}\n",
 }
@@ -79,7 +79,7 @@ except SystemExit as error:
         ("-c level.yaml", "level.yaml: no key n_iter; did you mean data.n_iter?"),
         ("-c class.yaml", "model.optimizer: no class torch.optim.Adamm; did you mean Adam?"),
         ("-c inner.yaml", "buffer.generator: ModelInversion has no setting stepss; did you mean steps?"),
-        ("-c default.yaml", "buffer.generator: ModelInversion has no setting stps; did you mean steps?"),
+        ("-c default.yaml", "buffer.generator: Procedural has no setting imges; did you mean images?"),
         ("--data.run_idd 3", "no option --data.run_idd; did you mean --data.run_id?"),
         ("--run_id=3", "no option --run_id; did you mean --data.run_id?"),
         ("--model.lr_scheduler cosin", "model.lr_scheduler: no class cosin; did you mean cosine?"),
@@ -87,7 +87,7 @@ except SystemExit as error:
         ("--model.optimizer.lrr 3", "model.optimizer: Adam has no setting lrr; did you mean lr?"),
         ("--data.scenario.dataset Digitss", "data.scenario.dataset: no class Digitss; did you mean Digits?"),
         ("--data.scenario.nam x", "data.scenario: Scenario has no setting nam; did you mean name?"),
-        ("--buffer.generator.augmentation.shiftt 3",
+        ("--strategy model_inversion --buffer.generator.augmentation.shiftt 3",
          "buffer.generator.augmentation: Augmentation has no setting shiftt; did you mean shift?"),
         ("--buffer.generator no.such.module", "buffer.generator: no class no.such.module"),
         # What jsonargparse says itself, in a line.
@@ -128,7 +128,7 @@ def test_only_the_wrong_word_is_blamed(parse, repository, monkeypatch, capsys, w
 def test_the_innermost_reason_is_said_with_its_key(parse, repository, capsys):
     config = str(repository / "configs" / "split_digits.yaml")
     with pytest.raises(SystemExit):
-        parse(["fit", "-c", config, "--buffer.generator.steps", "many"])
+        parse(["fit", "-c", config, "--strategy", "model_inversion", "--buffer.generator.steps", "many"])
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert line.startswith('exml: error: Parser key "buffer.generator": ')

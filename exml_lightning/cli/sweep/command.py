@@ -72,7 +72,7 @@ def sweep(
     Each cell of the grid is one `exml fit`, or `exml test` of a baseline, in a run folder of its own. Missing experts
     are trained first. Finished cells are skipped, stopped ones go on: the same command again does what is left.
 
-      exml sweep --scenarios joint_mnist split_mnist --strategies model_inversion auxiliary min_entropy --workers 2
+      exml sweep --scenarios joint_mnist split_mnist --strategies best auxiliary min_entropy --workers 2
       exml sweep --scenarios split_mnist --strategies auxiliary --runs 0 --grid '{buffer.size: [10, 100, 1000]}'
       exml sweep -c configs/sweeps/mnist.yaml --set '{data.root: data}' --dry_run
 

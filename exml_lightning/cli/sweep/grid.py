@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exml_lightning.cli.strategy import chooses, stack_files
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.strategy_name import strategy_name
 from exml_lightning.experts.selection import is_selection, read_experts
@@ -16,6 +17,7 @@ from exml_lightning.files import read_yaml
 RUNS = range(5)
 """Those of every scenario (`scenarios.runs`, which imports torch)."""
 OWN_OPTIONS = {"data.run_id": "--runs", "trainer.default_root_dir": "--output", "data.scenario.name": "--scenarios"}
+OWN_OPTIONS |= {"strategy": "--strategies"}
 ONE_STREAM = ("experts.", "privacy.", "data.scenario.")
 NOT_FOR_BASELINES = ("buffer.", "model.", "data.n_iter", "data.batch_size", "data.augmentation", "data.auxiliary")
 """What changes nothing in a baseline, but for those that generate images."""
@@ -69,6 +71,7 @@ class Job:
 class _Stack:
     """The files of a scenario and a strategy, and what they and ``--set`` say; `stacked` are those of ``+FILE``."""
 
+    scenario: Path
     files: list[Path]
     settings: dict[str, Any]
     strategy: str
@@ -118,28 +121,30 @@ def _check(grid: Grid) -> None:
 def _stack(grid: Grid, scenario: str, strategy: str) -> _Stack:
     first, *more = strategy.split("+")
     stacked = [_find(path, ("configs/strategies",), "file") for path in more]
-    files = [
+    given = [
         _find(scenario, ("configs",), "scenario"),
         _find(first, ("configs/strategies", "configs/baselines"), "strategy"),
         *stacked,
         *(_find(path, ("configs/trainer",), "overlay") for path in grid.overlays),
     ]
     settings: dict[str, Any] = {}
+    files = stack_files(given, chosen=any(map(chooses, (*flatten(grid.settings), *grid.values))))
     for file in files:
         values = read_yaml(file)
         if not isinstance(values, dict):
             raise ExmlError(f"{file} must hold a mapping of settings")
         settings |= flatten(values)
     settings |= flatten(grid.settings)
+    settings.pop("strategy", None)  # that of a scenario has been followed
     experts, stream = settings.get("data.experts"), settings.get("data.scenario.name")
     if experts is None and stream is None:
-        raise ExmlError(f"{files[0]} has no scenario: give a folder of experts with --set '{{data.experts: DIR}}'")
+        raise ExmlError(f"{given[0]} has no scenario: give a folder of experts with --set '{{data.experts: DIR}}'")
     if experts is not None and stream is not None and len(grid.runs) > 1:
         raise ExmlError(f"data.experts {experts}: a folder holds the experts of one run: name it, as in --runs 0")
     baseline = settings.get("baseline.class_path")
     kind = baseline or settings.get("buffer.generator.class_path", "ModelInversion")
     name = (not baseline and settings.get("buffer.name")) or strategy_name(kind)
-    return _Stack(files, settings, name, baseline is not None, [file.stem for file in stacked])
+    return _Stack(given[0], files, settings, name, baseline is not None, [file.stem for file in stacked])
 
 
 def _cell(grid: Grid, stack: _Stack, run: int, point: dict[str, Any], trainings: dict[Path, Job]) -> Job:
@@ -168,7 +173,7 @@ def _cell(grid: Grid, stack: _Stack, run: int, point: dict[str, Any], trainings:
 def _training(grid: Grid, stack: _Stack, run: int, owner: str, folder: Path) -> Job:
     """Make the job that trains the experts of a scenario, or of the one whose experts it learns."""
     borrowed = bool(stack.settings.get("data.scenario.experts_of"))
-    scenario = stack.files[0].with_name(f"{owner}.yaml") if borrowed else stack.files[0]
+    scenario = stack.scenario.with_name(f"{owner}.yaml") if borrowed else stack.scenario
     files = [scenario, *stack.files[len(stack.files) - len(grid.overlays) :]]
     given = {
         key: value

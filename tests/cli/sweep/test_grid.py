@@ -74,6 +74,10 @@ def test_a_strategy_is_named_by_its_class_and_by_what_is_stacked_on_it(tmp_path)
     (tmp_path / "mine.yaml").write_text("buffer: {generator: {class_path: Noise}}")
     found = folders(Grid(["split_digits"], [f"auxiliary+{tmp_path}/calm.yaml", f"{tmp_path}/mine.yaml"], [0]))
     assert found == ["runs/split_digits/auxiliary/run0_calm", "runs/split_digits/noise/run0"]
+    (cell,) = cells_of(Grid(["split_digits"], [f"{tmp_path}/calm.yaml"], [0]))  # settings of the default strategy
+    assert cell.words[4:7] == ("configs/strategies/best.yaml", "-c", f"{tmp_path}/calm.yaml")
+    assert str(cell.folder) == "runs/split_digits/best/run0"
+    assert cell.settings.keys().isdisjoint({"strategy"})
     with pytest.raises(ExmlError, match=r"share runs/split_digits/noise/run0: .*NAME\+FILE"):
         cells_of(Grid(["split_digits"], ["noise", f"{tmp_path}/mine.yaml"], [0]))
 

@@ -27,10 +27,12 @@ from exml_lightning.callbacks import (
     StopOnSignal,
     StreamCheckpoint,
     SyntheticBufferCallback,
+    TimeBudget,
 )
 from exml_lightning.callbacks.resume import find_checkpoint
 from exml_lightning.callbacks.run_folder import RunFolderLock
 from exml_lightning.callbacks.run_logger import RunLogger
+from exml_lightning.core.budget import Budget
 from exml_lightning.core.distillation import Distillation
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.data import ExpertStream
@@ -55,14 +57,16 @@ def run_callbacks(
     with_labels: bool,
     with_bar: bool,
     loggers: Sequence[Logger] = (),
+    budget: Budget | None = None,
 ) -> tuple[list[Callback], list[Callback]]:
     """Make the callbacks of a run: those that come before `buffer`, and those after it and the checkpoints.
 
     Accuracy is measured `with_labels`, agreement else. `command` is the command line of the run, or the call, for its
-    files; `loggers` are those beside ``metrics.csv``.
+    files; `loggers` are those beside ``metrics.csv``; `budget` is that of time, if there is one.
     """
     results = (AccuracyCallback if with_labels else AgreementCallback)(buffer, command)
-    first: list[Callback] = [stop, SameSettings(buffer), CheckExperts(buffer), StartLoggers(loggers)]
+    checks = [SameSettings(buffer), CheckExperts(buffer), TimeBudget(budget, buffer)]
+    first: list[Callback] = [stop, *checks, StartLoggers(loggers)]
     bar = [StageProgressBar(buffer)] if with_bar else []
     return first, [*bar, results, ExModelWriter(buffer.strategy, results)]
 
@@ -72,6 +76,7 @@ def distil(
     folder: str | Path | None = None,
     task: int | None = None,
     progress: bool = True,
+    budget: Budget | None = None,
     **settings: Any,
 ) -> ExModel:
     """Learn one ex-model from a folder of experts; no data set is needed.
@@ -88,6 +93,8 @@ def distil(
         task: Which head to return, where the experts have several tasks; `load_ex_model` reads the others from
             ``folder/ex_model``.
         progress: Show progress bars and tables, as `exml fit` does.
+        budget: ``small`` (2 minutes), ``medium`` (15) or ``full`` (60) chooses ``n_iter`` and, where it can,
+            ``buffer_size``, as `--budget` does; None takes those given.
         settings: Of `ExpertStream` but for a scenario (``labelled``, ``n_iter``, ``batch_size``, ``augmentation``,
             ``auxiliary``, ``root``, ``seed``), of `ExModelModule` and its `Distillation` (``architecture``, ``start``,
             ``optimizer``, ``lr_scheduler``, ``compile``, ``lambda_ce``, ``normalize``, ``merge``, ``loss``,
@@ -116,7 +123,7 @@ def distil(
         given: dict[str, Any] = {**({"cache": None} if folder is None else {}), **settings}
         with quiet_lightning(), _as_it_was():
             set_quiet(is_quiet() or not progress)
-            _fit(Path(experts), Path(run_folder), task, progress, given)
+            _fit(Path(experts), Path(run_folder), task, progress, budget, given)
         return load_ex_model(Path(run_folder) / "ex_model", task)
 
 
@@ -144,7 +151,9 @@ def _check_names(settings: Iterable[str]) -> None:
             raise TypeError(f"distil() got an unexpected keyword argument {name!r}{hint}")
 
 
-def _fit(experts: Path, run_folder: Path, task: int | None, progress: bool, given: dict[str, Any]) -> None:
+def _fit(
+    experts: Path, run_folder: Path, task: int | None, progress: bool, budget: Budget | None, given: dict[str, Any]
+) -> None:
     def of(group: str) -> dict[str, Any]:
         return {name: given[key] for key, name in GROUPS[group].items() if key in given}
 
@@ -156,8 +165,11 @@ def _fit(experts: Path, run_folder: Path, task: int | None, progress: bool, give
         raise ExmlError(f"{run_folder} is a file: name a folder")
     checkpoint = find_checkpoint(run_folder, None, "fit")
     stop = StopOnSignal()
-    words = ", ".join([repr(str(experts)), *(f"{key}={value!r}" for key, value in given.items())])
-    first, last = run_callbacks(buffer, stop, f"distil({words})", stream.measures_accuracy, with_bar=progress)
+    said = given if budget is None else {"budget": budget, **given}
+    words = ", ".join([repr(str(experts)), *(f"{key}={value!r}" for key, value in said.items())])
+    first, last = run_callbacks(
+        buffer, stop, f"distil({words})", stream.measures_accuracy, with_bar=progress, budget=budget
+    )
     try:
         trainer = Trainer(
             **TRAINER_DEFAULTS,

@@ -89,9 +89,9 @@ All of Lightning's [Trainer](https://lightning.ai/docs/pytorch/stable/common/tra
 `runs/<scenario>/<strategy>/run<run_id>` by default. `devices` is 1 by default. Several devices:
 [clusters.md](clusters.md).
 
-Beside the groups there are `ckpt_path`, the checkpoint to go on from or to measure (`last`, or a file;
-[resuming.md](resuming.md)), and Lightning's `seed_everything`, off by default: every draw of the package is keyed by
-`data.seed`.
+Beside the groups there are `budget`, the time a fit may take ([command_line.md](command_line.md)); `ckpt_path`, the
+checkpoint to go on from or to measure (`last`, or a file; [resuming.md](resuming.md)); and Lightning's
+`seed_everything`, off by default: every draw of the package is keyed by `data.seed`.
 """
 
 

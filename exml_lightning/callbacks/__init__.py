@@ -10,6 +10,7 @@ from exml_lightning.callbacks.same_settings import SameSettings
 from exml_lightning.callbacks.stop_on_signal import StopOnSignal
 from exml_lightning.callbacks.stream_checkpoint import StreamCheckpoint
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
+from exml_lightning.callbacks.time_budget import TimeBudget
 
 __all__ = [
     "AccuracyCallback",
@@ -22,4 +23,5 @@ __all__ = [
     "StopOnSignal",
     "StreamCheckpoint",
     "SyntheticBufferCallback",
+    "TimeBudget",
 ]

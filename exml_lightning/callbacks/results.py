@@ -96,7 +96,8 @@ class ResultsCallback(Callback, ABC):
             "seconds_generating": self._buffer.clock.seconds_generating,
             "seconds_distilling": self._buffer.clock.seconds_distilling,
         }
-        all_figures = {**figures, **costs, "experiences_learned": len(self.matrix)}
+        work = {"steps": module.stream.n_iter, "images": self._buffer.size}
+        all_figures = {**figures, **costs, "experiences_learned": len(self.matrix), **work}
         write_summary(folder / "summary.json", all_figures, module.stream, module.device, self._command)
         return figures, costs
 

@@ -9,8 +9,10 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
+from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import remove_parts, write_text
+from exml_lightning.module import ExModelModule
 
 
 class RunFolderLock(Callback):
@@ -64,7 +66,19 @@ class RunFolder(RunFolderLock, SaveConfigCallback):
         """Take the folder, then write; see `RunFolderLock.on_fit_start`."""
         super().on_fit_start(trainer, pl_module)
         if trainer.is_global_zero:
-            write_config(Path(trainer.default_root_dir), self.parser, self.config)
+            write_config(Path(trainer.default_root_dir), self.parser, _found(self.config, trainer, pl_module))
+
+
+def _found(config: Namespace, trainer: Trainer, module: LightningModule) -> Namespace:
+    """Say what a budget of time has chosen in its place, so that the file stands for the same run on any machine."""
+    if config.budget is None:
+        return config
+    assert isinstance(module, ExModelModule)
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it from outside
+    (buffer,) = (callback for callback in callbacks if isinstance(callback, SyntheticBufferCallback))
+    config = config.clone()
+    config.budget, config.data.n_iter, config.buffer.size = None, module.stream.n_iter, buffer.size
+    return config
 
 
 def write_config(folder: Path, parser: LightningArgumentParser, config: Namespace) -> None:

@@ -24,9 +24,20 @@ class SameSettings(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare, after Lightning has restored a checkpoint; `ExmlError` names the settings that have changed."""
+        if changed := differences(self.settings, self._now(trainer, pl_module)):
+            raise ExmlError(
+                f"the checkpoint was written under other settings ({'; '.join(changed)}): "
+                "give the same ones, or start another run with --trainer.default_root_dir DIR"
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the settings; by now a budget of time has chosen some."""
+        self.settings = self._now(trainer, pl_module)
+
+    def _now(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         assert isinstance(pl_module, ExModelModule)
         buffer = self._buffer
-        now = {
+        return {
             **{f"data.{key}": value for key, value in pl_module.stream.settings().items()},
             **{f"model.{key}": value for key, value in pl_module.settings().items()},
             "buffer.size": buffer.size,
@@ -37,12 +48,6 @@ class SameSettings(Callback):
             "trainer.limit_train_batches": trainer.limit_train_batches,
             "number of processes": trainer.world_size,
         }
-        if changed := differences(self.settings, now):
-            raise ExmlError(
-                f"the checkpoint was written under other settings ({'; '.join(changed)}): "
-                "give the same ones, or start another run with --trainer.default_root_dir DIR"
-            )
-        self.settings = now
 
     def state_dict(self) -> dict[str, Any]:
         """Return the settings of the run."""

@@ -17,6 +17,7 @@ from exml_lightning.callbacks.run_folder import RunFolder
 from exml_lightning.callbacks.run_logger import RunLogger
 from exml_lightning.cli.parser import LinesKept, OneLineErrors
 from exml_lightning.cli.strategy import stack_strategy
+from exml_lightning.core.budget import Budget
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.strategy_name import strategy_name
 from exml_lightning.data import NO_SCENARIO, ExpertStream
@@ -114,6 +115,14 @@ class StreamCLI(LightningCLI):
         parser.add_class_arguments(PrivacySettings, "privacy")
         parser.add_class_arguments(GenerateOptions, "generate")
         parser.add_argument(
+            "--budget",
+            type=Budget | None,
+            default=None,
+            help="How long a fit may generate and distil: small (2 minutes), medium (15) or full (60). Measured in the "
+            "first seconds, it chooses data.n_iter, and buffer.size where images are drawn or photographed and steps "
+            "see them as they are, or where making them would take more than half of the time.",
+        )
+        parser.add_argument(
             "--baseline",
             type=Baseline | None,
             default=None,
@@ -176,6 +185,7 @@ class StreamCLI(LightningCLI):
             self.config.data.scenario is not None or self.config.data.labelled is not None,
             trainer.enable_progress_bar is not False,
             others,
+            self.config.budget,
         )
         # Lightning appends these to the callbacks of the configuration and of the groups, so they come after them.
         self.trainer_defaults["callbacks"] = last

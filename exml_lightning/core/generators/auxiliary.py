@@ -1,7 +1,7 @@
 """Auxiliary data: images of another data set (Section 4, Auxiliary Data)."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -40,6 +40,8 @@ class Auxiliary(Generator):
     """
 
     images: OtherImages | None = field(default=None, init=False, repr=False)
+
+    cheap: ClassVar[bool] = True
 
     def connect(self, sources: Sources) -> None:
         """Take the auxiliary images; see `Generator.connect`."""

@@ -70,9 +70,11 @@ class Generator(Configured, ABC):
     Attributes:
         slow: Whether samples take so long that they are worth keeping on disk, and that several processes share the
             work; only if they depend on nothing but the expert, the settings and the draws.
+        cheap: Whether samples take so little that a budget of time may choose how many there are.
     """
 
     slow: ClassVar[bool] = False
+    cheap: ClassVar[bool] = False
 
     @abstractmethod
     def generate(
@@ -105,6 +107,10 @@ class Generator(Configured, ABC):
         Raises:
             ExmlError: If it is not there; says what to set.
         """
+
+    def trial(self) -> tuple["Generator", float]:
+        """Return what makes samples in a part of the time, to be timed, and how many times as long this one takes."""
+        return self, 1.0
 
     @property
     def fresh_images(self) -> ProceduralImages | None:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -81,6 +81,11 @@ class OptimisedImages(Generator):
         """Return the class path and the settings; without `confidence` and `initial` those of before they existed."""
         settings = super().settings()
         return {k: v for k, v in settings.items() if v is not None or k not in ("confidence", "initial")}
+
+    def trial(self) -> tuple[Generator, float]:
+        """Return one of two steps; see `Generator.trial`."""
+        short = replace(self, steps=min(2, self.steps), confidence=None)
+        return short, self.steps / short.steps
 
     def check(self, expert: Expert) -> None:
         """Refuse an expert without batch-norm layers if `batch_norm` has a weight; see `Generator.check`."""

@@ -1,6 +1,7 @@
 """Images drawn by a random program, labelled by the expert: no data, and nothing asked of the expert but labels."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
@@ -29,6 +30,8 @@ class Procedural(Generator):
 
     images: ProceduralImages = field(default_factory=Strokes)
     fresh: bool = False
+
+    cheap: ClassVar[bool] = True
 
     @property
     def fresh_images(self) -> ProceduralImages | None:

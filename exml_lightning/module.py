@@ -319,8 +319,9 @@ def describe_optimizer(
 ) -> dict[str, Any]:
     """Return what must stay the same of both for a run to continue, as plain values; see `make_optimizer`."""
     made, scheduled = make_optimizer(network, optimizer, schedule, steps)
+    numbers = {key: float(value) if type(value) is int else value for key, value in made.defaults.items()}
     return {
-        "optimizer": f"{type(made).__name__} {made.defaults}",
+        "optimizer": f"{type(made).__name__} {numbers}",  # 0 of Python is 0.0 of a configuration
         "lr_scheduler": schedule
         if scheduled is None or schedule == "cosine"
         else f"{type(scheduled).__name__} {scheduled.state_dict()}",

@@ -1,6 +1,7 @@
 """The loss of the module against Eq. 6 to 11 written out, on the experts that are shipped."""
 
 import gc
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Generator, Noise
 from exml_lightning.core.scales import NormalScores
 from exml_lightning.data import ExpertStream
-from exml_lightning.module import ExModelModule
+from exml_lightning.module import ExModelModule, describe_optimizer
 from exml_lightning.scenarios import Digits, Scenario
 
 EXPERT_ASK = Expert.ask
@@ -233,3 +234,11 @@ def test_the_loss_can_be_the_divergence_of_softened_probabilities(tmp_path, digi
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ExmlError, match=next(iter(wrong))):
         ExModelModule(**wrong)
+
+
+def test_a_whole_number_of_python_and_one_of_a_configuration_are_the_same_setting():
+    network = torch.nn.Linear(1, 1)
+    made = [partial(torch.optim.SGD, lr=1, weight_decay=zero) for zero in (0, 0.0, 0.5)]
+    first, second, third = (describe_optimizer(network, optimizer, None, 5) for optimizer in made)
+    assert first == second != third
+    assert "'nesterov': False" in first["optimizer"]

@@ -135,3 +135,17 @@ def test_fits_are_measured_and_written(tmp_path, monkeypatch, capsys):
     assert [words[:-4] for words in ran] == [found[row]["command"].split()[1:] for row in ("default", "photos")]
     assert "with unrelated photos | 12.5 | 0.0 | 512 |" in results.with_suffix(".md").read_text()
     assert results.with_suffix(".md").read_text() in capsys.readouterr().out
+
+
+def test_each_fit_is_a_command(parse, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    given = {row: parse(measure.command(row, Path("a"), Path("b"), ["--data.n_iter", "4"])) for row in measure.FITS}
+    for config in given.values():
+        assert (str(config.data.experts), str(config.data.labelled), config.data.n_iter) == (
+            "a/experts",
+            "a/labelled",
+            4,
+        )
+    assert str(given["photos"].data.auxiliary.init_args.folder) == "b"
+    assert given["default"].data.auxiliary is None
+    assert given["model_inversion"].buffer.generator.class_path.endswith(".ModelInversion")

@@ -206,7 +206,6 @@ def predict(
     folder: Path,
     images: Path,
     output: Path = Path("predictions.csv"),
-    batch_size: int = 256,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     expert: int | None = None,
 ) -> None:
@@ -221,7 +220,6 @@ def predict(
         folder: Folder with a manifest.yaml and weights.
         images: Folder of images, searched at any depth, or one image file.
         output: CSV to write; one that is there is replaced.
-        batch_size: Images the network is shown at once.
         device: auto is CUDA where there is one.
         expert: Which expert of the folder, from 0: the ex-model of a multi-task stream has one for each task, in their
             order. Needed where there are several.
@@ -233,7 +231,7 @@ def predict(
     if output.is_dir():
         raise ExmlError(f"{output} is a folder: name a file with --output FILE")
     check_folder(output.parent, "output")
-    predictions = label(folder, images, batch_size, device, expert, show_progress=True)
+    predictions = label(folder, images, device, expert, show_progress=True)
     write_predictions(predictions, output)
     print_rows(
         f"{output}: {_count(predictions.files, 'image')}",

@@ -39,7 +39,6 @@ class Predictions:
 def predict(
     folder: Path,
     images: Path,
-    batch_size: int = 256,
     device: str = "auto",
     expert: int | None = None,
     show_progress: bool = False,
@@ -52,7 +51,6 @@ def predict(
     Args:
         folder: A folder of experts, for instance the ``ex_model/`` of a run.
         images: A folder, searched at any depth, or one image file.
-        batch_size: Images the network is shown at once, as many as are in memory.
         device: ``cpu``, ``cuda``, or ``auto`` for CUDA where there is one.
         expert: Which expert of the folder, from 0; None for the only one.
         show_progress: Show a progress bar.
@@ -64,8 +62,6 @@ def predict(
     Raises:
         ExmlError: If there is no such expert, it is not as its manifest says, or no image can be read.
     """
-    if batch_size < 1:
-        raise ExmlError(f"batch_size is {batch_size}: give 1 or more")
     manifest = read_chosen(folder, expert)
     entry, own = manifest.experts[0], manifest.input
     if own.shape[0] not in (1, 3):
@@ -81,7 +77,7 @@ def predict(
 
     root = images.parent if images.is_file() else images
     read, rows = [], []
-    for good, pixels in read_images(files, own.shape, batch_size, "predicting", show_progress):
+    for good, pixels in read_images(files, own.shape, own.chunk, "predicting", show_progress):
         with torch.no_grad():
             rows.append(ex_model(pixels.to(place)).float().softmax(dim=1).cpu())
         read += [Path(file).relative_to(root).as_posix() for file in good]

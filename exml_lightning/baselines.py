@@ -13,7 +13,7 @@ from exml_lightning.core.averaging import running_mean
 from exml_lightning.core.confusion import Confusion
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.finite import check_answers
+from exml_lightning.core.first_look import draw_everything, first_look
 from exml_lightning.core.loaders import ImageLoader
 from exml_lightning.core.merging import Merge
 from exml_lightning.core.priors import BatchNormStatistics
@@ -239,7 +239,7 @@ def measure(baseline: Baseline, sampler: Sampler, size: int, device: torch.devic
     stream = sampler.stream
     manifest = _experts_asked(stream)
     num_experts, num_classes = len(manifest.experts), len(manifest.class_names)
-    _check(baseline, sampler, manifest, size)
+    _check(baseline, sampler, manifest, size, device)
     heads = None if stream.heads is None else torch.tensor(stream.heads)
     parts = [
         _Part(loader, part.first_seen, baseline.combine, None if heads is None else heads == part.task)
@@ -277,7 +277,7 @@ def _experts_asked(stream: ExpertStream) -> Manifest:
     return manifest if limit is None or limit < 0 else replace(manifest, experts=manifest.experts[:limit])
 
 
-def _check(baseline: Baseline, sampler: Sampler, manifest: Manifest, size: int) -> None:
+def _check(baseline: Baseline, sampler: Sampler, manifest: Manifest, size: int, device: torch.device) -> None:
     """Refuse what is not possible before any work."""
     baseline.check(manifest)
     num_experts, num_classes, stream = len(manifest.experts), len(manifest.class_names), sampler.stream
@@ -285,12 +285,12 @@ def _check(baseline: Baseline, sampler: Sampler, manifest: Manifest, size: int) 
         if size < num_experts:
             raise ExmlError(f"buffer.size is {size}: give 1 or more for each of the {num_experts} experts")
         sampler.generator.connect(StreamSources(stream, size))
+    drawings = draw_everything(manifest.input, stream.seed, device)
     for index in range(stream.num_experts):
-        expert = stream.load_expert(index, torch.device("cpu"))
-        check_answers(expert)
+        first_look(expert := stream.load_expert(index, device), drawings)
         baseline.check_expert(expert, num_classes)
         if baseline.needs_samples:
-            sampler.generator.check(expert)
+            sampler.rehearse(expert, size // num_experts)
         del expert  # else it would stay in memory while the next one is read
 
 

@@ -13,10 +13,12 @@ from exml_lightning.core.confusion import Confusion
 from exml_lightning.core.distillation import Distillation
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.familiarity import Ask
 from exml_lightning.core.finite import FiniteWatch, check_step, check_weights, sane
 from exml_lightning.core.loaders import Batch
 from exml_lightning.core.merging import Merge
 from exml_lightning.core.rng import derive_seed, seed_layers
+from exml_lightning.core.targets import Answers
 from exml_lightning.core.teachers import Teachers
 from exml_lightning.data import ExpertStream
 from exml_lightning.ex_model.growth import grow_checkpoint
@@ -151,19 +153,25 @@ class ExModelModule(LightningModule):
         """
         if begin:
             self._begin(expert)
+        self._teachers = self.teachers_of(expert, self.previous_known, images, images_stay, self._ready)
+        self._student = self._ready(self.network)
+
+    def teachers_of(
+        self, expert: Expert, known: Tensor, images: Tensor, images_stay: bool, ready: Callable[[nn.Module], Ask]
+    ) -> Teachers:
+        """Make teachers of an expert and of the previous ex-model, which knows the classes `known`; see `Teachers`."""
         scale, image_format = self.distillation.normalize, expert.image_format
         with self.trainer.precision_plugin.forward_context():
-            self._teachers = Teachers(
+            return Teachers(
                 expert,
                 self.previous,
-                self.previous_known,
+                known,
                 images,
                 images_stay,
                 weights=scale.score_weights(self.heads),
                 reference=scale.reference_images(len(images), image_format, self.stream.seed, self.device),
-                ready=self._ready,
+                ready=ready,
             )
-        self._student = self._ready(self.network)
 
     def _begin(self, expert: Expert) -> None:
         learned = expert.experience
@@ -202,11 +210,11 @@ class ExModelModule(LightningModule):
             Logits ``(n, num_classes)``; minus infinity for classes not yet learned and of other tasks' heads.
         """
         logits: Tensor = self.network(images)
-        return logits.masked_fill(~self._possible(tasks), -torch.inf)
+        return logits.masked_fill(~self._possible(self.known, tasks), -torch.inf)
 
-    def _possible(self, tasks: Tensor | None) -> Tensor:
+    def _possible(self, known: Tensor, tasks: Tensor | None) -> Tensor:
         """The classes that are an answer: those known; with heads, for each sample those known of its task's head."""
-        return self.known if self.heads is None or tasks is None else self.known & (self.heads == tasks[:, None])
+        return known if self.heads is None or tasks is None else known & (self.heads == tasks[:, None])
 
     def on_train_epoch_start(self) -> None:
         """Forget what was measured after the experience before."""
@@ -223,14 +231,18 @@ class ExModelModule(LightningModule):
         assert self._teachers is not None
         answers = self._teachers.ask(batch.images, batch.rows)
         logits = self._student(batch.images).float()
-        with torch.autocast(self.device.type, enabled=False):  # logits of hundreds, and their squares, need float32
-            possible = self._possible(batch.tasks)
-            terms = self.distillation(logits, answers, batch.labels, possible, self.heads, self._tasks)
+        terms = self.loss_terms(logits, answers, batch, self.known)
         self._watch.add(
             batch_idx, sane(answers.expert), torch.cat([logits, terms["loss"].detach().expand(len(logits), 1)], dim=1)
         )
         self._terms = {name: value.detach() for name, value in terms.items()}
         return terms["loss"]
+
+    def loss_terms(self, logits: Tensor, answers: Answers, batch: Batch, known: Tensor) -> dict[str, Tensor]:
+        """Compute the loss of Eq. 11 and its terms; `known` are the classes of all experts up to this one."""
+        with torch.autocast(self.device.type, enabled=False):  # logits of hundreds, and their squares, need float32
+            possible = self._possible(known, batch.tasks)
+            return self.distillation(logits, answers, batch.labels, possible, self.heads, self._tasks)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the losses where Lightning is about to write a row: elsewhere it would take longer than the step."""

@@ -1,17 +1,28 @@
-"""`CheckExperts`: experts still to be learned are read once before work begins."""
+"""`CheckExperts`: a look at the experts still to be learned, and a rehearsal with each, before work begins."""
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from exml_lightning.callbacks.rehearsal import Rehearsal
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
-from exml_lightning.core.errors import ExmlError
-from exml_lightning.core.finite import check_answers
+from exml_lightning.core.errors import SHOWN, ExmlError, printable
+from exml_lightning.core.first_look import FirstLook, draw_everything, far_from_others, first_look
+from exml_lightning.experts import Manifest
+from exml_lightning.experts.catalog import architecture_words, class_words
+from exml_lightning.generation.samples import Sampler
 from exml_lightning.module import ExModelModule
+from exml_lightning.terminal import print_rows, say
+
+LISTED = 20
+"""Experts of a stream that are listed; of a longer one also those whose scale is far from the others'."""
+HEADINGS = "", "file", "architecture", "classes", "input", "confidence", "logits"
 
 
 class CheckExperts(Callback):
-    """Refuses a fit that would fail at one of its experts, that the ex-model cannot start, or whose epochs are none."""
+    """Refuses a fit that would fail at one of its experts, that the ex-model cannot start, or whose epochs are none.
+
+    It prints a line for each expert: how sure it is of drawings, and how far its logits are spread there.
+    """
 
     def __init__(self, buffer: SyntheticBufferCallback) -> None:
         self._buffer = buffer
@@ -29,16 +40,47 @@ class CheckExperts(Callback):
         assert isinstance(pl_module, ExModelModule)
         pl_module.prepare_start()
         stream, manifest = pl_module.stream, pl_module.stream.manifest
-        distillation, heads = pl_module.distillation, pl_module.heads
+        distillation, heads, device = pl_module.distillation, pl_module.heads, pl_module.device
         taught = [name for entry in manifest.experts[: stream.num_experts] for name in entry.classes]
         if distillation.asks_all_units(heads) and len(set(taught)) < len(taught):
             raise ExmlError("model.normalize.others is for experts that share no classes: set it to 0 for these")
-        for index in range(stream.completed, stream.num_experts):
-            expert = stream.load_expert(index, torch.device("cpu"))
-            check_answers(expert)
-            self._buffer.generator.check(expert)
+        left = range(stream.completed, stream.num_experts)
+        if not left:
+            return
+        rehearsal = Rehearsal(pl_module, Sampler(self._buffer.generator, stream, None, False), self._buffer.size)
+        drawings, looks = draw_everything(manifest.input, stream.seed, device), {}
+        for index in left:
+            expert = stream.load_expert(index, device)
+            looks[index] = first_look(expert, drawings)
             distillation.check_expert(expert, len(manifest.class_names), heads)
+            rehearsal(expert)
             del expert  # else it would stay in memory while the next one is read
+        if trainer.is_global_zero:
+            _print_looks(looks, manifest, len(drawings))
+
+
+def _print_looks(looks: dict[int, FirstLook], manifest: Manifest, drawings: int) -> None:
+    """Print a line for each expert, the first and the odd ones of a long stream, and say whose scale is odd."""
+    indices = list(looks)
+    odd = {indices[k]: times for k, times in far_from_others([look.spread for look in looks.values()]).items()}
+    listed = sorted({*indices[:LISTED], *list(odd)[:LISTED]})
+    many = "" if len(listed) == len(looks) else f", {len(listed)} of {len(looks)} are listed"
+    rows = []
+    for index in listed:
+        entry, look = manifest.experts[index], looks[index]
+        shape = "x".join(map(str, (entry.input or manifest.input).shape))
+        words = printable(architecture_words(entry.architecture)), printable(class_words(entry.classes), 200), shape
+        figures = f"{100 * look.confidence:.0f} %", f"{look.spread:.3g}{' (!)' if index in odd else ''}"
+        rows.append((f"expert {index + 1}", printable(entry.file), *words, *figures))
+    title = f"experts before the work: mean confidence in {drawings} drawings, and how far logits are spread{many}"
+    print_rows(title, HEADINGS, rows)
+    if odd:
+        named = [f"{printable(manifest.experts[k].file)} {times:.2g} times" for k, times in odd.items()]
+        names = ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if len(named) > SHOWN else "")
+        say(
+            f"(!) logits on another scale than the median expert's: {names}. Where raw logits are "
+            "compared (Center, NoScale, concat), the larger outshout the smaller; NormalScores puts all on one scale"
+        )
 
 
 def _check_trainer(trainer: Trainer) -> None:

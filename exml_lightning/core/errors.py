@@ -1,7 +1,8 @@
 """The error for whatever a user can put right, and the words of its message."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, which could rewrite a terminal, and halves of characters, which no file can hold."""
@@ -34,6 +35,22 @@ class BrokenExpertError(ExmlError):
 def one_line(error: Exception) -> str:
     """Put what an error says on one line; its class where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def foreign_code(name: str, doing: str, remedy: str) -> Iterator[None]:
+    """Turn whatever the body raises, which runs a network or a generator of anyone's, into an `ExmlError` of one line.
+
+    One that is an `ExmlError` passes. `name` is the expert, with its file, or what else is to blame; `doing` what did
+    not work.
+    """
+    try:
+        yield
+    except ExmlError:
+        raise
+    except Exception as error:
+        said = printable(one_line(error), 200)
+        raise ExmlError(f"{name}: {doing} ended in {type(error).__name__} ({said}): {remedy}") from error
 
 
 def shown(values: Iterable[object]) -> str:

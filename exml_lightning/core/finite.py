@@ -9,12 +9,9 @@ from torch import Tensor, nn
 from exml_lightning.core import distributed
 from exml_lightning.core.errors import BrokenExpertError, ExmlError
 from exml_lightning.core.expert import LARGEST, Expert
-from exml_lightning.core.rng import keyed_generator
 
 DELAY = 2
 """Steps that a GPU may be ahead of the look at its counts."""
-NOISE = 16
-"""Images of noise that `check_answers` shows."""
 
 SMALLER = (
     "start another run with a smaller learning rate (model.optimizer); the checkpoints of the experiences before it "
@@ -90,25 +87,6 @@ def check_logits(logits: Tensor, expert: Expert, images: str) -> None:
     broken = int((~logits.isfinite().all(dim=1)).sum())
     if broken:
         raise BrokenExpertError(f"{expert.name} answers NaN or infinity for {broken} of {len(logits)} {images}")
-
-
-def check_answers(expert: Expert) -> None:
-    """Show an expert some noise, before work begins.
-
-    Raises `BrokenExpertError` if its answers are NaN, infinite or absurdly large, or the same for all images.
-    """
-    low, high = expert.image_format.limits(expert.classes.device)
-    noise = torch.randn(NOISE, *expert.image_format.shape, generator=keyed_generator("check answers")).to(low.device)
-    with torch.no_grad():
-        logits = expert(noise.clamp_(low, high))
-    check_logits(logits, expert, "images of noise")
-    largest = float(logits.abs().max())
-    if largest > LARGEST:
-        raise BrokenExpertError(f"{expert.name} answers noise with logits up to {largest:.1e}: nothing can learn these")
-    if torch.equal(logits.amax(dim=0), logits.amin(dim=0)):  # to the last bit: a weak answer is an answer
-        raise BrokenExpertError(
-            f"{expert.name} gives {NOISE} images of noise one and the same answer: it tells nothing"
-        )
 
 
 def check_step(counts: Counts | None, expert: Expert) -> None:

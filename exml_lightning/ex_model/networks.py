@@ -25,14 +25,13 @@ def build_networks(architecture: Architecture, manifest: Manifest, seed: int) ->
     shape, num_classes = manifest.input.shape, len(manifest.class_names)
     name = f"model.architecture {architecture.class_path}"
     try:
-        network, previous, other = (architecture.skeleton().build(seed, "ex-model") for _ in range(3))
+        network, previous = (architecture.skeleton().build(seed, "ex-model") for _ in range(2))
     except ExmlError as error:
         raise ExmlError(
             "the ex-model, built as the first expert unless model.architecture names another network, cannot be "
             f"built: {error}; that network must take num_classes"
         ) from error
     units = probe(network, shape, name)
-    probe(other, shape, f"{name}, while it is trained,", training=True)
     if units != num_classes:
         raise ExmlError(f"{name} has {units} output units: it must have {num_classes}, one a class of the stream")
     return fast_layout(network, shape), fast_layout(previous, shape).requires_grad_(False).eval()

@@ -138,25 +138,30 @@ def last_linear(network: "nn.Module") -> str | None:
     return names[-1] if names else None
 
 
-def probe(network: "nn.Module", shape: tuple[int, int, int], name: str, training: bool = False) -> int:
-    """Show a network, on the CPU, a black image ``(channels, height, width)``; return its number of output units.
+def probe(network: "nn.Module", shape: tuple[int, int, int], name: str) -> int:
+    """Show a network, on the CPU, in eval mode, a black image ``(channels, height, width)``; return its output units.
 
-    With `training` it is shown two, in train mode, in which some return more; batch norm remembers them. Raises
-    `ExmlError`, which calls it `name`, if it refuses the images or returns anything but logits ``(n, units)``.
+    Raises `ExmlError`, which calls it `name`, if it refuses the image or returns anything but logits ``(n, units)``.
     """
     import torch
 
-    mode, count = network.training, 2 if training else 1
-    network.train(training)
+    mode = network.training
+    network.eval()
     try:
         with torch.device("cpu"), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            logits = network(torch.zeros(count, *shape))
+            logits = network(torch.zeros(1, *shape))
     except Exception as error:  # anyone's code
         raise ExmlError(f"{name} refuses images of shape {list(shape)} ({one_line(error)[:200]})") from error
     finally:
         network.train(mode)
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+    return units_of(logits, 1, name)
+
+
+def units_of(logits: object, count: int, name: str, hint: str = "") -> int:
+    """Return the output units of a network that was shown `count` images; `ExmlError` if it returns no logits."""
+    import torch
+
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != count:
         what = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        hint = "; leave out auxiliary classifiers, for instance by init_args {aux_logits: false}" if training else ""
         raise ExmlError(f"{name} returns {what} for images [{count}, ...]: it must return [{count}, units]{hint}")
     return logits.shape[1]

@@ -135,12 +135,17 @@ def architecture_words(architecture: Architecture) -> str:
     return architecture.class_path.rpartition(".")[2] + (f"({', '.join(words)})" if words else "")
 
 
-def _row(expert: Choice) -> dict[str, str]:
-    names, privacy, (size, parameters) = expert.classes, expert.privacy, _measure(expert.folder / expert.file)
+def class_words(names: Sequence[str]) -> str:
+    """Name classes, the first few if they are many."""
     short = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 2]}.." for name in names[:MOST_CLASSES]]
+    return " ".join(short) + (f" ... ({len(names)})" if len(names) > MOST_CLASSES else "")
+
+
+def _row(expert: Choice) -> dict[str, str]:
+    privacy, (size, parameters) = expert.privacy, _measure(expert.folder / expert.file)
     return {
         "expert": name_of(expert),
-        "classes": " ".join(short) + (f" ... ({len(names)})" if len(names) > MOST_CLASSES else ""),
+        "classes": class_words(expert.classes),
         "architecture": architecture_words(expert.architecture),
         "input": "x".join(map(str, expert.input.shape)) if expert.input else "",
         "accuracy": "" if expert.accuracy is None else f"{100 * expert.accuracy:.1f} %",

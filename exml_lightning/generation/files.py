@@ -9,6 +9,7 @@ import torch
 
 from exml_lightning.core.buffer import share
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.expert import Expert
 from exml_lightning.files import check_folder
 from exml_lightning.generation.buffer_file import BufferFile, read_buffer, write_buffer
 from exml_lightning.generation.samples import Sampler
@@ -57,7 +58,7 @@ def generate_files(sampler: Sampler, size: int, options: GenerateOptions, device
     stream.check_manifest()
     sampler.generator.connect(StreamSources(stream, size))
     paths = {k: generated_file(folder, k) for k in chosen}
-    keys = {k: _check(sampler, k, amounts[k], paths[k]) for k in chosen}
+    keys = {k: _check(sampler, sampler.stream.load_expert(k, device), amounts[k], paths[k]) for k in chosen}
     for k, path in paths.items():
         if path.is_file():
             say(f"expert {k + 1}/{count}: {path} is there already")
@@ -69,10 +70,9 @@ def generate_files(sampler: Sampler, size: int, options: GenerateOptions, device
         save_grid(path.with_suffix(".png"), samples.images, samples.labels, manifest.class_names, manifest.input)
 
 
-def _check(sampler: Sampler, index: int, num_samples: int, path: Path) -> dict[str, Any]:
+def _check(sampler: Sampler, expert: Expert, num_samples: int, path: Path) -> dict[str, Any]:
     """Say what an expert's samples depend on; refuse the expert, or a file of other samples in their place."""
-    expert = sampler.stream.load_expert(index, torch.device("cpu"))
-    sampler.generator.check(expert)
+    sampler.rehearse(expert, num_samples)
     key = sampler.describe(expert, num_samples)
     if path.is_file() and read_buffer(path).about != json.loads(json.dumps(key)):
         raise ExmlError(

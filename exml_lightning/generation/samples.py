@@ -11,9 +11,10 @@ from torch import Tensor
 
 from exml_lightning.core import distributed
 from exml_lightning.core.buffer import Buffer
-from exml_lightning.core.errors import BrokenExpertError
+from exml_lightning.core.errors import BrokenExpertError, foreign_code
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Generator
+from exml_lightning.core.generators.generator import FEW
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
 from exml_lightning.files import NotWrittenError
@@ -67,6 +68,18 @@ class Sampler:
         """Return all that samples of an expert depend on, as plain values; see `cache.describe_samples`."""
         entry = self.stream.manifest.experts[expert.experience]
         return samples_cache.describe_samples(self.generator, expert, entry, num_samples, self.stream.seed)
+
+    def rehearse(self, expert: Expert, num_samples: int = FEW) -> Buffer:
+        """Make a few samples as `__call__` would, with as few steps as can be, before any work; the cache is not asked.
+
+        At most `num_samples`, and at most `FEW` for each process. Raises `ExmlError` if the generator cannot work with
+        the expert, whatever either of them raises.
+        """
+        name, count = type(self.generator).__name__, min(num_samples, FEW * distributed.world_size())
+        draws = keyed_generator("rehearse generating", self.stream.seed, expert.experience)
+        remedy = "make images otherwise (buffer.generator), or leave this expert out of the manifest"
+        with foreign_code(expert.name, f"making {count} images from it by {name}", remedy):
+            return self.generator.trial()[0].generate(expert, count, draws)
 
     def _make(self, expert: Expert, num_samples: int, progress: "_Progress") -> Buffer:
         """Generate: by all processes if it is slow, else by the first for all."""

@@ -19,33 +19,38 @@ from tests.conftest import EXPERTS, refused
 
 
 class Sometimes(LeNet5):
-    """Answers `value` for images whose mean absolute value is not between two limits."""
+    """Answers `value` for images whose mean absolute value is not between two limits.
 
-    def __init__(self, num_classes: int, low: float = 0.0, high: float = 1e9, value: float = torch.nan) -> None:
+    Only where it is asked about `size` images at once, and has been `after` times before.
+    """
+
+    times = 0
+
+    def __init__(
+        self,
+        num_classes: int,
+        low: float = 0.0,
+        high: float = 1e9,
+        value: float = torch.nan,
+        size: int | None = None,
+        after: int = 0,
+    ) -> None:
         super().__init__(num_classes)
-        self.low, self.high, self.value = low, high, value
+        self.low, self.high, self.value, self.size, self.after = low, high, value, size, after
 
     def forward(self, images: Tensor) -> Tensor:
         strength = images.flatten(1).abs().mean(dim=1)
         wrong = (strength < self.low) | (strength > self.high)
-        return super().forward(images).masked_fill(wrong[:, None], self.value)
-
-
-class Later(LeNet5):
-    """Answers NaN from the fourth mini-batch of 8 on."""
-
-    steps = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.steps += len(images) == 8
-        return super().forward(images) * (torch.nan if self.steps > 3 else 1)
+        asked = self.size in (None, len(images))
+        self.times += asked
+        return super().forward(images).masked_fill(wrong[:, None] & (asked and self.times > self.after), self.value)
 
 
 @pytest.fixture
 def spoil(tmp_path):
     """Copies the shipped experts and spoils one: by another architecture, or by a change of its weights."""
 
-    def spoilt(index: int, change=None, **limits) -> Path:
+    def spoilt(index: int, change=None, kind=None, **limits) -> Path:
         folder = tmp_path / "experts"
         shutil.copytree(EXPERTS, folder)
         manifest = read_manifest(folder)
@@ -54,11 +59,7 @@ def spoil(tmp_path):
             change(network)
         path = folder / manifest.experts[index].file
         args = {"num_classes": 10, **limits}
-        kind = (
-            Architecture("tests.callbacks.test_check_experts.Sometimes", args)
-            if limits
-            else manifest.experts[index].architecture
-        )
+        kind = kind or (Architecture(SOMETIMES, args) if limits else manifest.experts[index].architecture)
         entry = replace(manifest.experts[index], sha256=save_weights(network, path), architecture=kind)
         experts = [entry if k == index else other for k, other in enumerate(manifest.experts)]
         write_manifest(replace(manifest, experts=tuple(experts)), folder)
@@ -81,7 +82,49 @@ def infinite_weight(network):
     next(network.parameters()).data[0] = torch.inf
 
 
+SOMETIMES = "tests.callbacks.test_check_experts.Sometimes"
 SCRATCH = ["--model.start", "scratch"]  # experts of another class cannot be averaged
+
+
+class Fussy(LeNet5):
+    """Cannot be asked in one of the ways that a strategy asks."""
+
+    def __init__(self, num_classes: int, way: str) -> None:
+        super().__init__(num_classes)
+        self.way = way
+
+    def forward(self, images: Tensor) -> Tensor:
+        now = {"learning": self.training, "generating": images.requires_grad, "teaching": len(images) == 7}
+        if now[self.way]:
+            raise ZeroDivisionError(f"no way\nof {self.way}")
+        return super().forward(images)
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        (
+            "generating",
+            "): making 8 images from it by ModelInversion ended in ZeroDivisionError (no way of generating): make",
+        ),
+        ("teaching", "): asking it as a teacher, by Center, ended in ZeroDivisionError (no way of teaching): give"),
+        (
+            "learning",
+            "model.architecture tests.callbacks.test_check_experts.Fussy: a step of its training ended in ZeroD",
+        ),
+    ],
+)
+def test_whatever_a_network_raises_is_one_line_before_work(spoil, tmp_path, way, said):
+    kind = {"class_path": "tests.callbacks.test_check_experts.Fussy", "init_args": {"way": way}}
+    folder = spoil(1, kind=Architecture(kind["class_path"], {"num_classes": 10, "way": way}))
+    network = {"architecture": kind} if way == "learning" else {}
+    small = {"buffer_size": 60, "batch_size": 7, "cache": None, "accelerator": "cpu", "progress": False}
+    with pytest.raises(ExmlError) as error:
+        distil(folder, tmp_path / "run", **small, **network)
+    assert said in str(error.value)
+    assert way == "learning" or str(error.value).startswith(f"expert 1 ({folder / 'expert_1.safetensors'})")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
 
 
 def checkpoints(folder: Path) -> list[str]:
@@ -91,10 +134,10 @@ def checkpoints(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("index", "spoilt", "said"),
     [
-        (1, {"low": 1e9}, " answers NaN or infinity for 16 of 16 images of noise"),
-        (1, {"low": 1e9, "value": -torch.inf}, " answers NaN or infinity for 16 of 16 images of noise"),
-        (0, {"change": no_weights}, " gives 16 images of noise one and the same answer"),
-        (1, {"change": huge_weights}, " answers noise with logits up to "),
+        (1, {"low": 1e9}, " answers NaN or infinity for 32 of 32 drawings"),
+        (1, {"low": 1e9, "value": -torch.inf}, " answers NaN or infinity for 32 of 32 drawings"),
+        (0, {"change": no_weights}, " gives 32 drawings one and the same answer"),
+        (1, {"change": huge_weights}, " answers drawings with logits up to "),
         (1, {"change": infinite_weight}, ": features.0.weight holds NaN or infinity"),
     ],
 )
@@ -109,10 +152,10 @@ def test_what_an_expert_may_not_answer_is_found_before_work(spoil, tmp_path, ind
 
 
 def test_absurd_answers_while_distilling_are_the_experts_fault(spoil, small_run, capsys):
-    args = [*small_run(data__experts=str(spoil(1, high=0.9, value=1e30))), *SCRATCH]
+    args = [*small_run(data__experts=str(spoil(1, low=1e9, value=1e30, size=8, after=3))), *SCRATCH]
     error = refused([*args, "--buffer.generator", "Replay"], capsys)
     assert "expert 1 (" in error
-    assert "more than 1e+06 for " in error
+    assert "more than 1e+06 for 8 of 8 samples in step 3 of experience 1" in error
 
 
 def test_nan_while_images_are_made_is_found_in_that_step(spoil, small_run, tmp_path, capsys):
@@ -122,7 +165,7 @@ def test_nan_while_images_are_made_is_found_in_that_step(spoil, small_run, tmp_p
     step = next(k for k in range(8) if (noise - 0.1 * k).clamp(min=0).mean() < 0.4)
     still = [f"--buffer.generator.augmentation.{change}=0" for change in ("shift", "rotation")]
     pulled = [*SCRATCH, *still, "--buffer.generator.l2", "100", "--buffer.generator.steps", "8"]
-    error = refused([*small_run(data__experts=str(spoil(1, low=0.4))), *pulled], capsys)
+    error = refused([*small_run(data__experts=str(spoil(1, low=0.4, size=6))), *pulled], capsys)
     assert "expert 1 (" in error
     assert f"answers NaN or infinity for 6 of 6 images in step {step} of making them" in error
     assert checkpoints(tmp_path / "run") == ["experience=0.ckpt", "last.ckpt"]
@@ -138,13 +181,13 @@ def strong(expert: int, high: float) -> tuple[Tensor, Tensor]:
 
 def test_nan_while_distilling_is_found_at_once_and_counted(spoil, small_run, tmp_path, capsys):
     replay = [*SCRATCH, "--buffer.generator", "Replay"]
-    error = refused([*small_run(data__experts=str(spoil(1, high=0.9))), *replay], capsys)
+    error = refused([*small_run(data__experts=str(spoil(1, high=0.9, size=8, after=1))), *replay], capsys)
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["ExpertStream"]["experience"] == 0
     assert "expert 1 (" in error
     found = int(error.split("1e+06 for ")[1].split(" of 8 samples in step ")[0])
     assert 1 <= found <= 8
-    assert error.split("in step ")[1].split(" of experience 1")[0] in ("0", "1")
+    assert error.split("in step ")[1].split(" of experience 1")[0] in ("1", "2")
     assert strong(1, 0.9)[1].float().mean() > 0.3  # so that hardly any mini-batch of 8 is without one
 
 
@@ -169,7 +212,7 @@ def test_a_sound_expert_in_its_place_is_learned(small_run, tmp_path, capsys):
 
     shutil.move(folder / sound.file, tmp_path / "kept")
     digest = save_weights(load_expert(EXPERTS, manifest, 1).model, folder / sound.file)
-    kind = Architecture("tests.callbacks.test_check_experts.Later", {"num_classes": 10})
+    kind = Architecture(SOMETIMES, {"num_classes": 10, "low": 1e9, "size": 8, "after": 3})
     late = replace(sound, architecture=kind, sha256=digest)
     write_manifest(replace(manifest, experts=(manifest.experts[0], late, *manifest.experts[2:])), folder)
     assert "for 8 of 8 samples in step 3 of experience 1" in refused(args, capsys)  # a safety copy was due at step 2

@@ -71,7 +71,8 @@ def test_fresh_images_are_not_those_of_the_buffer(small_run, tmp_path, monkeypat
 
     monkeypatch.setattr(Strokes, "draw", draw)
     main([*small_run(), *FRESH])
-    assert drawn == [12, *[8] * 6, 6, *[8] * 6]  # the buffer of the first expert, six steps, half a buffer, six steps
+    rehearsals = [8, 8, 6, 8]  # of each expert a few for the buffer, and a few for a step
+    assert drawn == [*rehearsals, 12, *[8] * 6, 6, *[8] * 6]  # a buffer, six steps, half a buffer, six steps
     assert last_buffer(tmp_path / "run")["experiences"].bincount().tolist() == [6, 6]
 
 
@@ -162,8 +163,8 @@ def test_logits_of_all_experts_are_compared_with_the_same_drawings(
     monkeypatch.setattr(Teachers, "__init__", watched)
     main([*small_run(), *REFERENCE, "Strokes", "--trainer.accelerator", "cpu"])
     drawn = Strokes().draw(12, (1, 32, 32), keyed_generator("reference", 1234), torch.device("cpu"))
-    assert len(seen) == 2
-    assert all(torch.equal(images, drawn) for images in seen)
+    assert len(seen) == 4  # two rehearsals, with fewer
+    assert all(torch.equal(images, drawn) for images in seen[2:])
     words = "model.normalize.reference.class was exml_lightning.core.procedural.strokes.Strokes, now exml_lightning"
     assert words in refused([*small_run(), *REFERENCE, "DeadLeaves", "--ckpt_path", "last"], capsys)
 

@@ -59,11 +59,6 @@ class DataImpression(OptimisedImages):
     def _betas(self) -> list[float]:
         return self.beta if isinstance(self.beta, list) else [self.beta]
 
-    def check(self, expert: Expert) -> None:
-        """Refuse an expert whose classifier layer is unknown or not linear; see `Generator.check`."""
-        super().check(expert)
-        expert.class_weights()
-
     def generate(
         self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
     ) -> Buffer:

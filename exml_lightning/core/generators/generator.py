@@ -14,6 +14,9 @@ from exml_lightning.core.finite import check_logits
 from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.settings import Configured
 
+FEW = 8
+"""Samples of an expert that each process makes before any work; of so few it does not matter if one makes them all."""
+
 
 class Progress(Protocol):
     """Takes reports of work."""
@@ -92,13 +95,9 @@ class Generator(Configured, ABC):
 
         Returns:
             `num_samples` samples, labelled with class indices of the stream that the expert knows.
-        """
-
-    def check(self, expert: Expert) -> None:
-        """Refuse an expert that samples cannot be made from; called for all of them before any work.
 
         Raises:
-            ExmlError: If it will not do; says why.
+            ExmlError: If the expert will not do; says why. A few samples of each expert are made before any work.
         """
 
     def connect(self, sources: Sources) -> None:
@@ -109,7 +108,10 @@ class Generator(Configured, ABC):
         """
 
     def trial(self) -> tuple["Generator", float]:
-        """Return what makes samples in a part of the time, to be timed, and how many times as long this one takes."""
+        """Return what makes samples in a part of the time, before any work, and how many times as long this one takes.
+
+        Of each expert a few are made by it, and it is timed for a budget.
+        """
         return self, 1.0
 
     @property

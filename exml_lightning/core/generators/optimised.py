@@ -15,7 +15,7 @@ from exml_lightning.core.buffer import batches
 from exml_lightning.core.errors import BrokenExpertError
 from exml_lightning.core.expert import Expert, confidence_in
 from exml_lightning.core.finite import Counts, FiniteWatch
-from exml_lightning.core.generators.generator import Generator, Progress, require
+from exml_lightning.core.generators.generator import FEW, Generator, Progress, require
 from exml_lightning.core.generators.image_batch import ImageBatch
 from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.rng import keyed_generator
@@ -87,14 +87,6 @@ class OptimisedImages(Generator):
         short = replace(self, steps=min(2, self.steps), confidence=None)
         return short, self.steps / short.steps
 
-    def check(self, expert: Expert) -> None:
-        """Refuse an expert without batch-norm layers if `batch_norm` has a weight; see `Generator.check`."""
-        require(
-            not self.batch_norm or len(priors.BatchNormStatistics(expert.model)) > 0,
-            f"generator batch_norm is {self.batch_norm}, but expert {expert.experience} has no batch-norm layer: "
-            "set it to 0",
-        )
-
     def optimise(
         self,
         expert: Expert,
@@ -112,10 +104,16 @@ class OptimisedImages(Generator):
         int64 ``(num_samples,)``.
 
         Returns normalised images on the expert's device, ``(num_samples, channels, height, width)``; raises
-        `BrokenExpertError` if the expert's answers are NaN or infinite.
+        `BrokenExpertError` if the expert's answers are NaN or infinite, and `ExmlError` if `batch_norm` has a weight
+        and it has no such layer.
         """
+        require(
+            not self.batch_norm or len(priors.BatchNormStatistics(expert.model)) > 0,
+            f"generator batch_norm is {self.batch_norm}, but {expert.name} has no batch-norm layer: set it to 0",
+        )
         parts = list(batches(num_samples, self.batch_size))
-        if len(parts) < distributed.world_size() and not distributed.rank():
+        idle = len(parts) < distributed.world_size() and num_samples > FEW * distributed.world_size()
+        if idle and not distributed.rank():
             log.warning(
                 "expert %d gives some processes no work: make buffer.generator.batch_size %d or less",
                 expert.experience + 1,

@@ -30,10 +30,6 @@ class Precomputed(Generator):
         """Take what reads the files; see `Generator.connect`."""
         self.read = sources.samples(self.folder)
 
-    def check(self, expert: Expert) -> None:
-        """Read the expert's file, so that a broken one is found before any work; see `Generator.check`."""
-        self._samples(expert)
-
     def generate(
         self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
     ) -> Buffer:
@@ -41,7 +37,9 @@ class Precomputed(Generator):
 
         Raises `ExmlError` if it has too few. See `Generator.generate`.
         """
-        samples = self._samples(expert)
+        if self.read is None:
+            raise ExmlError("the precomputed generator has no files to read")
+        samples = self.read(expert)
         require(
             len(samples) >= num_samples,
             f"expert {expert.experience} has {len(samples)} precomputed samples, but {num_samples} are asked for: "
@@ -52,8 +50,3 @@ class Precomputed(Generator):
             samples = samples[rows.sort().values]
         progress(float(num_samples))
         return samples.to(expert.classes.device)
-
-    def _samples(self, expert: Expert) -> Buffer:
-        if self.read is None:
-            raise ExmlError("the precomputed generator has no files to read")
-        return self.read(expert)

@@ -25,15 +25,6 @@ class Replay(Generator):
         """Take the original images; see `Generator.connect`."""
         self.originals = sources.original_images()
 
-    def check(self, expert: Expert) -> None:
-        """Refuse an expert whose original data are not there; see `Generator.check`."""
-        self._of(expert)
-
-    def _of(self, expert: Expert) -> OriginalImages:
-        if self.originals is None:
-            raise ExmlError("replay needs the original training data: give a scenario")
-        return self.originals(expert.experience)
-
     def generate(
         self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
     ) -> Buffer:
@@ -41,7 +32,9 @@ class Replay(Generator):
 
         Raises `ExmlError` if there are no original data to draw from. See `Generator.generate`.
         """
-        originals = self._of(expert)
+        if self.originals is None:
+            raise ExmlError("replay needs the original training data: give a scenario")
+        originals = self.originals(expert.experience)
         count = len(originals.labels)
         rounds = -(-num_samples // count)
         rows = torch.cat([torch.randperm(count, generator=generator) for _ in range(rounds)])[:num_samples]

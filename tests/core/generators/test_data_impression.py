@@ -23,7 +23,6 @@ def expert_of(make_expert):
 
 def generate(expert, n=6, **settings):
     generator = DataImpression(**{"steps": 30, "temperature": 1.0, **settings})
-    generator.check(expert)
     return generator.generate(expert, n, keyed_generator("impression"))
 
 
@@ -119,13 +118,13 @@ def test_few_classes_and_few_samples(expert_of, classes, samples):
 def test_an_expert_without_a_named_linear_classifier_is_refused(make_expert):
     expert = make_expert()
     with pytest.raises(ExmlError, match="no `classifier` in its manifest"):
-        DataImpression().check(expert)
+        generate(expert)
     expert.classifier = "0"
     with pytest.raises(ExmlError, match="'0' is Conv2d, not Linear"):
-        DataImpression().check(expert)
+        generate(expert)
     expert.classifier = "somewhere"
     with pytest.raises(ExmlError, match="is NoneType, not Linear"):
-        DataImpression().check(expert)
+        generate(expert)
 
 
 @pytest.mark.parametrize("wrong", [{"beta": 0.0}, {"beta": []}, {"beta": [1.0, torch.nan]}, {"temperature": 0}])

@@ -1,0 +1,93 @@
+"""A rehearsal: each expert goes once through all that the strategy does with it, on a few images, before any work."""
+
+import torch
+from torch import Tensor
+
+from exml_lightning.core.buffer import Buffer, share
+from exml_lightning.core.errors import foreign_code
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.finite import check_logits, sane
+from exml_lightning.core.generators.generator import FEW
+from exml_lightning.core.layout import fast_layout
+from exml_lightning.core.loaders import Batch, BufferLoader
+from exml_lightning.core.rng import derive_seed, seed_layers
+from exml_lightning.core.targets import Answers
+from exml_lightning.experts.architecture import units_of
+from exml_lightning.generation.samples import Sampler
+from exml_lightning.module import ExModelModule, make_optimizer
+
+AUXILIARY = "; leave out auxiliary classifiers, for instance by init_args {aux_logits: false}"
+
+
+class Rehearsal:
+    """Makes a few samples of each expert, asks it as a teacher and computes the loss, in the order of the stream.
+
+    With the first one an ex-model built anew takes a step of the optimiser. Nothing of the run changes: not the
+    ex-model, no optimiser of it, no random state.
+
+    Args:
+        module: The ex-model in training, on its device, with a trainer.
+        sampler: Makes the samples.
+        size: N, the samples that the buffer holds.
+    """
+
+    def __init__(self, module: ExModelModule, sampler: Sampler, size: int) -> None:
+        self._module, self._sampler, self._size = module, sampler, size
+        manifest, learned = module.stream.manifest, range(module.stream.completed)
+        self._known = torch.zeros(len(manifest.class_names), dtype=torch.bool, device=module.device)
+        self._known[[c for k in learned for c in manifest.classes_of(k)]] = True
+        self._stepped = False
+
+    def __call__(self, expert: Expert) -> None:
+        """Take the next expert, on the device of the run, through it; `ExmlError` if anything in it fails."""
+        module, device = self._module, self._module.device
+        known = self._known.index_fill(0, expert.classes, True)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            seed_layers(derive_seed("rehearsal", module.stream.seed), device)
+            samples = self._sampler.rehearse(expert, share(self._size, expert.experience))
+            batch = self._batch(samples, expert.experience)
+            answers = self._ask(expert, samples.images, batch.images)
+            # the same for all experts: what the ex-model makes of an image does not depend on whom it learns from
+            blank = torch.zeros(len(batch.images), len(known), device=device)
+            module.loss_terms(blank, answers, batch, known)
+            if not self._stepped:
+                self._step(answers, batch, known)
+        self._known, self._stepped = known, True
+
+    def _batch(self, samples: Buffer, experience: int) -> Batch:
+        """Draw a mini-batch as the run will."""
+        stream, fresh = self._module.stream, self._sampler.generator.fresh_images
+        size, settings = min(FEW, stream.batch_size), (stream.augmentation, stream.seed, stream.manifest.input, fresh)
+        return next(iter(BufferLoader(lambda: (experience, samples), 1, size, *settings)))
+
+    def _ask(self, expert: Expert, samples: Tensor, images: Tensor) -> Answers:
+        """Ask it about a mini-batch, and the previous ex-model; its logits are compared with those of samples."""
+        scale = type(self._module.distillation.normalize).__name__
+        remedy = "give another model.normalize, or leave this expert out of the manifest"
+        with foreign_code(expert.name, f"asking it as a teacher, by {scale},", remedy):
+            teachers = self._module.teachers_of(expert, self._known, samples, False, lambda network: network)
+            with self._module.trainer.precision_plugin.forward_context():
+                answers = teachers.ask(images)
+        check_logits(sane(answers.expert), expert, "images made of it before work")
+        return answers
+
+    def _step(self, answers: Answers, batch: Batch, known: Tensor) -> None:
+        """Let an ex-model that is built as that of the run take a step; it is not that of the run."""
+        module, stream = self._module, self._module.stream
+        assert module.architecture is not None
+        name = f"model.architecture {module.architecture.class_path}"
+        with foreign_code(name, "a step of its training", "name another network, or another model.optimizer"):
+            student = module.architecture.skeleton().build(stream.seed, "ex-model")
+            student = fast_layout(student, stream.manifest.input.shape).to(module.device)
+            optimizer, _ = make_optimizer(student, module.optimizer, module.lr_scheduler, stream.n_iter)
+
+            def closure() -> float:
+                optimizer.zero_grad()
+                with module.trainer.precision_plugin.forward_context():
+                    logits = student(batch.images)
+                units_of(logits, len(batch.images), f"{name}, while it is trained,", AUXILIARY)
+                loss = module.loss_terms(logits.float(), answers, batch, known)["loss"]
+                loss.backward()
+                return float(loss)
+
+            optimizer.step(closure)

@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,10 +15,10 @@ from exml_lightning.core.confusion import Confusion
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.first_look import draw_everything, first_look
-from exml_lightning.core.loaders import ImageLoader
 from exml_lightning.core.merging import Merge
 from exml_lightning.core.priors import BatchNormStatistics
 from exml_lightning.core.rng import derive_seed, keyed_generator
+from exml_lightning.core.running_scores import Combine, RunningScores
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import Manifest
 from exml_lightning.generation.samples import Sampler
@@ -46,7 +47,7 @@ class ExpertSource:
 class Baseline(ABC):
     """A way to classify the test stream with a stream of experts. No expert is kept: only each sample's scores are."""
 
-    combine: ClassVar[Literal["mean", "max"]] = "mean"
+    combine: ClassVar[Combine] = "mean"
     """How the answers to a sample become its scores, class by class: over the experts that answered."""
     needs_samples: ClassVar[bool] = False
     """Whether it calls `ExpertSource.generate`."""
@@ -93,45 +94,56 @@ class Oracle(Baseline):
         return expert.own_logits(images, num_classes)
 
 
-class EnsembleAverage(Baseline):
+class OfWholeHeads(Baseline):
+    """A baseline that looks at what experts say of every class of the stream, and at nothing else."""
+
+    def answer(self, expert: Expert, images: Tensor, first_seen: int, num_classes: int) -> Tensor:
+        """Return the scores of an expert's logits; see `Baseline.answer`."""
+        return self.score(expert.stream_logits(images, num_classes), expert.classes)
+
+    @abstractmethod
+    def score(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Score logits of whole heads, see `Expert.stream_logits`, of an expert that knows some classes."""
+
+
+class EnsembleAverage(OfWholeHeads):
     """The mean of the experts' logits (Ensemble Avg.): of whole heads, where these have a unit for every class."""
 
-    def answer(self, expert: Expert, images: Tensor, first_seen: int, num_classes: int) -> Tensor:
-        """Return logits; see `Baseline.answer`."""
-        return expert.stream_logits(images, num_classes)
+    def score(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Return logits; see `OfWholeHeads.score`."""
+        return logits
 
 
-class ProbabilityAverage(Baseline):
+class ProbabilityAverage(OfWholeHeads):
     """The mean of the experts' probabilities. A class that a narrow head does not know has probability 0."""
 
-    def answer(self, expert: Expert, images: Tensor, first_seen: int, num_classes: int) -> Tensor:
-        """Return probabilities; see `Baseline.answer`."""
-        return expert.stream_logits(images, num_classes).softmax(dim=1)
+    def score(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Return probabilities; see `OfWholeHeads.score`."""
+        return logits.softmax(dim=1)
 
 
-class MinEntropy(Baseline):
+class MinEntropy(OfWholeHeads):
     """The expert with the lowest entropy gives the likeliest of its own classes (Min. Entropy).
 
     The entropy is that of the probabilities over its whole head. Compare like with like: heads with fewer units have
     less entropy.
     """
 
-    combine: ClassVar[Literal["mean", "max"]] = "max"
+    combine: ClassVar[Combine] = "max"
 
     def check_expert(self, expert: Expert, num_classes: int) -> None:
         """Refuse a head that can speak of one class only: its entropy is always 0; see `Baseline.check_expert`."""
-        black = torch.zeros(1, *expert.image_format.shape)
+        black = torch.zeros(1, *expert.image_format.shape, device=expert.classes.device)
         if int(expert.stream_logits(black, num_classes).isfinite().sum()) < 2:
             raise ExmlError(
                 f"min entropy is not defined here: expert {expert.experience} has one class and no units for others, "
                 "so it is always sure; choose another baseline"
             )
 
-    def answer(self, expert: Expert, images: Tensor, first_seen: int, num_classes: int) -> Tensor:
-        """Return minus the entropy, in the column of the likeliest own class; see `Baseline.answer`."""
-        logits = expert.stream_logits(images, num_classes)
+    def score(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Return minus the entropy, in the column of the likeliest own class; see `OfWholeHeads.score`."""
         entropy = torch.special.entr(logits.softmax(dim=1)).sum(dim=1, keepdim=True)  # entr(0) is 0
-        guesses = expert.classes[logits[:, expert.classes].argmax(dim=1, keepdim=True)]
+        guesses = classes[logits[:, classes].argmax(dim=1, keepdim=True)]
         return torch.full_like(logits, -torch.inf).scatter(1, guesses, -entropy)
 
 
@@ -226,7 +238,7 @@ class ParameterAverageBatchNorm(ParameterAverage):
 
 
 def measure(baseline: Baseline, sampler: Sampler, size: int, device: torch.device) -> Tensor:
-    """Ask a baseline about the test stream, and return the confusion matrix; see `Confusion.read`.
+    """Ask a baseline about the test stream, and return the confusion matrix; see `Confusion.counts`.
 
     A sample that no expert answers for has no answer. `sampler` has the stream, set up, with a trainer, whose first
     ``max_epochs`` experts are asked; it makes the samples for `ParameterAverageBatchNorm`: `size` (N) from all experts
@@ -240,11 +252,7 @@ def measure(baseline: Baseline, sampler: Sampler, size: int, device: torch.devic
     manifest = _experts_asked(stream)
     num_experts, num_classes = len(manifest.experts), len(manifest.class_names)
     _check(baseline, sampler, manifest, size, device)
-    heads = None if stream.heads is None else torch.tensor(stream.heads)
-    parts = [
-        _Part(loader, part.first_seen, baseline.combine, None if heads is None else heads == part.task)
-        for loader, part in zip(stream.test_dataloader(), stream.test_parts, strict=True)
-    ]
+    scores = RunningScores(baseline.combine)
     shown = sampler.show_progress and not baseline.needs_samples  # generating has bars of its own
     bar = Bar(f"expert 1/{num_experts} asking", num_experts, shown)
 
@@ -258,14 +266,11 @@ def measure(baseline: Baseline, sampler: Sampler, size: int, device: torch.devic
 
     with bar:
         for model in baseline.models(ExpertSource(manifest, load, stream.initial_weights, generate, stream.seed)):
-            for part in parts:
-                part.ask(baseline, model, num_classes)
-            del model  # else it would stay in memory while the next one is read
+            answer = partial(baseline.answer, model, num_classes=num_classes)
+            scores.add(torch.cat(list(ask(stream, model, answer))))
+            del model, answer  # else it would stay in memory while the next one is read
         bar.advance(num_experts - bar.done)
-    confusion = Confusion(num_classes)
-    for part in parts:
-        part.count(confusion)
-    return confusion.read()
+    return confusion_of(stream, scores.scores())
 
 
 def _experts_asked(stream: ExpertStream) -> Manifest:
@@ -294,46 +299,30 @@ def _check(baseline: Baseline, sampler: Sampler, manifest: Manifest, size: int, 
         del expert  # else it would stay in memory while the next one is read
 
 
-class _Part:
-    """A part of the test stream and the running scores of its samples."""
+def ask(stream: ExpertStream, expert: Expert, answer: Callable[[Tensor, int], Tensor]) -> Iterator[Tensor]:
+    """Show an expert all images of the test stream, as many at a time as it has room for.
 
-    def __init__(
-        self, loader: ImageLoader, first_seen: int, combine: Literal["mean", "max"], head: Tensor | None
-    ) -> None:
-        self._loader = loader
-        self._head = head
-        self._first_seen = first_seen
-        self._combine = combine
-        self._scores: Tensor | None = None
-        self._answers: Tensor | None = None
-        self._labels = torch.empty(0)
+    `answer` is called with normalised images on its device, and the experience that brought their part of the stream;
+    what it returns is yielded.
+    """
+    device = expert.classes.device
+    with torch.no_grad():
+        for part, loader in zip(stream.test_parts, stream.test_loaders(), strict=True):
+            for batch in loader:
+                for images in batch.images.to(device, non_blocking=True).split(expert.chunk):
+                    yield answer(images, part.first_seen)
 
-    @torch.no_grad()
-    def ask(self, baseline: Baseline, expert: Expert, num_classes: int) -> None:
-        """Ask an expert about every sample."""
-        device = expert.classes.device
-        answers, labels = [], []
-        for batch in self._loader:
-            for images in batch.images.to(device, non_blocking=True).split(expert.chunk):
-                answers.append(baseline.answer(expert, images, self._first_seen, num_classes))
-            labels.append(batch.labels)
-        new, self._labels = torch.cat(answers).float(), torch.cat(labels)
-        if self._scores is None or self._answers is None:
-            start = 0.0 if self._combine == "mean" else -torch.inf
-            self._scores, self._answers = torch.full_like(new, start), torch.zeros_like(new)
-        answered = new > -torch.inf
-        self._answers += answered
-        if self._combine == "mean":
-            self._scores += new.masked_fill(~answered, 0.0)
-        else:
-            self._scores = torch.maximum(self._scores, new)
 
-    def count(self, confusion: Confusion) -> None:
-        """Count the class with the highest score of each sample, on the CPU."""
-        assert self._scores is not None
-        assert self._answers is not None
-        scores = self._scores / self._answers.clamp_min(1) if self._combine == "mean" else self._scores
-        scores = scores.masked_fill(self._answers == 0, -torch.inf)
-        if self._head is not None:  # a task label: only the classes of its head are answers
-            scores = scores.masked_fill(~self._head.to(scores.device), -torch.inf)
-        confusion.update(scores.cpu(), self._labels)
+def confusion_of(stream: ExpertStream, scores: Tensor) -> Tensor:
+    """Return the confusion matrix of the scores of all images of the test stream, see `Confusion.counts`.
+
+    A task label leaves only the classes of its head for answers.
+    """
+    confusion, done = Confusion(scores.shape[1]), 0
+    for part in stream.test_parts:
+        own = scores[done : done + len(part.images)]
+        if stream.heads is not None:
+            own = own.masked_fill(torch.tensor(stream.heads) != part.task, -torch.inf)
+        confusion.update(own, part.images.labels)
+        done += len(own)
+    return confusion.counts

@@ -283,8 +283,11 @@ class ExpertStream(LightningDataModule):
     def val_dataloader(self) -> list[ImageLoader]:
         """Return one loader for each part of the test stream."""
         assert self.trainer is not None
-        image_format = self.manifest.input
-        same = (image_format, image_format.chunk, self.trainer.global_rank, self.trainer.world_size)
+        return self.test_loaders(self.trainer.global_rank, self.trainer.world_size)
+
+    def test_loaders(self, rank: int = 0, world_size: int = 1) -> list[ImageLoader]:
+        """Return the same, for a process of so many, each of which is served its share."""
+        same = (self.manifest.input, self.manifest.input.chunk, rank, world_size)
         return [ImageLoader(part.images, part.task, *same) for part in self.test_parts]
 
     test_dataloader = val_dataloader

@@ -90,7 +90,7 @@ class ExModelModule(LightningModule):
         self.lr_scheduler = lr_scheduler
         self._compile = compile
         self.confusion: Tensor | None = None
-        """What test images were taken for when that was last measured; see `Confusion.read`."""
+        """What test images were taken for when that was last measured; see `Confusion.counts`."""
         self._teachers: Teachers | None = None
         self._watch = FiniteWatch()
 

@@ -2,13 +2,14 @@
 
 import argparse
 import logging
+import math
 import os
 import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -161,11 +162,11 @@ MOST = 12
 
 
 def print_matrix(
-    title: str, matrix: Sequence[Sequence[float]], columns: Sequence[str], totals: dict[str, Sequence[float]]
+    title: str, matrix: Sequence[Sequence[float]], columns: Sequence[str], totals: Mapping[str, Sequence[float]]
 ) -> None:
     """Print fractions in per cent, one row for each experience learned; of a long stream the newest rows and columns.
 
-    Shorter rows leave the rest empty; `totals` are more columns, by name.
+    Shorter rows leave the rest empty, as does NaN; `totals` are more columns, by name.
     """
     if is_quiet():
         return
@@ -177,8 +178,9 @@ def print_matrix(
     for name in totals:
         table.add_column(name, justify="right", style="bold")
     for i in rows:
-        cells = [f"{100 * matrix[i][j]:.1f}" if j < len(matrix[i]) else "" for j in shown]
-        table.add_row(f"expert {i + 1}", *cells, *(f"{100 * values[i]:.1f}" for values in totals.values()))
+        values = [matrix[i][j] if j < len(matrix[i]) else math.nan for j in shown]
+        values += [total[i] for total in totals.values()]
+        table.add_row(f"expert {i + 1}", *("" if math.isnan(value) else f"{100 * value:.1f}" for value in values))
     _print(title if len(rows) == len(matrix) else f"{title}, the last {len(rows)} of {len(matrix)}", table)
 
 

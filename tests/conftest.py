@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from matplotlib.figure import Figure
 from torch import nn
 
+from exml_lightning.callbacks import agreement
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.rng import derive_seed
@@ -32,6 +33,12 @@ def blank_figures() -> Iterator[Callable[..., None]]:
     Figure.draw = lambda figure, renderer: None
     yield draw
     Figure.draw = draw
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_images_to_agree_about() -> None:
+    """Draws a tenth of the images that agreement is measured on: five hundred take as long as a small fit."""
+    agreement.IMAGES = 50
 
 
 @pytest.fixture

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from exml_lightning.callbacks.agreement import held_back
 from exml_lightning.cli.main import main
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.generators import ModelInversion, Noise
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.data import ExpertStream
 from exml_lightning.experts import ExpertEntry, Manifest, load_expert, read_manifest, save_weights, write_manifest
 from exml_lightning.experts.architecture import Architecture
 from exml_lightning.fitting import distil
@@ -94,24 +96,27 @@ def test_three_architectures_overlapping_classes_no_data_set(three):
     assert manifest.experts[0].classes == manifest.class_names
     assert manifest.input == GREY
 
-    # the agreement, from the files alone
-    buffer = Buffer(**state(run / "checkpoints" / "last.ckpt")["ExpertStream"]["buffer"])
-    network = load_expert(run / "ex_model", manifest, 0).model
-    expected = []
+    # the agreement, from the files alone: on drawings that no expert was asked to make
+    stream = ExpertStream(experts=str(three / "experts"))
+    pixels, network = held_back(stream).float() / 255, load_expert(run / "ex_model", manifest, 0).model
+    expected, guessed = [], []
     for k, (_, _, own, classes) in enumerate(STREAM[:3]):
-        images = buffer.images[buffer.experiences == k]
-        pixels = images * 0.25 + 0.5
+        shown = pixels
         if own is not GREY:
             size = own.shape[1:]
-            pixels = torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True).repeat(1, 3, 1, 1)
+            shown = torch.nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True).repeat(1, 3, 1, 1)
         mean, std = torch.tensor(own.mean).view(-1, 1, 1), torch.tensor(own.std).view(-1, 1, 1)
         expert = load_expert(three / "experts", read_manifest(three / "experts"), k).model
+        units = [manifest.class_names.index(name) for name in classes]
         with torch.no_grad():
-            answers = [classes[i] for i in expert((pixels - mean) / std).argmax(dim=1)]
-            guesses = [manifest.class_names[i] for i in network(images).argmax(dim=1)]
-        expected.append(sum(a == g for a, g in zip(answers, guesses, strict=True)) / len(images))
+            answers = expert((shown - mean) / std).argmax(dim=1)
+            guesses = network((pixels - 0.5) / 0.25)[:, units].argmax(dim=1)
+        expected.append(float((answers == guesses).float().mean()))
+        guessed.append(max(float((answers == c).float().mean()) for c in range(len(classes))))
     assert summary["agreement_per_expert"] == pytest.approx(expected)
     assert summary["agreement"] == pytest.approx(sum(expected) / 3)
+    assert summary["agreement_by_guessing"] == pytest.approx(sum(guessed) / 3)
+    assert not {"forgetting", "chance", "stored_experts"} & summary.keys()
     rows = list(csv.reader((run / "agreement_matrix.csv").open()))
     assert rows[0] == ["after_experience", "0", "1", "2", "mean"]
     assert [cell == "" for cell in rows[1]] == [False, False, True, True, False]
@@ -124,7 +129,12 @@ def test_inversion_reaches_through_the_conversion(tmp_path):
     buffer = Buffer(**state(run / "checkpoints" / "last.ckpt")["ExpertStream"]["buffer"])
     assert buffer.images.shape[1:] == GREY.shape
     # optimised from noise, the second's through resizing and colour: both answer as they were asked to
-    assert (buffer.answers == buffer.labels).float().mean() > 0.9
+    manifest, right = read_manifest(tmp_path / "experts"), []
+    for k in range(2):
+        expert, own = load_expert(tmp_path / "experts", manifest, k), buffer.experiences == k
+        with torch.no_grad():
+            right.append(expert.classes[expert(buffer.images[own]).argmax(dim=1)] == buffer.labels[own])
+    assert torch.cat(right).float().mean() > 0.9
 
 
 def test_a_finished_stream_grows_by_an_expert_and_a_class(learned):
@@ -226,7 +236,9 @@ def test_the_run_folder_is_named_after_the_stream_and_accuracy_needs_a_scenario(
     write_stream(tmp_path / "experts", 1)
     small = [*FROM_FOLDER, "--data.experts", "experts", "--buffer.generator", "Noise", "--trainer.accelerator", "cpu"]
     main(["fit", *small, "--data.n_iter", "1", "--data.batch_size", "2", "--buffer.size", "2"])
-    assert "agreement with each expert" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "agreement with each expert in % after each experience: no accuracy" in out
+    assert "nothing says how often it is right: give --data.labelled DIR" in out
     assert (tmp_path / "runs" / "pets" / "noise" / "run0" / "summary.json").is_file()
     args = ["test", *FROM_FOLDER, "--data.experts", "experts", "--ckpt_path", "last"]
     assert "by --data.labelled DIR, or a scenario" in refused(args, capsys)

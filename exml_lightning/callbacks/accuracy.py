@@ -1,6 +1,7 @@
 """`AccuracyCallback`: the accuracy matrix on a test stream of labelled images, a scenario's or a person's own."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,18 @@ from torch import Tensor
 
 from exml_lightning.callbacks.measured import Measured, part_names, parts_of
 from exml_lightning.callbacks.results import ResultsCallback, write_matrix
+from exml_lightning.callbacks.stored_experts import StoredExperts
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 from exml_lightning.core import metrics
 from exml_lightning.core.confusion import grown
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.expert import Expert
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.figures import save_accuracy_over_time, save_matrix
 from exml_lightning.terminal import print_matrix
+
+STORED = ("stored_experts_by", "stored_experts")
+"""What ``summary.json`` calls the better baseline, and its accuracy."""
 
 
 class AccuracyCallback(ResultsCallback):
@@ -26,6 +32,8 @@ class AccuracyCallback(ResultsCallback):
         self._counts: Tensor | None = None
         self._parts: dict[int, int] = {}
         """The sizes of the parts that rows were measured on, by the experience that brought them."""
+        self._stored: StoredExperts | None = StoredExperts()
+        """None where some experts have not seen all test images."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fit the rows of a checkpoint to the test stream; `ExmlError` if they were measured on other images.
@@ -46,9 +54,18 @@ class AccuracyCallback(ResultsCallback):
         for k, row in self.matrix.items():
             found = dict(zip(self._parts, row, strict=True))
             self.matrix[k] = [found.get(first, 0.0) for first in now]
+        if self.matrix and self._parts != now:
+            self._stored = None
         self._parts = now
         if self._counts is not None:
             self._counts = grown(self._counts, len(stream.manifest.class_names))
+
+    def meet(self, module: ExModelModule, expert: Expert) -> None:
+        """Ask the expert about the test stream; see `ResultsCallback.meet`."""
+        if self._stored is not None:
+            trainer = module.trainer
+            shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
+            self._stored.meet(expert, module.stream, shown)
 
     def measure(self, module: ExModelModule) -> list[float]:
         """Return the accuracies that validation has just measured; see `ResultsCallback.measure`."""
@@ -70,22 +87,36 @@ class AccuracyCallback(ResultsCallback):
         save_matrix(folder / "accuracy_matrix.png", self.rows, part_names(module.stream), str(folder))
         measured = self._measured(module)
         measured.write_confusion(folder, "confusion_matrix")
+        best = {} if self._stored is None else dict(zip(STORED, self._stored.found[max(self.matrix)], strict=True))
         average = metrics.average_accuracy(self.rows, sizes, first_seen)
         return {
             **measured.figures(),
             "average_accuracy": None if math.isnan(average) else average,
             "forgetting": metrics.forgetting(self.rows, first_seen),
+            **best,
         }
 
     def print_matrix(self, module: ExModelModule) -> None:
         """Print the matrix; see `ResultsCallback.print_matrix`."""
         streams, seen = self.over_time(module)
-        print_matrix(
-            "accuracy in % after each experience",
-            self.rows,
-            part_names(module.stream),
-            {"seen so far": seen, "whole stream": streams},
-        )
+        totals = {"seen so far": seen, "whole stream": streams}
+        if self._stored is not None:
+            totals["stored experts"] = [self._stored.found[k][1] for k in sorted(self.matrix)]
+        print_matrix("accuracy in % after each experience", self.rows, part_names(module.stream), totals)
+
+    def last_words(self, figures: Mapping[str, Any]) -> dict[str, float]:
+        """Return accuracy beside what it is worth; see `ResultsCallback.last_words`."""
+        stored = {}
+        if self._stored is not None:
+            by, together = (figures[name] for name in STORED)
+            stored[f"stored experts together ({by.replace('_', ' ')})"] = together
+        over_time = {"average accuracy": figures["average_accuracy"], "forgetting": figures["forgetting"]}
+        return {
+            **{name: value for name, value in over_time.items() if value is not None},
+            "chance": figures["chance"],
+            **stored,
+            "ex-model": figures["stream_accuracy"],
+        }
 
     def over_time(self, module: ExModelModule) -> tuple[list[float], list[float]]:
         """Return the accuracy after each experience on the whole test stream, and on the parts met so far.
@@ -99,12 +130,17 @@ class AccuracyCallback(ResultsCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return also what was counted last, and the parts it was counted on."""
-        return {**super().state_dict(), "counts": self._counts, "parts": self._parts}
+        stored = None if self._stored is None else self._stored.state_dict()
+        return {**super().state_dict(), "counts": self._counts, "parts": self._parts, "stored": stored}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to saved figures."""
         super().load_state_dict(state)
         self._counts, self._parts = state["counts"], dict(state["parts"])
+        if state["stored"] is None:
+            self._stored = None
+        elif self._stored is not None:
+            self._stored.load_state_dict(state["stored"])
 
     def _measured(self, module: ExModelModule) -> Measured:
         assert self._counts is not None

@@ -28,7 +28,7 @@ class Measured:
 
     Args:
         stream: Its stream, set up.
-        counts: The confusion matrix; see `Confusion.read`.
+        counts: The confusion matrix; see `Confusion.counts`.
         known: The classes that could be answers, class indices.
     """
 

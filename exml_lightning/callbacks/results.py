@@ -3,7 +3,7 @@
 import csv
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks.summary import peak_memory_mb, write_summary
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
+from exml_lightning.core.expert import Expert
 from exml_lightning.files import write_text
 from exml_lightning.module import ExModelModule
 from exml_lightning.terminal import print_values
@@ -25,9 +26,14 @@ class ResultsCallback(Callback, ABC):
 
     def __init__(self, buffer: SyntheticBufferCallback, command: str = "") -> None:
         self._buffer, self._command = buffer, command
+        buffer.visitors.append(self.meet)
         self.matrix: dict[int, list[float]] = {}
         """A row for each experience learned, fractions."""
         self._peak = 0.0
+
+    @abstractmethod
+    def meet(self, module: ExModelModule, expert: Expert) -> None:
+        """Ask a new expert what there is to ask, while it is in memory; its experience has just begun."""
 
     @abstractmethod
     def measure(self, module: ExModelModule) -> list[float]:
@@ -40,6 +46,10 @@ class ResultsCallback(Callback, ABC):
     @abstractmethod
     def print_matrix(self, module: ExModelModule) -> None:
         """Print the matrix."""
+
+    @abstractmethod
+    def last_words(self, figures: Mapping[str, Any]) -> dict[str, float]:
+        """Return what a finished fit says of the figures, fractions by name; the last is the one that matters."""
 
     @abstractmethod
     def values_to_log(self, module: ExModelModule) -> dict[str, float]:
@@ -71,12 +81,11 @@ class ResultsCallback(Callback, ABC):
         if trainer.is_global_zero and self.matrix and pl_module.stream.completed == trainer.max_epochs:
             figures, costs = self._write_all(trainer, pl_module)
             completed, there = pl_module.stream.completed, len(pl_module.stream.manifest.experts)
-            values = {name.replace("_", " "): f"{100 * x:.2f} %" for name, x in figures.items() if isinstance(x, float)}
+            values = {"experts": f"{completed} of {there} (trainer.max_epochs)"} if completed < there else {}
             values["generating"] = f"{costs['seconds_generating']:.1f} s"
             values["distilling"] = f"{costs['seconds_distilling']:.1f} s"
             values["peak memory"] = f"{costs['peak_memory_mb']:.0f} MB"
-            if completed < there:
-                values["experts"] = f"{completed} of {there} (trainer.max_epochs)"
+            values |= {name: f"{100 * value:.2f} %" for name, value in self.last_words(figures).items()}
             print_values(f"finished: {trainer.default_root_dir}", values)
 
     def state_dict(self) -> dict[str, Any]:

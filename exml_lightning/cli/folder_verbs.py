@@ -213,6 +213,7 @@ def predict(
 
     Each image is made grey or RGB, resized until its short side fits, cropped in the middle and normalised, all as the
     manifest says. The CSV has the columns file, label, probability and p(CLASS) for each class that the model knows.
+    Of images in sub-folders with the names of classes, it says how many are labelled right.
 
       exml predict runs/split_digits/best/run0/ex_model photos
 
@@ -224,8 +225,8 @@ def predict(
         expert: Which expert of the folder, from 0: the ex-model of a multi-task stream has one for each task, in their
             order. Needed where there are several.
     """
+    from exml_lightning.ex_model.predict import how_much_is_right, summarize, write_predictions
     from exml_lightning.ex_model.predict import predict as label
-    from exml_lightning.ex_model.predict import summarize, write_predictions
     from exml_lightning.files import check_folder
 
     if output.is_dir():
@@ -238,6 +239,9 @@ def predict(
         ["label", "images", "mean probability"],
         summarize(predictions),
     )
+    if (found := how_much_is_right(predictions)) is not None:
+        line, headings, rows = found
+        print_rows(f"labels given to images of each class, in the folder of that name\n{line}", headings, rows)
     if predictions.broken:
         say(f"left out, since they could not be read: {predictions.broken}")
 

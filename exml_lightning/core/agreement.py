@@ -1,25 +1,22 @@
-"""How far an ex-model agrees with its experts, on the samples made from them: no data set is needed."""
+"""How far an ex-model agrees with its experts about images of nothing in particular: no labelled image is needed."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from exml_lightning.core.buffer import Buffer
-from exml_lightning.core.images import ImageFormat
 
+def agreement(logits: Tensor, answers: Tensor, classes: Sequence[int]) -> float:
+    """Return the share of images to which an ex-model, choosing among an expert's classes, gives the expert's answer.
 
-def agreement(predict: Callable[[Tensor, Tensor], Tensor], buffer: Buffer, image_format: ImageFormat) -> list[float]:
-    """Compare an ex-model with each expert on that expert's part of the buffer.
-
-    `predict`, called with normalised images and task labels, returns the ex-model's logits ``(n, num_classes)``, minus
-    infinity for classes that are no answer; `buffer`, on its device, has the experts' `answers`. Returns, for each
-    experience in the buffer, in order, the fraction of its samples to which the ex-model gives the class that the
-    expert gave.
+    Among all its classes it has to disagree about images that look more like another expert's. `logits` are the
+    ex-model's, float ``(n, num_classes)``; `answers` the class that the expert gave each image, among `classes`, its
+    own, class indices.
     """
-    assert buffer.answers is not None
-    with torch.no_grad():
-        pairs = zip(*(column.split(image_format.chunk) for column in (buffer.images, buffer.tasks)), strict=True)
-        answers = [predict(image_format.to_input(images), tasks).argmax(dim=1) for images, tasks in pairs]
-    right = (torch.cat(answers) == buffer.answers).double()
-    return [float(right[buffer.experiences == k].mean()) for k in buffer.experiences.unique().tolist()]
+    own = torch.tensor(classes, device=logits.device)
+    return float((own[logits[:, own].argmax(dim=1)] == answers.to(logits.device)).double().mean())
+
+
+def by_guessing(answers: Tensor) -> float:
+    """Return the agreement of always giving the class that the expert gives most often; see `agreement`."""
+    return int(answers.long().bincount().max()) / len(answers)

@@ -19,14 +19,12 @@ class Buffer:
         labels: Class indices in the stream, int64 ``(n,)``.
         tasks: Task labels, int64 ``(n,)``.
         experiences: The experience each sample came from, int64 ``(n,)``.
-        answers: The class that the sample's own expert gives it, int64 ``(n,)``; None where nobody has asked.
     """
 
     images: Tensor
     labels: Tensor
     tasks: Tensor
     experiences: Tensor
-    answers: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -35,9 +33,8 @@ class Buffer:
         return Buffer(*(tensor[rows] for tensor in self.tensors()))
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return the columns in the order of the constructor, four or five."""
-        columns = self.images, self.labels, self.tasks, self.experiences
-        return columns if self.answers is None else (*columns, self.answers)
+        """Return the columns in the order of the constructor."""
+        return self.images, self.labels, self.tasks, self.experiences
 
     def to(self, device: torch.device) -> "Buffer":
         """Return the buffer on `device`."""
@@ -46,7 +43,7 @@ class Buffer:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the columns by name, on the CPU."""
         names = [field.name for field in fields(self)]
-        return {name: tensor.cpu() for name, tensor in zip(names, self.tensors(), strict=False)}
+        return {name: tensor.cpu() for name, tensor in zip(names, self.tensors(), strict=True)}
 
     @staticmethod
     def cat(buffers: list["Buffer"]) -> "Buffer":

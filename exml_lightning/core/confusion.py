@@ -11,11 +11,13 @@ from exml_lightning.core import distributed
 class Confusion(nn.Module):
     """Counts which of `num_classes` classes images of each class were given."""
 
-    _counts: Tensor
+    counts: Tensor
+    """int64 ``(num_classes, num_classes + 1)``: a row for each class, a column for each that it was given; the last for
+    images without an answer, as those of a task not yet learned."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.register_buffer("_counts", torch.zeros(num_classes, num_classes + 1, dtype=torch.long), persistent=False)
+        self.register_buffer("counts", torch.zeros(num_classes, num_classes + 1, dtype=torch.long), persistent=False)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count a batch.
@@ -23,19 +25,14 @@ class Confusion(nn.Module):
         Logits are float ``(n, num_classes)``, minus infinity for what is no answer; labels are int64 ``(n,)``.
         """
         best, guesses = logits.max(dim=1)
-        columns = self._counts.shape[1]
+        columns = self.counts.shape[1]
         cells = labels * columns + guesses.masked_fill(~best.isfinite(), columns - 1)
-        self._counts.view(-1).index_add_(0, cells, torch.ones_like(cells))
+        self.counts.view(-1).index_add_(0, cells, torch.ones_like(cells))
 
     def read(self) -> Tensor:
-        """Return the counts over all processes, on the CPU, and start anew.
-
-        Returns:
-            int64 ``(num_classes, num_classes + 1)``: a row for each class, a column for each that it was given; the
-            last for images without an answer, as those of a task not yet learned.
-        """
-        counts = distributed.add_up(self._counts).cpu().clone()
-        self._counts.zero_()
+        """Return the counts over all processes, on the CPU, and start anew."""
+        counts = distributed.add_up(self.counts).cpu().clone()
+        self.counts.zero_()
         return counts
 
 

@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from exml_lightning.core.confusion import Confusion, accuracy_on
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.ex_model.model import load_chosen, read_chosen
 from exml_lightning.files import write_whole
 from exml_lightning.scenarios.image_files import image_files, read_images
+
+MOST_CLASSES = 12
+"""Columns of a confusion matrix that there is room for."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,15 @@ class Predictions:
     def labels(self) -> list[str]:
         """The most probable class of each image."""
         return [self.classes[place] for place in self.probabilities.argmax(dim=1).tolist()]
+
+    @property
+    def confusion(self) -> Tensor:
+        """What images that lie in folders with the names of classes are labelled; see `Confusion.counts`."""
+        counts = Confusion(len(self.classes))
+        places = {name: place for place, name in enumerate(self.classes)}
+        truth = torch.tensor([places.get(file.partition("/")[0] if "/" in file else "", -1) for file in self.files])
+        counts.update(self.probabilities[truth >= 0], truth[truth >= 0])
+        return counts.counts
 
 
 def predict(
@@ -100,6 +113,31 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
                 table.writerow([name, label, *(f"{value:.6g}" for value in (max(row), *row))])
 
     write_whole(path, write)
+
+
+def how_much_is_right(predictions: Predictions) -> tuple[str, list[str], list[list[str]]] | None:
+    """Return a line, and the headings and rows of a table: a row for each class that has a folder with its name.
+
+    The table has what images of the class were labelled; where classes are many, the most frequent mistake. None where
+    no folder has the name of a class.
+    """
+    counts, names = predictions.confusion, predictions.classes
+    total, own = int(counts.sum()), counts.sum(dim=1).nonzero().flatten().tolist()
+    if not total:
+        return None
+    right = f"right: {100 * accuracy_on(counts, own):.1f} % of {total} images of {len(own)} classes"
+    line = f"{right}; by guessing among the {len(names)} that it knows: {100 / len(names):.1f} %"
+    left = len(predictions.files) - total
+    line += f". {left} images in other folders are labelled, but not counted" if left else ""
+    few = len(names) <= MOST_CLASSES
+    rows = []
+    for c in own:
+        wrong = counts[c].clone()
+        wrong[c] = 0
+        worst = f"{names[int(wrong.argmax())]} ({int(wrong.max())})" if int(wrong.sum()) else ""
+        labelled = [str(n) for n in counts[c, :-1].tolist()] if few else [worst]
+        rows.append([names[c], str(int(counts[c].sum())), f"{100 * accuracy_on(counts, [c]):.1f}", *labelled])
+    return line, ["images of", "number", "% right", *(names if few else ["taken for most"])], rows
 
 
 def summarize(predictions: Predictions) -> list[tuple[str, str, str]]:

@@ -32,7 +32,7 @@ def curves(rows: Sequence[Row]) -> dict[str, Curve]:
     """
     families: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if not row.is_baseline and SIZE in row.settings:
+        if not row.is_baseline and SIZE in row.settings and row.percent is not None:
             but_size = {key: value for key, value in row.settings.items() if key != SIZE}
             families[row.strategy][key_of(but_size)].append(row)
     found: dict[str, Curve] = {}
@@ -42,7 +42,9 @@ def curves(rows: Sequence[Row]) -> dict[str, Curve]:
         shared = set.intersection(*({run.run_id for run in row.runs} for row in longest))
         if len(longest) > 1:
             found[strategy] = {
-                row.settings[SIZE]: [run.percent for run in row.runs if run.run_id in shared or not shared]
+                row.settings[SIZE]: [
+                    run.percent for run in row.runs if run.percent is not None and (run.run_id in shared or not shared)
+                ]
                 for row in longest
             }
     return found

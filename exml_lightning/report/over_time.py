@@ -18,8 +18,8 @@ HEADINGS = ("scenario", "strategy", "name", "after_experts", "tested_on", "runs"
 
 
 def learned(rows: Sequence[Row]) -> list[Row]:
-    """Return the row with the most runs of each strategy that learned more than one expert."""
-    return [row for row in first_rows(rows) if len(row.runs[0].steps) > 1]
+    """Return the row with the most runs of each strategy that learned several experts and whose accuracy is known."""
+    return [row for row in first_rows(rows) if len(row.runs[0].steps) > 1 and row.percent is not None]
 
 
 def points(row: Row, part: int | None) -> list[Point]:
@@ -65,13 +65,11 @@ def draw(rows: Sequence[Row], baselines: Sequence[Row], styles: Styles) -> Figur
     last = max(run.steps[-1].after for row in rows for run in row.runs)
     for row, dashes in zip(baselines, cycle(DASHES), strict=False):
         color, marker = styles[row.strategy]
+        assert row.percent is not None
         level = [row.percent[0]] * 2
         axis.plot([1, last + 1], level, color=color, linestyle=dashes, marker=marker, label=drawn(row.title), alpha=0.9)
-    measure = rows[0].runs[0].measure
-    axis.set_title(
-        f"{drawn(rows[0].scenario)}: {'whole test stream' if measure == 'accuracy' else 'mean'}", size="medium"
-    )
-    axis.set_ylabel(f"{measure} in %")
+    axis.set_title(f"{drawn(rows[0].scenario)}: whole test stream", size="medium")
+    axis.set_ylabel("accuracy in %")
     axis.set_xlabel("experts learned")
     axes = list(right.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
     for small, part in zip(axes, shown, strict=False):

@@ -11,7 +11,7 @@ from exml_lightning.report.settings import Settings, key_of, say, settings_of
 from exml_lightning.report.text import printable
 
 SIZE = "buffer.size"
-_OF_EXPERTS = ("expert", "data.scenario")
+_OF_EXPERTS = ("expert", "data.scenario", "data.labelled")
 _OF_STRATEGY = ("buffer.generator", "baseline", "data.auxiliary")
 
 
@@ -35,9 +35,10 @@ class Row:
         return self.runs[0].is_baseline
 
     @property
-    def percent(self) -> tuple[float, float | None]:
-        """Mean and sample standard deviation of accuracy, or agreement, in %; None for the latter of one run."""
-        return mean_and_std([run.percent for run in self.runs])
+    def percent(self) -> tuple[float, float | None] | None:
+        """Mean and sample standard deviation of accuracy in %, the latter None for one run; None if not known."""
+        known = [run.percent for run in self.runs if run.percent is not None]
+        return mean_and_std(known) if known else None
 
     @property
     def learned(self) -> int:

@@ -34,7 +34,7 @@ class Step:
     """What was measured after an experience, from 0: fractions.
 
     `parts` has accuracy on each part of the test stream, by the experience that brought it, `whole` that on all of it;
-    without a data set, agreement with each expert, and its mean.
+    without labelled images, agreement with each expert, and its mean.
     """
 
     after: int
@@ -46,10 +46,11 @@ class Step:
 class Run:
     """A finished run, in the folder it was found in.
 
-    `scenario` names the stream where there is no data set; `strategy` the baseline if `is_baseline`, which `exml test`
-    measured. `measure` is `accuracy`, or without a data set `agreement` with the experts; `percent` is that on the
-    whole test stream, in %. `config` is its `config.yaml`, `results` its `summary.json` (of a baseline `test.json`),
-    `steps` its `accuracy_matrix.csv` or `agreement_matrix.csv` (empty for a baseline).
+    `scenario` names the stream where there is none; `strategy` the baseline if `is_baseline`, which `exml test`
+    measured. `measure` is `accuracy`, or without labelled images `agreement` with the experts; `percent` is accuracy on
+    the whole test stream, in %, None where it is not known: agreement never takes its place. `config` is its
+    `config.yaml`, `results` its `summary.json` (of a baseline `test.json`), `steps` its `accuracy_matrix.csv` or
+    `agreement_matrix.csv` (empty for a baseline).
     """
 
     folder: Path
@@ -58,7 +59,7 @@ class Run:
     run_id: int
     measure: str
     is_baseline: bool
-    percent: float
+    percent: float | None
     config: dict[str, Any]
     results: dict[str, Any]
     steps: tuple[Step, ...]
@@ -135,6 +136,7 @@ class _Scenario(BaseModel):
 class _Data(BaseModel):
     run_id: Whole
     n_iter: Whole
+    labelled: str | None = None
     scenario: _Scenario | None = None
 
 
@@ -210,12 +212,12 @@ def read_run(folder: Path) -> Run:
         raise ExmlError(f"{folder} is unfinished: it has no {path.name}; give its command again")
     values = read_json(path)
     scenario = config.data.scenario
-    measure, last = ("agreement", "mean") if scenario is None else ("accuracy", "stream")
+    labelled = scenario is not None or config.data.labelled is not None
+    measure, last = ("accuracy", "stream") if labelled else ("agreement", "mean")
     with _reading(path):
         results = _Results.model_validate(values)
-        whole = results.agreement if scenario is None else results.stream_accuracy
-        if whole is None:
-            raise ValueError(f"it has no {'agreement' if scenario is None else 'stream_accuracy'}")
+        if (results.stream_accuracy if labelled else results.agreement) is None:
+            raise ValueError(f"it has no {'stream_accuracy' if labelled else 'agreement'}")
         if config.baseline is not None and strategy_name(results.baseline or "") != config.strategy:
             what = "a checkpoint" if results.baseline is None else f"the baseline {results.baseline}"
             raise ValueError(f"it is of {what}, but the config.yaml beside it is of {config.strategy}")
@@ -229,22 +231,23 @@ def read_run(folder: Path) -> Run:
             steps = _read_matrix(read_bytes(path).decode("utf-8").splitlines(), results.experts, last)
     return Run(
         folder=folder,
-        scenario=_stream(folder) if scenario is None else scenario.name,
+        scenario=_stream(folder, labelled) if scenario is None else scenario.name,
         strategy=config.strategy,
         run_id=config.data.run_id,
         measure=measure,
         is_baseline=config.baseline is not None,
-        percent=100 * whole,
+        percent=None if results.stream_accuracy is None else 100 * results.stream_accuracy,
         config=plain,
         results=values,
         steps=steps,
     )
 
 
-def _stream(folder: Path) -> str:
-    """Name a stream without a data set by its folder: ``<stream>/<strategy>/run<k>``, unless the user named another."""
+def _stream(folder: Path, labelled: bool) -> str:
+    """Name a stream without a scenario by its folder: ``<stream>/<strategy>/run<k>``, unless the user named another."""
     parts = folder.resolve().parts
-    return f"{parts[-3] if len(parts) > 3 and parts[-1].startswith('run') else parts[-1]} (no data set)"
+    name = parts[-3] if len(parts) > 3 and parts[-1].startswith("run") else parts[-1]
+    return f"{name} ({'own' if labelled else 'no'} labelled images)"
 
 
 def _read_matrix(lines: Sequence[str], experts: int, last: str) -> tuple[Step, ...]:

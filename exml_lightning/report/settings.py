@@ -125,7 +125,7 @@ def _counts(key: str, value: Any, run: Run) -> bool:
         return False
     if run.is_baseline:
         more = () if run.strategy in DEPEND_ON_EXPERTS else ("buffer.", "data.seed", "data.auxiliary")
-        return key.startswith(("baseline", "data.scenario", *more))
+        return key.startswith(("baseline", "data.scenario", "data.labelled", *more))
     generator = run.config["buffer"].get("generator") or {"class_path": "ModelInversion"}
     name = generator["class_path"].rpartition(".")[2]
     return group != "baseline" and not (name in WITHOUT_AUXILIARY and key.startswith("data.auxiliary"))

@@ -36,7 +36,8 @@ class Line:
         paper = with_std(*self.figures) + doubt if self.figures else ""
         if self.row is None:
             return (*start, "0", "no runs", paper, "", "")
-        ours, time = with_std(*self.row.percent), " + ".join(map(seconds, self.seconds))
+        ours = "not known" if self.row.percent is None else with_std(*self.row.percent)
+        time = " + ".join(map(seconds, self.seconds))
         return (*start, str(len(self.row.runs)), ours, paper, time, "; ".join(self.settings))
 
     @property
@@ -65,8 +66,7 @@ def sections(report: Report) -> dict[str, tuple[str, tuple[str, ...]]]:
 
 def heading(rows: Sequence[Row]) -> str:
     """Name the table of a scenario."""
-    measure = rows[0].runs[0].measure
-    return f"{rows[0].scenario}: {'stream accuracy' if measure == 'accuracy' else 'agreement with the experts'} in %"
+    return f"{rows[0].scenario}: stream accuracy in %"
 
 
 def table(scenario: str, rows: Sequence[Row]) -> list[Line]:
@@ -93,7 +93,8 @@ def tables_csv(scenarios: Sequence[str], report: Report) -> str:
         for line in table(scenario, report.get(scenario, [])):
             paper = line.figures if (scenario, line.strategy) != DAMAGED else None
             start = scenario, line.strategy, title_of(line.strategy), "; ".join(line.settings)
-            ours = (0, None, None) if line.row is None else (len(line.row.runs), *line.row.percent)
+            runs, percent = (0, None) if line.row is None else (len(line.row.runs), line.row.percent)
+            ours = runs, *(percent or (None, None))
             costs = [line.row and line.row.mean_of(f"seconds_{name}") for name in COSTS]
             found.append((*start, *ours, *(paper or (None, None)), *costs))
     return csv_text(CSV_HEADINGS, found)

@@ -1,53 +1,15 @@
-from dataclasses import replace
-
 import pytest
 import torch
 
-from exml_lightning.core.agreement import agreement
-from exml_lightning.core.buffer import Buffer, update_buffer
-from exml_lightning.core.images import ImageFormat
-from exml_lightning.core.rng import keyed_generator
-
-FORMAT = ImageFormat((1, 1, 1), (0.0,), (1.0,))
+from exml_lightning.core.agreement import agreement, by_guessing
 
 
-def samples(answers, experiences, tasks=None):
-    n = len(answers)
-    images = torch.arange(n, dtype=torch.float32).view(n, 1, 1, 1)
-    tasks = torch.zeros(n, dtype=torch.long) if tasks is None else torch.tensor(tasks)
-    return Buffer(images, torch.zeros(n, dtype=torch.long), tasks, torch.tensor(experiences), torch.tensor(answers))
+def test_the_ex_model_chooses_among_the_classes_of_the_expert():
+    """Its likeliest class may be another expert's: then the likelier of these two counts."""
+    logits = torch.tensor([[0.0, 9.0, 1.0, 2.0], [3.0, 9.0, 1.0, 2.0], [5.0, 9.0, 8.0, 7.0], [0.0, 9.0, 4.0, 0.0]])
+    answers = torch.tensor([3, 2, 2, 3])  # of an expert of 3 and 2, in this order
+    assert agreement(logits, answers, [3, 2]) == pytest.approx(2 / 4)  # 3, 3, 2, 2
 
 
-def test_agreement_is_counted_for_each_expert_by_itself():
-    buffer = samples([2, 1, 0, 2, 1], [0, 0, 3, 3, 3])
-    guesses = torch.tensor([2, 0, 0, 2, 2])  # right: 1 of 2, then 2 of 3
-
-    def predict(images, tasks):
-        rows = images.flatten().long()
-        return torch.nn.functional.one_hot(guesses[rows], 3).float()
-
-    assert agreement(predict, buffer, FORMAT) == pytest.approx([1 / 2, 2 / 3])
-    pixels = replace(buffer, images=buffer.images.byte())
-    found = agreement(lambda images, tasks: predict(images * 255, tasks), pixels, FORMAT)
-    assert found == pytest.approx([1 / 2, 2 / 3])
-
-
-def test_the_task_of_each_sample_is_told():
-    buffer = samples([0, 1], [0, 1], tasks=[4, 6])
-
-    def predict(images, tasks):
-        assert tasks.tolist() == [4, 6]
-        return torch.eye(2)
-
-    assert agreement(predict, buffer, FORMAT) == [1.0, 1.0]
-
-
-def test_answers_stay_with_their_samples_when_the_buffer_is_subsampled():
-    old = samples(list(range(10)), [0] * 10)
-    new = samples([20, 21], [1, 1])
-    joined = update_buffer(old, new, 6, keyed_generator("subsample"), FORMAT)
-    assert joined.answers is not None
-    assert joined.answers[:4].tolist() == joined.images[:4].flatten().long().tolist()
-    assert joined.answers[4:].tolist() == [20, 21]
-    assert joined.state_dict().keys() == {"images", "labels", "tasks", "experiences", "answers"}
-    assert torch.equal(Buffer(**joined.state_dict()).answers, joined.answers)
+def test_who_always_says_the_same_agrees_with_the_most_frequent_answer():
+    assert by_guessing(torch.tensor([7, 2, 7, 7, 9])) == 3 / 5

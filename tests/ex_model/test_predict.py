@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
-from exml_lightning.ex_model.predict import Predictions, predict, write_predictions
+from exml_lightning.ex_model.predict import Predictions, how_much_is_right, predict, write_predictions
 from exml_lightning.experts import ExpertEntry, Manifest, read_manifest, save_weights, write_manifest
 from exml_lightning.experts.architecture import Architecture
 from exml_lightning.models import LeNet5, SlimResNet18
@@ -150,7 +150,24 @@ def test_the_command_writes_a_csv_and_says_so(ex_model, digits, tmp_path, monkey
     assert "predictions.csv: 41 images" in out
     assert "left out, since they could not be read: 1" in out
     mean = np.mean([float(row["probability"]) for row in rows if row["label"] == "4"])
-    assert ["4", "21", f"{mean:.3f}"] in [line.split() for line in out.splitlines()]
+    lines = [line.split() for line in out.splitlines()]
+    assert ["4", "21", f"{mean:.3f}"] in lines
+    # all forty in folders with the names of classes are right, and that in deep/ does not count
+    assert "right: 100.0 % of 40 images of 2 classes; by guessing among the 2 that it knows: 50.0 %. 1 images" in out
+    assert all(row in lines for row in (["5", "20", "100.0", "20", "0"], ["4", "20", "100.0", "0", "20"]))
+
+
+def test_of_many_classes_the_most_frequent_mistake_is_named():
+    names = tuple(f"c{k}" for k in range(13))
+    files = [f"c3/{k}.png" for k in range(4)] + ["c5/x/y.png", "loose.png", "else/c3/z.png"]
+    given = torch.nn.functional.one_hot(torch.tensor([3, 4, 7, 7, 5, 0, 0]), 13).float()
+    line, headings, rows = how_much_is_right(Predictions(names, tuple(files), given, 0))
+    assert line.startswith(
+        "right: 40.0 % of 5 images of 2 classes; by guessing among the 13 that it knows: 7.7 %. 2 im"
+    )
+    assert headings == ["images of", "number", "% right", "taken for most"]
+    assert rows == [["c3", "4", "25.0", "c7 (2)"], ["c5", "1", "100.0", ""]]
+    assert how_much_is_right(Predictions(names, ("a.png", "b/c3.png"), given[:2], 0)) is None
 
 
 def test_a_class_called_like_a_column_does_not_collide(tmp_path):

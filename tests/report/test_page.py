@@ -158,7 +158,7 @@ def test_numbers_are_those_of_the_files(page):
     assert [td["text"] for td in page.all("td", shaded, class_="num shade new")] == ["100.0", "87.5"]
     (other,) = page.all("table", page.run("split_mnist, Replay ED, run 1"), class_="matrix")
     assert page.all("th", other, scope="col")[1]["text"] == "part 1"  # its folder has no samples to tell the classes
-    (agreement,) = page.all("table", page.run("from_folder (no data set), Noise ED"), class_="matrix")
+    (agreement,) = page.all("table", page.run("from_folder (no labelled images), Noise ED"), class_="matrix")
     assert page.rows(agreement) == [["expert 1", "100.0", "-", "100.0"], ["expert 2", "62.5", "100.0", "81.2"]]
     (line,) = page.all("li", page.all("div", class_="notice")[0])
     assert "noise/run0 is unfinished, 2 of 5 experts" in line["text"]

@@ -105,14 +105,17 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         find_runs([tmp_path])
 
 
-def test_a_stream_without_a_data_set_has_agreement(tmp_path):
+def test_a_stream_without_labelled_images_has_agreement_and_no_accuracy(tmp_path):
     folder = write_agreement_run(tmp_path)
     ((run,), _) = find_runs([folder])
-    assert (run.scenario, run.measure, run.percent) == ("from_folder (no data set)", "agreement", 81.25)
+    assert (run.scenario, run.measure, run.percent) == ("from_folder (no labelled images)", "agreement", None)
     assert run.steps == (Step(0, {0: 1.0}, 1.0), Step(1, {0: 0.625, 1: 1.0}, 0.8125))
     (folder / "agreement_matrix.csv").write_text("after_experience,0,1,stream\n0,1.0,,1.0\n")
     with pytest.raises(ExmlError, match=r"agreement_matrix\.csv is broken"):
         find_runs([folder])
+    changes = {"data__scenario": None, "data__labelled": "images"}
+    ((run,), _) = find_runs([write_run(tmp_path / "own", "pets", "noise", 0, 0.25, experts=2, **changes)])
+    assert (run.scenario, run.measure, run.percent) == ("pets (own labelled images)", "accuracy", 25)
 
 
 def test_folders_without_runs(tmp_path):

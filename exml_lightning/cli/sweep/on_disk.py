@@ -59,9 +59,8 @@ def figures_of(cell: Job) -> dict[str, Any]:
 
 
 def accuracy_of(cell: Job) -> float | None:
-    """Return the stream accuracy, or without a data set the agreement with the experts; in per cent."""
-    figures = figures_of(cell)
-    value = figures.get("stream_accuracy", figures.get("agreement"))
+    """Return the stream accuracy in per cent; None without labelled images, or as long as there is none."""
+    value = figures_of(cell).get("stream_accuracy")
     return 100 * value if isinstance(value, float) else None
 
 

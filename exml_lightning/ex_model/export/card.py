@@ -19,8 +19,11 @@ HUB_LICENSES = (
     *("agpl-3.0", "gpl-3.0", "lgpl-3.0", "mpl-2.0", "unlicense"),
 )
 """Those that the header names by the Hub's identifier; others are ``other``, with their name."""
-FIGURES = ("stream_accuracy", "average_accuracy", "agreement", "forgetting")
-"""Of ``summary.json``: accuracy on the test stream, or agreement with the experts where there was no data set."""
+FIGURES = (
+    *("stream_accuracy", "stored_experts", "chance", "average_accuracy"),
+    *("agreement", "agreement_by_guessing", "forgetting"),
+)
+"""Of ``summary.json``: accuracy on the test stream, or agreement with the experts where no image was labelled."""
 SHOWN_CLASSES = 50
 SHOWN_EXPERTS = 100
 

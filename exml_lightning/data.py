@@ -204,13 +204,7 @@ class ExpertStream(LightningDataModule):
 
     def _open_test_stream(self) -> list[TestPart]:
         if self.labelled is not None:
-            parts = labelled_parts(self.labelled, self.manifest)
-            if parts[0].first_seen >= self.num_experts:
-                raise ExmlError(
-                    f"data.labelled: {self.labelled} has no images of the classes of the first {self.num_experts} "
-                    "experts: put some there, or raise trainer.max_epochs"
-                )
-            return parts
+            return labelled_parts(self.labelled, self.manifest, self.num_experts)
         if self._scenario is None:
             return []
         parts = self._scenario.test_stream(self.root, self.experiences)

@@ -48,16 +48,23 @@ def check_same_stream(manifest: Manifest, path: Path, scenario: Scenario, experi
         raise ExmlError(f"{path}: the experts take images of shape {ours}, but {scenario.name} has {theirs}")
 
 
-def labelled_parts(folder: Path, manifest: Manifest) -> list[TestPart]:
+def labelled_parts(folder: Path, manifest: Manifest, num_experts: int) -> list[TestPart]:
     """Open a folder of labelled images as a test stream, by the experts that first brought their classes.
 
-    Labels are the stream's class indices. Raises `ExmlError`, see `read_labelled`.
+    Labels are the stream's class indices. Raises `ExmlError`, see `read_labelled`; also if none is of a class of the
+    first `num_experts`.
     """
     known = [Experience(tuple(manifest.classes_of(i)), entry.task, None) for i, entry in enumerate(manifest.experts)]
     names = [manifest.class_names[c] for c in sorted({c for experience in known for c in experience.classes})]
     images = read_labelled(folder, names, manifest.input.shape)
     table = torch.tensor([manifest.class_names.index(name) for name in names])
-    return parts_of(replace(images, labels=table[images.labels]), known)
+    parts = parts_of(replace(images, labels=table[images.labels]), known)
+    if parts[0].first_seen >= num_experts:
+        raise ExmlError(
+            f"data.labelled: {folder} has no images of the classes of the first {num_experts} experts: put some there, "
+            "or raise trainer.max_epochs"
+        )
+    return parts
 
 
 def stream_labels(images: LabelledImages, manifest: Manifest, path: Path, scenario: Scenario) -> LabelledImages:

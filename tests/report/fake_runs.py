@@ -120,7 +120,8 @@ def write_samples(
     """Write samples of a run, by the classes of each expert: an image is as bright as its class is high."""
     for k, known in enumerate(classes):
         labels = torch.tensor(sorted(known)).repeat_interleave(5)
-        images = ((labels + 1) / (len(names) + 1)).view(-1, 1, 1, 1).expand(-1, 1, size, size)
+        grey = (255 * (labels + 1) / (len(names) + 1)).round().to(torch.uint8)
+        images = grey.view(-1, 1, 1, 1).expand(-1, 1, size, size)
         told = None if confidence is None else [confidence] * len(labels)
         save_samples(run / "samples" / f"experience={k}.png", images, labels, names, told)
 

@@ -134,7 +134,7 @@ def test_the_contents_are_complete(page):
     sections = [f"#{section['id']}" for section in page.all("section")]
     assert sections == ["#summary", "#tables", "#time", "#buffer", "#samples", "#runs"]
     assert sorted(links) == sorted([*sections, "#table-1", "#table-2"])
-    assert len(page.all("svg")) == len(page.all("figure")) == 4
+    assert len(page.all("svg")) == len(page.all("figure")) == 3  # none compares agreement
 
 
 def test_numbers_are_those_of_the_files(page):

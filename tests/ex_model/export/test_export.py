@@ -213,7 +213,7 @@ def test_the_card_says_how_it_was_made_and_escapes_what_strangers_wrote():
     assert (data.license, data.license_name) == ("other", "my [own](http://x)")
 
     card = model_card(grown(), {"agreement": 0.9}, COMPARED, None)  # which is no accuracy
-    assert "## Agreement\n\nNo data set was at hand, so accuracy is **not known**" in card
+    assert "## Agreement\n\nNo labelled images were at hand, so accuracy is **not known**" in card
     assert "- agreement: 90.00%\n" in card
     assert ModelCard(card).data.eval_results is None
 
@@ -249,7 +249,9 @@ def test_without_other_images_the_samples_of_the_run_are_compared(tmp_path, no_o
     write_manifest(replace(read_manifest(EXPERTS), experts=model.manifest.experts), run / "ex_model")
     (run / "samples").mkdir()
     images = real_images(3, (1, 32, 32))
-    save_samples(run / "samples" / "experience=0.png", images, torch.tensor([0, 1, 1]), ["5", "4"])
+    save_samples(
+        run / "samples" / "experience=0.png", (255 * images).round().byte(), torch.tensor([0, 1, 1]), ["5", "4"]
+    )
     shown = []
 
     def answer(batch):

@@ -56,10 +56,10 @@ class CheckExperts(Callback):
             rehearsal(expert)
             del expert  # else it would stay in memory while the next one is read
         if trainer.is_global_zero:
-            _print_looks(looks, manifest, len(drawings))
+            print_looks(looks, manifest, len(drawings))
 
 
-def _print_looks(looks: dict[int, FirstLook], manifest: Manifest, drawings: int) -> None:
+def print_looks(looks: dict[int, FirstLook], manifest: Manifest, drawings: int) -> None:
     """Print a line for each expert, the first and the odd ones of a long stream, and say whose scale is odd."""
     indices = list(looks)
     odd = {indices[k]: times for k, times in far_from_others([look.spread for look in looks.values()]).items()}

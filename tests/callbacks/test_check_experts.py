@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from exml_lightning.callbacks.check_experts import print_looks
 from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.first_look import FirstLook
 from exml_lightning.experts import load_expert, read_manifest, save_weights, write_manifest
 from exml_lightning.experts.architecture import Architecture
 from exml_lightning.fitting import distil
@@ -125,6 +127,22 @@ def test_whatever_a_network_raises_is_one_line_before_work(spoil, tmp_path, way,
     assert way == "learning" or str(error.value).startswith(f"expert 1 ({folder / 'expert_1.safetensors'})")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_of_a_long_stream_the_first_experts_and_those_on_another_scale_are_listed(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    manifest = read_manifest(EXPERTS)
+    many = replace(manifest, experts=manifest.experts * 6)
+    looks = {k: FirstLook(0.9, 2.0) for k in range(2, 30)} | {25: FirstLook(0.52, 20.0), 27: FirstLook(0.5, 0.1)}
+    print_looks(looks, many, 32)
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines() if line.split()[:1] == ["expert"]]
+    assert [int(row[1]) for row in rows] == [*range(3, 23), 26, 28]
+    assert " ".join(rows[20]) == "expert 26 expert_0.safetensors LeNet5 5 4 1x32x32 52 % 20 (!)"
+    assert ", 22 of 28 are listed" in out
+    assert "than the median expert's: expert_0.safetensors 10 times, expert_2.safetensors 0.05 times. Where" in out
+    print_looks(dict(list(looks.items())[:2]), many, 32)
+    assert "(!)" not in capsys.readouterr().out
 
 
 def checkpoints(folder: Path) -> list[str]:

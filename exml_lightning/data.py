@@ -45,7 +45,7 @@ class ExpertStream(LightningDataModule):
 
     Args:
         scenario: The data set and how its classes are dealt to experiences; null learns from a folder of experts alone,
-            and reports agreement with them in place of accuracy, unless there are `labelled` images.
+            and measures accuracy only if there are `labelled` images.
         root: Folder of all data sets.
         run_id: Which of the five runs, 0 to 4; each deals the classes in another order.
         experts: Folder of the experts, or a selection of experts (`exml catalog`), needed where there is no scenario;

@@ -100,7 +100,7 @@ def tables_csv(scenarios: Sequence[str], report: Report) -> str:
     return csv_text(CSV_HEADINGS, found)
 
 
-FRACTIONS = ("stream_accuracy", "agreement", "average_accuracy", "forgetting")
+FRACTIONS = ("stream_accuracy", "stored_experts", "chance", "agreement", "average_accuracy", "forgetting")
 RUNS_HEADINGS = (
     *("scenario", "strategy", "run", "seed"),
     *(f"{name}_percent" for name in FRACTIONS),

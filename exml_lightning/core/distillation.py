@@ -7,11 +7,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.core.expert import Expert
-from exml_lightning.core.familiarity import layers_that_tell
 from exml_lightning.core.losses import distillation_kl, distillation_mse, known_cross_entropy
-from exml_lightning.core.scales import Center, Scale
-from exml_lightning.core.targets import Answers, Merge, Target, add_targets, merge_targets
+from exml_lightning.core.scales import NormalScores, Scale
+from exml_lightning.core.targets import Answers, Merge, Target, merge_targets
 
 Loss = Literal["mse", "kl"]
 
@@ -33,8 +31,8 @@ class Distillation:
         ExmlError: If a setting has no meaning.
     """
 
-    lambda_ce: float = 1.0
-    normalize: Scale = field(default_factory=Center)
+    lambda_ce: float = 0.0
+    normalize: Scale = field(default_factory=NormalScores)
     merge: Merge = "unit"
     loss: Loss = "mse"
     temperature: float = 2.0
@@ -44,37 +42,13 @@ class Distillation:
             raise ExmlError(f"model.lambda_ce is {self.lambda_ce}: give 0 or more")
         if not self.temperature > 0:
             raise ExmlError(f"model.temperature is {self.temperature}: give more than 0")
-        if self._others(None) and (self.merge, self.loss) != ("unit", "mse"):
-            raise ExmlError("model.normalize.others has a meaning only with merge unit and loss mse: set it to 0")
-
-    def _others(self, heads: Tensor | None) -> float:
-        weights = self.normalize.score_weights(heads)
-        return 0.0 if weights is None else weights.others
-
-    def asks_all_units(self, heads: Tensor | None) -> bool:
-        """Whether all units of the expert are asked for: with `others`, but for several heads, which never compete."""
-        return self._others(heads) > 0
-
-    def check_expert(self, expert: Expert, num_classes: int, heads: Tensor | None) -> None:
-        """Raise `ExmlError` if an expert lacks a unit for each class, or a layer that tells how familiar an image is.
-
-        Only what the settings ask for is looked at; `heads` is the task of each class of a multi-head ex-model.
-        """
-        weights = self.normalize.score_weights(heads)
-        if weights is not None and weights.others:
-            expert.check_every_unit(num_classes)
-        if weights is not None and weights.familiarity:
-            layers_that_tell(expert)
-
     @property
     def needs_labels(self) -> bool:
         """Whether the labels of samples are read."""
         return self.lambda_ce > 0 or self.merge == "sample"
 
     def target(self, answers: Answers, labels: Tensor, heads: Tensor | None = None) -> Target:
-        """Merge what both teachers say; see `merge_targets` and `add_targets`."""
-        if others := self._others(heads):
-            return add_targets(answers, others)
+        """Merge what both teachers say; see `merge_targets`."""
         return merge_targets(answers, labels, self.normalize, self.merge, heads)
 
     def __call__(

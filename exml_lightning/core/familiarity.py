@@ -1,12 +1,11 @@
-"""How familiar an image is to an expert: how much of it the layers take in at all."""
+"""How familiar an image is to an expert: how much of it the layers take in by what training changed in them."""
 
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.rng import keyed_generator
 
@@ -15,20 +14,41 @@ Layer = nn.Conv2d | nn.Linear
 
 
 class LayerShares:
-    """Measures which share of its input each layer of an expert takes in.
+    """Measures which share of its input each layer of an expert takes in by what training changed.
 
-    A layer whose weights W ``(outputs, inputs)`` have fewer rows than columns is blind to what lies in the null space
-    of W. Training moves its rows along the inputs it is given; so more of what it was trained on lies in the space of
-    these rows than of what it never met. The share of an input's energy there is |P x|^2 / |x|^2, P the projection on
-    it. Not in the paper; that null spaces tell outliers is from Cook, Zare and Gader (2020), "Outlier Detection through
-    Null Space Analysis of Neural Networks", whose networks are trained for it, unlike these.
+    Training moves the rows of a layer's weights W ``(outputs, inputs)`` along the inputs it is given; so more of what
+    it was trained on lies in the space of the change D = W - c W0 than of what it never met. W0 are the weights that
+    training began with and c = <W, W0> / <W0, W0>, since weight decay shrinks them. With the right singular vectors v_k
+    and the singular values s_k of D, the share of an input x is the sum of w_k <v_k, x>^2 over |x|^2, where w_k =
+    s_k^2 / (s_k^2 + m^2) and m is their median: rows that hardly changed say little. Not in the paper; that null spaces
+    tell outliers is from Cook, Zare and Gader (2020), "Outlier Detection through Null Space Analysis of Neural
+    Networks", whose networks are trained for it, unlike these.
 
-    The layers that `layers_that_tell` finds take part; it raises `ExmlError` if there is none. Energies are summed over
-    the places of a convolution, over the tokens of an image, and over several calls of a layer.
+    A layer counts by the smaller one of the two dimensions that its share compares: that of the space of the change,
+    and that of what it is blind to. The layers that `layers_that_tell` finds take part. Energies are summed over the
+    places of a convolution, over the tokens of an image, and over several calls of a layer.
+
+    Args:
+        expert: The expert.
+        initial: The weights that its training began with, by their names in its network; None where nobody knows: then
+            D = W.
     """
 
-    def __init__(self, expert: Expert) -> None:
-        self._rows: dict[nn.Module, Tensor] = {layer: _orthonormal(layer) for layer in layers_that_tell(expert)}
+    def __init__(self, expert: Expert, initial: Mapping[str, Tensor] | None = None) -> None:
+        names = {module: name for name, module in expert.model.named_modules()}
+        self._probes: dict[nn.Module, tuple[nn.Module, nn.Module]] = {}
+        weights = []
+        for layer in layers_that_tell(expert):
+            origin = None if initial is None else initial[f"{names[layer]}.weight"]
+            rows, rank = _changed_rows(layer, origin)
+            self._probes[layer] = _probe(layer, rows), _probe(layer, torch.ones_like(layer.weight[: _groups(layer)]))
+            inputs = _groups(layer) * layer.weight[0].numel()
+            weights.append(float(min(rank, inputs - rank)))
+        self.weights = torch.tensor(weights, device=expert.classes.device)
+        """How much each layer counts, float32 ``(layers,)``, 0 or more."""
+
+    def __len__(self) -> int:
+        return len(self._probes)
 
     @torch.no_grad()
     def __call__(self, ask: Ask, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,20 +58,23 @@ class LayerShares:
         in ``[0, 1]``; 0 for a layer that is not called.
         """
         nothing = torch.zeros(len(images), 1, device=images.device)
-        energies = dict.fromkeys(self._rows, (nothing, nothing))
+        energies = dict.fromkeys(self._probes, (nothing, nothing))
 
         def look(layer: nn.Module, inputs: Tensor) -> None:
-            taken, whole = _taken(layer, self._rows[layer], inputs)
+            rows, ones = self._probes[layer]
             before = energies[layer]
+            # by the layer's own forward, which may pad as no attribute of it says
+            taken, whole = rows.forward(inputs).square(), ones.forward(inputs.square())
             energies[layer] = before[0] + _sum(taken, len(images)), before[1] + _sum(whole, len(images))
 
-        answers = _watched(self._rows, look, ask, images)
-        return answers, torch.cat([taken / whole.clamp_min(1e-12) for taken, whole in energies.values()], dim=1)
+        answers = _watched(self._probes, look, ask, images)
+        shares = [taken / whole.clamp_min(1e-12) for taken, whole in energies.values()]
+        return answers, torch.cat([torch.empty(len(images), 0, device=images.device), *shares], dim=1)
 
 
 @torch.no_grad()
 def layers_that_tell(expert: Expert) -> list[Layer]:
-    """Find the layers of which `LayerShares` can be measured, in the network's order; `ExmlError` if there is none.
+    """Find the layers of which `LayerShares` can be measured, in the network's order; there may be none.
 
     These are convolutions and linear layers with fewer outputs than inputs. Left out are such as the network never
     calls, and such as are given something else than images along the first dimension: tokens before images, or a fixed
@@ -62,23 +85,20 @@ def layers_that_tell(expert: Expert) -> list[Layer]:
     noise = torch.randn(3, *expert.image_format.shape, generator=generator).to(expert.classes.device)
     together = _input_energies(candidates, expert, noise)
     alone = [_input_energies(candidates, expert, image[None]) for image in noise]
-    found = [
+    return [
         layer
         for layer in candidates
         if all(layer in energies for energies in (together, *alone))
         and torch.allclose(together[layer], torch.cat([energies[layer] for energies in alone]), rtol=1e-3)
     ]
-    if not found:
-        raise ExmlError(
-            f"{expert.name} has no convolution or linear layer with fewer outputs than inputs that can be looked at: "
-            "nothing says how familiar images are to it; learn it in a run with model.normalize.familiarity 0"
-        )
-    return found
+
+
+def _groups(layer: Layer) -> int:
+    return layer.groups if isinstance(layer, nn.Conv2d) else 1
 
 
 def _null_space(layer: Layer) -> bool:
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-    return len(layer.weight) // groups < layer.weight[0].numel()
+    return len(layer.weight) // _groups(layer) < layer.weight[0].numel()
 
 
 def _input_energies(layers: list[Layer], expert: Expert, images: Tensor) -> dict[nn.Module, Tensor]:
@@ -112,32 +132,27 @@ def _watched(
             handle.remove()
 
 
-def _orthonormal(layer: Layer) -> Tensor:
-    """Return an orthonormal basis of the row space of each group, in the shape of the weights; 0 beyond its rank."""
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-    weight = layer.weight.detach()
-    rows = weight.reshape(groups, len(weight) // groups, -1).cpu().double()  # not every device has doubles
-    values, vectors = torch.linalg.eigh(rows @ rows.mT)
-    least = 1e-10 * values.amax(dim=1, keepdim=True).clamp_min(1e-30)
-    scale = torch.where(values > least, values.clamp_min(1e-30).rsqrt(), 0)
-    basis: Tensor = (vectors * scale[:, None]).mT @ rows
-    return basis.reshape(weight.shape).float().to(weight.device)
+def _changed_rows(layer: Layer, initial: Tensor | None) -> tuple[Tensor, int]:
+    """Return an orthonormal basis of the change of each group, in the shape of the weights, and its dimension.
+
+    Where the change has fewer directions than rows, the other rows are 0.
+    """
+    weight, groups = layer.weight.detach(), _groups(layer)
+    change = weight.cpu().double()  # not every device has doubles
+    if initial is not None:
+        origin = initial.cpu().double()
+        change = change - (change * origin).sum() / origin.square().sum().clamp_min(1e-30) * origin
+    _, values, vectors = torch.linalg.svd(change.reshape(groups, len(weight) // groups, -1), full_matrices=False)
+    there = values > 1e-5 * values.amax(dim=1, keepdim=True).clamp_min(1e-30)
+    rows = torch.where(there[:, :, None], vectors, 0)
+    return rows.reshape(weight.shape).float().to(weight.device), int(there.sum())
 
 
-def _taken(layer: nn.Module, rows: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the energy that the rows take in, and all of it."""
-    if isinstance(layer, nn.Linear):
-        return F.linear(inputs, rows).square(), inputs.square()
-    assert isinstance(layer, nn.Conv2d)
-    padding = layer.padding
-    if layer.padding_mode != "zeros":
-        # as torch's Conv2d itself pads; it has no public name
-        inputs, padding = F.pad(inputs, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), (0, 0)
-    energy = inputs.square().sum(dim=1, keepdim=True)
-    ones = energy.new_ones(1, 1, *rows.shape[2:])
-    whole = F.conv2d(energy, ones, None, layer.stride, padding, layer.dilation)
-    taken = F.conv2d(inputs, rows, None, layer.stride, padding, layer.dilation, layer.groups).square()
-    return taken, whole
+def _probe(layer: Layer, weight: Tensor) -> nn.Module:
+    """Copy a layer, with other rows and no bias, whose `forward` does what the layer's does."""
+    probe = copy.copy(layer)
+    probe._parameters = {"weight": nn.Parameter(weight.float(), requires_grad=False), "bias": None}
+    return probe
 
 
 def _sum(energy: Tensor, images: int) -> Tensor:

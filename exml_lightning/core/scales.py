@@ -1,6 +1,7 @@
 """Scales: how the logits of both teachers are made comparable before they are merged (Section 3, Eq. 6 and 7)."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,8 @@ from exml_lightning.core.settings import Configured
 
 SPREAD = 1e-5
 """Standard deviation of a layer's share among reference images, below which it says nothing of an image."""
+REFERENCE = 1000
+"""Images that logits are compared with, where they are drawn: four for each quantile that is kept of them."""
 
 
 class Scale(Configured, ABC):
@@ -29,19 +32,21 @@ class Scale(Configured, ABC):
         None for a single head.
         """
 
-    def score_weights(self, heads: Tensor | None) -> "ScoreWeights | None":
-        """Return the weights of what is scored of an expert; None where its logits are taken as they are.
+    def score_weights(self) -> "ScoreWeights | None":
+        """Return the weights of what is scored of an expert; None where its logits are taken as they are."""
+        return None
+
+    def fitted(self, num_experts: int, heads: Sequence[int] | None) -> tuple["Scale", str]:
+        """Return the scale for the experts at hand, and what it leaves out of itself for them, in words; "" for nothing.
 
         `heads` is the task of each class, for a multi-head ex-model; None for a single head.
         """
-        return None
+        return self, ""
 
-    def reference_images(
-        self, num_images: int, image_format: ImageFormat, seed: int, device: torch.device
-    ) -> Tensor | None:
+    def reference_images(self, image_format: ImageFormat, seed: int, device: torch.device) -> Tensor | None:
         """Draw what logits are compared with in place of the buffer's images; None for these.
 
-        Returns pixels, uint8 ``(num_images, channels, height, width)``, the same for all experts.
+        Returns pixels, uint8 ``(REFERENCE, channels, height, width)``, the same for all experts.
         """
         return None
 
@@ -93,49 +98,49 @@ class NormalScores(NoScale):
 
     Args:
         raw_logits: Weight of the logits themselves, which are added to their scores; see `ScoreTable`.
-        others: Weight of what the expert says of the classes it does not know, for experts with a unit for each class
-            of the stream; see `add_targets`. 0 for nothing. With task labels it does nothing: heads never compete.
         familiarity: Weight of how familiar an image is to the layers of the expert, which is added to the scores of its
-            own classes; see `LayerShares`. 0 for nothing. With task labels it does nothing.
-        reference: Procedural images to compare logits with in place of the buffer's, as many as the buffer has, the
-            same for all experts: for a buffer of images that were made from the experts. Null for the buffer's.
+            classes; see `LayerShares`. 0 for nothing. An expert with no layer that tells is scored without.
+        reference: Procedural images to compare logits with in place of the buffer's, `REFERENCE` of them, the same for
+            all experts. Null for the buffer's images.
 
     Raises:
         ExmlError: If a weight is less than 0.
     """
 
-    raw_logits: float = 0.0
-    others: float = 0.0
-    familiarity: float = 0.0
+    raw_logits: float = 0.3
+    familiarity: float = 2.0
     reference: ProceduralImages | None = None
 
     def __post_init__(self) -> None:
-        for name in ("raw_logits", "others", "familiarity"):
+        for name in ("raw_logits", "familiarity"):
             if not getattr(self, name) >= 0:
                 raise ExmlError(f"model.normalize.{name} is {getattr(self, name)}: give 0 or more")
 
-    def score_weights(self, heads: Tensor | None) -> "ScoreWeights":
+    def score_weights(self) -> "ScoreWeights":
         """Return the weights; see `Scale.score_weights`."""
-        if heads is not None:
-            return ScoreWeights(self.raw_logits)
-        return ScoreWeights(self.raw_logits, self.others, self.familiarity)
+        return ScoreWeights(self.raw_logits, self.familiarity)
 
-    def reference_images(
-        self, num_images: int, image_format: ImageFormat, seed: int, device: torch.device
-    ) -> Tensor | None:
+    def fitted(self, num_experts: int, heads: Sequence[int] | None) -> tuple[Scale, str]:
+        """Return `Center` where experts never compete; see `Scale.fitted`."""
+        if heads is not None:
+            return Center(), "the common scale (heads of different tasks never compete)"
+        if num_experts == 1:
+            return Center(), "the common scale (a single expert has nothing to be compared with)"
+        return self, ""
+
+    def reference_images(self, image_format: ImageFormat, seed: int, device: torch.device) -> Tensor | None:
         """Draw `reference`, if there is one; see `Scale.reference_images`."""
         if self.reference is None:
             return None
         generator = keyed_generator("reference", seed)
-        return self.reference.draw(num_images, image_format.shape, generator, device)
+        return self.reference.draw(REFERENCE, image_format.shape, generator, device)
 
 
 @dataclass(frozen=True)
 class ScoreWeights:
-    """The weights of `NormalScores` that hold for the heads at hand."""
+    """The weights of `NormalScores`."""
 
     raw_logits: float = 0.0
-    others: float = 0.0
     familiarity: float = 0.0
 
 
@@ -143,29 +148,26 @@ class ExpertScores:
     """The normal scores of one expert, and how familiar images are to it.
 
     `logits` are its own, of the reference images, float ``(n, classes)``; `shares` what its layers take in of them,
-    float ``(n, layers)``, ``(n, 0)`` without familiarity; `own` the columns of `logits` for classes it knows, int64.
+    float ``(n, layers)``, ``(n, 0)`` without familiarity; `layers` how much each of these counts, float ``(layers,)``,
+    0 or more.
     """
 
-    def __init__(self, weights: ScoreWeights, logits: Tensor, shares: Tensor, own: Tensor) -> None:
+    def __init__(self, weights: ScoreWeights, logits: Tensor, shares: Tensor, layers: Tensor) -> None:
         self._logits = ScoreTable(logits, weights.raw_logits)
-        self._own = own
         self._shares: ScoreTable | None = None
         if shares.shape[1]:
             self._shares = ScoreTable(shares)
-            telling = (shares.std(dim=0, correction=0) > SPREAD).float()  # else rounding alone
-            self._weights = weights.familiarity * telling / telling.sum().clamp_min(1)
+            telling = layers * (shares.std(dim=0, correction=0) > SPREAD)  # else rounding alone
+            self._weights = weights.familiarity * telling / telling.sum().clamp_min(1e-12)
 
     def __call__(self, logits: Tensor, shares: Tensor) -> Tensor:
         """Compute the score of each class, float32 ``(n, classes)``; see `ExpertScores` for the shapes.
 
-        Added for the expert's own classes: the mean of the normal scores of the shares of all layers that tell, times
-        the weight of familiarity.
+        Added to all: the mean of the normal scores of the shares of the layers that tell, each by how much it counts,
+        times the weight of familiarity.
         """
         scores = self._logits(logits)
-        if self._shares is None:
-            return scores
-        familiar = self._shares(shares) @ self._weights
-        return scores.index_add(1, self._own, familiar[:, None].expand(-1, len(self._own)))
+        return scores if self._shares is None else scores + (self._shares(shares) @ self._weights)[:, None]
 
 
 def _head_mean(values: Tensor, known: Tensor, heads: Tensor | None) -> Tensor:

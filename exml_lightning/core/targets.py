@@ -15,8 +15,7 @@ class Answers(NamedTuple):
     """What both teachers say of a mini-batch.
 
     Args:
-        expert: The expert's logits, float ``(n, classes of the expert)``; ``(n, num_classes)`` where all its units
-            speak.
+        expert: The expert's logits or scores, float ``(n, classes of the expert)``.
         classes: Class index of each class that the expert knows, int64.
         previous: The previous ex-model's logits, float ``(n, num_classes)``; 0 where it knows nothing.
         known: The classes that the previous ex-model knows, bool ``(num_classes,)``; all False in the first experience.
@@ -72,16 +71,3 @@ def merge_targets(
     votes = from_expert.long() + from_previous.long()
     logits = (expert * from_expert + previous * from_previous) / votes.clamp_min(1)
     return Target(logits, votes > 0)
-
-
-def add_targets(answers: Answers, others: float) -> Target:
-    """Add what the expert says of every class of the stream to what the ex-model has learned of it so far.
-
-    Not in the paper. An expert whose classifier has a unit for each class of the stream has learned of the classes it
-    never saw that its own images are not of them. Each class ends with the score of the expert that knows it, plus
-    `others` times the sum of all other experts' scores of it. The expert's answers are its normal scores of all
-    classes, and all classes take part in the target.
-    """
-    weights = torch.full_like(answers.expert[0], others).index_fill(0, answers.classes, 1.0)
-    target = answers.previous + weights * answers.expert
-    return Target(target, torch.ones_like(target, dtype=torch.bool))

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
     from exml_lightning.core.augmentation import Augmentation
     from exml_lightning.core.errors import ExmlError
-    from exml_lightning.core.generators import Auxiliary, DataImpression, ModelInversion, Noise, Procedural
+    from exml_lightning.core.generators import Auxiliary, DataImpression, ModelInversion, Noise, Unrelated
     from exml_lightning.data import ExpertStream
     from exml_lightning.ex_model.export.folder import export_ex_model
     from exml_lightning.ex_model.model import ExModel, load_ex_model, save_ex_model
@@ -31,8 +31,8 @@ __all__ = [
     "NewExperts",
     "Noise",
     "Photographs",
-    "Procedural",
     "SyntheticBufferCallback",
+    "Unrelated",
     "add_experts",
     "distil",
     "export_ex_model",
@@ -55,8 +55,8 @@ _MODULES = {
     "NewExperts": "experts.describe",
     "Noise": "core.generators.noise",
     "Photographs": "scenarios.auxiliary_sources",
-    "Procedural": "core.generators.procedural",
     "SyntheticBufferCallback": "callbacks.synthetic_buffer",
+    "Unrelated": "core.generators.unrelated",
     "add_experts": "experts.describe",
     "distil": "fitting",
     "export_ex_model": "ex_model.export.folder",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -16,8 +17,7 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.core.loaders import BufferLoader, ImageLoader
-from exml_lightning.core.procedural import ProceduralImages
-from exml_lightning.experts import Manifest, initial_weights, load_expert
+from exml_lightning.experts import Manifest, load_expert
 from exml_lightning.experts.matching import (
     check_same_run,
     check_same_stream,
@@ -55,7 +55,8 @@ class ExpertStream(LightningDataModule):
         n_iter: Optimiser steps an expert.
         batch_size: Samples an optimiser step takes from the buffer (on each device).
         augmentation: Random changes of the buffer's images during distillation.
-        auxiliary: Images for the auxiliary generator.
+        auxiliary: Images of anything, for the default strategy, which draws some without them, and for the auxiliary
+            generator, in place of the scenario's.
         seed: Seed of every random draw; default the run's (1234, 2345, 3456, 5678, 6789).
         download: Fetch missing data sets into `root`.
 
@@ -72,8 +73,8 @@ class ExpertStream(LightningDataModule):
         run_id: int = 0,
         experts: str | None = None,
         labelled: str | None = None,
-        n_iter: int = 1000,
-        batch_size: int = 128,
+        n_iter: int = 800,
+        batch_size: int = 64,
         augmentation: Augmentation | None = None,
         auxiliary: AuxiliaryImages | None = None,
         seed: int | None = None,
@@ -106,7 +107,7 @@ class ExpertStream(LightningDataModule):
         self.test_parts: list[TestPart] = []
         """The test stream, once it is set up; labels are class indices of the stream of experts."""
         self._manifest: Manifest | None = None
-        self._fresh: ProceduralImages | None = None
+        self._kept = False
         self._experience = -1
         self._buffer: Buffer | None = None
         self._completed = 0
@@ -132,9 +133,13 @@ class ExpertStream(LightningDataModule):
         """Whether an experience has begun."""
         return self._buffer is not None
 
-    def draw_fresh(self, images: ProceduralImages | None) -> None:
-        """Serve images drawn anew for each step in place of those of the buffer; None for the buffer's."""
-        self._fresh = images
+    def keep_images(self, kept: bool) -> None:
+        """Say whether the images of the first experience stay for the whole stream."""
+        self._kept = kept
+
+    def remember(self, targets: Tensor | None) -> None:
+        """Keep what all experts so far say of the images of the buffer, if these stay for the whole stream."""
+        self._buffer = replace(self.buffer, targets=targets if self._kept else None)
 
     def begin(self, experience: int, buffer: Buffer) -> None:
         """Begin an experience, given its place in the stream and the samples that its mini-batches are drawn from."""
@@ -174,6 +179,11 @@ class ExpertStream(LightningDataModule):
         return self._scenario
 
     @property
+    def other_images(self) -> AuxiliaryImages | None:
+        """The images of ``data.auxiliary``, else those of the scenario, if there are any."""
+        return self.auxiliary or (None if self._scenario is None else self._scenario.auxiliary)
+
+    @property
     def scenario_name(self) -> str | None:
         """The name of the scenario; None without one."""
         return None if self._scenario is None else self._scenario.name
@@ -191,8 +201,8 @@ class ExpertStream(LightningDataModule):
         """Fetch data sets, if `download`. Lightning calls this once a machine."""
         if self.download and self._scenario is not None:
             self._scenario.dataset.download(self.root)
-        if self.download and self.auxiliary is not None:
-            self.auxiliary.download(self.root)
+        if self.download and self.other_images is not None:
+            self.other_images.download(self.root)
 
     def setup(self, stage: str) -> None:
         """Read manifest and test stream, at any stage; `ExmlError` if missing, broken, or they do not fit together."""
@@ -230,17 +240,15 @@ class ExpertStream(LightningDataModule):
 
     @property
     def images_stay(self) -> bool:
-        """Whether an experience has steps enough for all images of the buffer, and sees these alone, unchanged."""
-        stay = self._fresh is None and not self.augmentation.changes
-        return stay and self.n_iter * self.batch_size >= len(self.buffer)
+        """Whether mini-batches hold the images of the buffer alone, unchanged, and it pays to ask about all at once.
+
+        It does for an experience that has steps enough for all of them, and for images that stay for the whole stream.
+        """
+        return not self.augmentation.changes and (self._kept or self.n_iter * self.batch_size >= len(self.buffer))
 
     def load_expert(self, index: int, device: torch.device) -> Expert:
         """Read the expert at a place in the stream, from 0, onto a device, frozen."""
         return load_expert(self.experts, self.manifest, index).to(device)
-
-    def initial_weights(self, index: int) -> dict[str, torch.Tensor] | None:
-        """Read what the training of the expert at a place in the stream began with; None where it is not at hand."""
-        return initial_weights(self.experts, self.manifest, index)
 
     def original_images(self) -> Callable[[int], LabelledImages]:
         """Open the original training images: for Replay ED only, which is not data-free.
@@ -269,7 +277,6 @@ class ExpertStream(LightningDataModule):
             self.augmentation,
             self.seed,
             self.manifest.input,
-            self._fresh,
             self.trainer.global_rank,
             self.trainer.world_size,
         )
@@ -300,7 +307,7 @@ class ExpertStream(LightningDataModule):
             "batch_size": self.batch_size,
             "input": repr(self.manifest.input),
             "augmentation": vars(self.augmentation),
-            "auxiliary": None if self.auxiliary is None else self.auxiliary.describe(),
+            "auxiliary": None if self.other_images is None else self.other_images.describe(),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -321,7 +328,14 @@ class ExpertStream(LightningDataModule):
             return
         self._experience = state["experience"]
         self._completed = state["completed"]
-        self._buffer = None if state["buffer"] is None else Buffer(**state["buffer"])
+        self._buffer = None if state["buffer"] is None else self._grown(Buffer(**state["buffer"]))
+
+    def _grown(self, buffer: Buffer) -> Buffer:
+        """Give the targets of a buffer columns for the classes that are new."""
+        if buffer.targets is None:
+            return buffer
+        new = len(self.manifest.class_names) - buffer.targets.shape[1]
+        return replace(buffer, targets=F.pad(buffer.targets, (0, new)))
 
 
 @contextmanager

@@ -1,14 +1,17 @@
 """`ExModelModule`: the ex-model in training: teachers, student, loss (Section 3); it adapts `core` to Lightning."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, LRSchedulerTypeUnion, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.confusion import Confusion
 from exml_lightning.core.distillation import Distillation
 from exml_lightning.core.errors import ExmlError
@@ -25,13 +28,14 @@ from exml_lightning.ex_model.growth import grow_checkpoint
 from exml_lightning.ex_model.networks import build_networks, check_compiled, compile_network
 from exml_lightning.ex_model.starts import Start, Starts
 from exml_lightning.experts.architecture import Architecture, ArchitectureConfig
+from exml_lightning.terminal import say
 
 Schedule = LRSchedulerCallable | Literal["cosine"] | None
 
 
 def default_optimizer(parameters: Iterable[Any]) -> torch.optim.Optimizer:
-    """Make the default optimiser: Adam with learning rate 0.001."""
-    return torch.optim.Adam(parameters, lr=1e-3)
+    """Make the default optimiser: Adam with learning rate 0.003."""
+    return torch.optim.Adam(parameters, lr=3e-3)
 
 
 class ExModelModule(LightningModule):
@@ -76,7 +80,7 @@ class ExModelModule(LightningModule):
     def __init__(
         self,
         architecture: ArchitectureConfig | None = None,
-        start: Start = "scratch",
+        start: Start = "merged",
         optimizer: OptimizerCallable = default_optimizer,
         lr_scheduler: Schedule = "cosine",
         compile: bool = False,
@@ -93,6 +97,7 @@ class ExModelModule(LightningModule):
         """What test images were taken for when that was last measured; see `Confusion.counts`."""
         self._teachers: Teachers | None = None
         self._watch = FiniteWatch()
+        self._left_out = ""
 
     @property
     def stream(self) -> ExpertStream:
@@ -110,6 +115,9 @@ class ExModelModule(LightningModule):
         architecture = self.architecture or manifest.experts[0].architecture
         self.architecture = architecture.with_classes(num_classes)
         self.network, self.previous = build_networks(self.architecture, manifest, self.stream.seed)
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            scale, self._left_out = self.distillation.normalize.fitted(self.stream.num_experts, heads)
+            self.distillation = replace(self.distillation, normalize=scale)
         for name in ("known", "previous_known"):
             self.register_buffer(name, torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("heads", None if heads is None else torch.tensor(heads), persistent=False)
@@ -127,6 +135,9 @@ class ExModelModule(LightningModule):
         self.starts.check(stream, self.architecture)
         if self.starts.start == "scratch" and not stream.completed:
             self._initial_model()
+        left_out = "; ".join(filter(None, [self._left_out, self.starts.left_out(stream, self.architecture)]))
+        if left_out and self.trainer.is_global_zero:
+            say(f"left out, since it does not apply here: {left_out}")
         if self._compile:
             check_compiled(self.previous, stream.manifest.input.shape, stream.batch_size, self.trainer)
 
@@ -141,26 +152,35 @@ class ExModelModule(LightningModule):
             self.previous.eval()
         return self
 
-    def learn(self, expert: Expert, images: Tensor, images_stay: bool, begin: bool) -> None:
+    def learn(self, expert: Expert, buffer: Buffer, images_stay: bool, begin: bool) -> None:
         """Take `expert` as the teacher of the next steps, beside the previous ex-model.
 
-        It is on the ex-model's device, as are the `images` of the buffer; for these and `images_stay` see `Teachers`.
-        If its experience begins (`begin`), the ex-model becomes the previous one, optimiser and schedule start anew;
-        else a checkpoint of its middle was restored.
+        It is on the ex-model's device, as is the `buffer`; for `images_stay` see `Teachers`. If its experience begins
+        (`begin`), the ex-model becomes the previous one, optimiser and schedule start anew; else a checkpoint of its
+        middle was restored.
 
         Raises:
             BrokenExpertError: If the expert's answers turn out to be broken.
         """
         if begin:
             self._begin(expert)
-        self._teachers = self.teachers_of(expert, self.previous_known, images, images_stay, self._ready)
+        learned = buffer.targets if images_stay else None
+        self._teachers = self.teachers_of(
+            expert, self.previous_known, buffer.images, images_stay, self._ready, learned
+        )
         self._student = self._ready(self.network)
 
     def teachers_of(
-        self, expert: Expert, known: Tensor, images: Tensor, images_stay: bool, ready: Callable[[nn.Module], Ask]
+        self,
+        expert: Expert,
+        known: Tensor,
+        images: Tensor,
+        images_stay: bool,
+        ready: Callable[[nn.Module], Ask],
+        learned: Tensor | None = None,
     ) -> Teachers:
         """Make teachers of an expert and of the previous ex-model, which knows the classes `known`; see `Teachers`."""
-        scale, image_format = self.distillation.normalize, expert.image_format
+        scale = self.distillation.normalize
         with self.trainer.precision_plugin.forward_context():
             return Teachers(
                 expert,
@@ -168,8 +188,9 @@ class ExModelModule(LightningModule):
                 known,
                 images,
                 images_stay,
-                weights=scale.score_weights(self.heads),
-                reference=scale.reference_images(len(images), image_format, self.stream.seed, self.device),
+                learned,
+                weights=scale.score_weights(),
+                reference=scale.reference_images(expert.image_format, self.stream.seed, self.device),
                 ready=ready,
             )
 
@@ -187,6 +208,14 @@ class ExModelModule(LightningModule):
     def _ready(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         """A network as mini-batches are given to it."""
         return compile_network(network, self.device) if self._compile else network.__call__
+
+    def targets(self, labels: Tensor) -> Tensor | None:
+        """Merge what both teachers say of all images of the buffer, of which y_syn is `labels`.
+
+        Float32 ``(n, num_classes)``; None where images do not stay.
+        """
+        answers = None if self._teachers is None else self._teachers.all_answers
+        return None if answers is None else self.distillation.target(answers, labels, self.heads).logits
 
     def release(self) -> None:
         """Let go of the expert, so that the next one is alone in memory."""
@@ -293,8 +322,7 @@ class ExModelModule(LightningModule):
         Raises:
             ExmlError: If the checkpoint is of another ex-model.
         """
-        blank = self.distillation.asks_all_units(self.heads)  # nobody has said anything of the new classes yet
-        grow_checkpoint(checkpoint, self, self.network, self.stream.manifest.class_names, blank)
+        grow_checkpoint(checkpoint, self, self.network, self.stream.manifest.class_names)
         self.starts.merge = Merge(**checkpoint.get("merge", {}))
 
     def settings(self) -> dict[str, Any]:

@@ -39,11 +39,7 @@ class CheckExperts(Callback):
         """
         assert isinstance(pl_module, ExModelModule)
         pl_module.prepare_start()
-        stream, manifest = pl_module.stream, pl_module.stream.manifest
-        distillation, heads, device = pl_module.distillation, pl_module.heads, pl_module.device
-        taught = [name for entry in manifest.experts[: stream.num_experts] for name in entry.classes]
-        if distillation.asks_all_units(heads) and len(set(taught)) < len(taught):
-            raise ExmlError("model.normalize.others is for experts that share no classes: set it to 0 for these")
+        stream, manifest, device = pl_module.stream, pl_module.stream.manifest, pl_module.device
         left = range(stream.completed, stream.num_experts)
         if not left:
             return
@@ -52,7 +48,6 @@ class CheckExperts(Callback):
         for index in left:
             expert = stream.load_expert(index, device)
             looks[index] = first_look(expert, drawings)
-            distillation.check_expert(expert, len(manifest.class_names), heads)
             rehearsal(expert)
             del expert  # else it would stay in memory while the next one is read
         if trainer.is_global_zero:

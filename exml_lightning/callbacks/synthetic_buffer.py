@@ -13,7 +13,7 @@ from exml_lightning.callbacks.stream_clock import StreamClock
 from exml_lightning.core.buffer import Buffer, share, update_buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.generators import Generator, ModelInversion
+from exml_lightning.core.generators import Generator, Unrelated
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.core.strategy_name import STRATEGY_NAME, strategy_name
 from exml_lightning.data import ExpertStream
@@ -30,7 +30,7 @@ class SyntheticBufferCallback(Callback):
 
     Args:
         size: N, the samples that the buffer holds; at least one for each expert.
-        generator: How samples are made; default `ModelInversion`.
+        generator: How samples are made; default `Unrelated`.
         cache: Folder that keeps generated samples for other runs; null for none. Delete it whenever you like.
         name: What the strategy is called in run folders and reports, of a-z, 0-9 and _; default the generator's name.
 
@@ -42,7 +42,7 @@ class SyntheticBufferCallback(Callback):
 
     def __init__(
         self,
-        size: int = 5000,
+        size: int = 6000,
         generator: Generator | None = None,
         cache: str | None = "runs/cache",
         name: str | None = None,
@@ -52,7 +52,7 @@ class SyntheticBufferCallback(Callback):
         if name is not None and not STRATEGY_NAME.fullmatch(name):
             raise ExmlError(f"buffer.name is {name!r}: give a short one of a-z, 0-9 and _")
         self.size = size
-        self.generator = generator or ModelInversion()
+        self.generator = generator or Unrelated()
         self.cache = None if cache is None else Path(cache)
         self.strategy = name or strategy_name(type(self.generator).__name__)
         """What run folders and reports call it."""
@@ -69,11 +69,11 @@ class SyntheticBufferCallback(Callback):
         if stage != "fit":
             return
         assert isinstance(pl_module, ExModelModule)
-        stream, fresh = pl_module.stream, self.generator.fresh_images
-        if fresh is not None and pl_module.distillation.needs_labels:
-            raise ExmlError("fresh images have no labels: set model.lambda_ce to 0 and model.merge to unit")
+        stream = pl_module.stream
+        if self.generator.once and pl_module.distillation.needs_labels:
+            raise ExmlError("unrelated images have no labels: set model.lambda_ce to 0 and model.merge to unit")
         self.generator.connect(StreamSources(stream, self.size))
-        stream.draw_fresh(fresh)
+        stream.keep_images(self.generator.once)
         trainer.fit_loop.max_epochs = stream.num_experts
         if self.size < stream.num_experts:
             raise ExmlError(
@@ -85,7 +85,8 @@ class SyntheticBufferCallback(Callback):
         """Begin an experience: a run that is resumed in the middle of one gets no `on_train_epoch_start`."""
         assert isinstance(pl_module, ExModelModule)
         stream, clock, batches = pl_module.stream, self.clock, int(trainer.num_training_batches)
-        clock.shares, clock.steps = [share(self.size, k) for k in range(trainer.max_epochs or 0)], batches
+        shares = [0 if k and self.generator.once else share(self.size, k) for k in range(trainer.max_epochs or 0)]
+        clock.shares, clock.steps = shares, batches
         clock.images = sum(clock.shares[: stream.experience + 1])
         clock.distilled = trainer.current_epoch * batches + trainer.fit_loop.epoch_loop.batch_progress.current.ready
         self._begin(trainer, pl_module)
@@ -111,6 +112,7 @@ class SyntheticBufferCallback(Callback):
         self.clock.stop()
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready >= trainer.num_training_batches:
             pl_module.stream.complete()
+            pl_module.stream.remember(pl_module.targets(pl_module.stream.buffer.labels))
 
     def _begin(self, trainer: Trainer, module: ExModelModule) -> None:
         """Take the turn of Algorithm 1 that the epoch is, up to its steps; a checkpoint may bring a part of it."""
@@ -121,14 +123,15 @@ class SyntheticBufferCallback(Callback):
         expert = stream.load_expert(experience, module.device)
         begins = stream.experience != experience
         if begins:
-            old = stream.move_buffer(module.device) if stream.has_buffer else None
-            new = self._new_samples(trainer, stream, expert)
-            draws = keyed_generator("subsample", stream.seed, experience)
-            buffer = update_buffer(old, new, self.size, draws, expert.image_format)
+            buffer = stream.move_buffer(module.device) if stream.has_buffer else None
+            if buffer is None or not self.generator.once:
+                new = self._new_samples(trainer, stream, expert)
+                draws = keyed_generator("subsample", stream.seed, experience)
+                buffer = update_buffer(buffer, new, self.size, draws, expert.image_format)
             stream.begin(experience, buffer)
             for visit in self.visitors:
                 visit(module, expert)
-        module.learn(expert, stream.move_buffer(module.device).images, stream.images_stay, begins)
+        module.learn(expert, stream.move_buffer(module.device), stream.images_stay, begins)
         self.clock.start()
 
     def _new_samples(self, trainer: Trainer, stream: ExpertStream, expert: Expert) -> Buffer:

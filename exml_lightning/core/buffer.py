@@ -1,6 +1,6 @@
 """The buffer: samples the ex-model is distilled on, of fixed size (Section 3, Algorithm 1)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -19,36 +19,43 @@ class Buffer:
         labels: Class indices in the stream, int64 ``(n,)``.
         tasks: Task labels, int64 ``(n,)``.
         experiences: The experience each sample came from, int64 ``(n,)``.
+        targets: What all experts so far said of the sample, merged: float32 ``(n, num_classes)``. Only of images that
+            stay for the whole stream, and only after the first expert, else None.
     """
 
     images: Tensor
     labels: Tensor
     tasks: Tensor
     experiences: Tensor
+    targets: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, rows: Tensor) -> "Buffer":
-        return Buffer(*(tensor[rows] for tensor in self.tensors()))
+        return self._each(lambda column: column[rows])
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        """Return the columns in the order of the constructor."""
-        return self.images, self.labels, self.tasks, self.experiences
+    def columns(self) -> dict[str, Tensor]:
+        """Return the columns that there are, by name."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: column for name, column in named.items() if column is not None}
 
     def to(self, device: torch.device) -> "Buffer":
         """Return the buffer on `device`."""
-        return Buffer(*(tensor.to(device) for tensor in self.tensors()))
+        return self._each(lambda column: column.to(device))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the columns by name, on the CPU."""
-        names = [field.name for field in fields(self)]
-        return {name: tensor.cpu() for name, tensor in zip(names, self.tensors(), strict=True)}
+        return self.to(torch.device("cpu")).columns()
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Buffer":
+        return Buffer(**{name: change(column) for name, column in self.columns().items()})
 
     @staticmethod
     def cat(buffers: list["Buffer"]) -> "Buffer":
-        """Join buffers, in order."""
-        return Buffer(*(torch.cat(columns) for columns in zip(*(b.tensors() for b in buffers), strict=True)))
+        """Join buffers, in order; they have the same columns."""
+        names = buffers[0].columns()
+        return Buffer(**{name: torch.cat([buffer.columns()[name] for buffer in buffers]) for name in names})
 
 
 def quotas(counts: list[int], total: int) -> list[int]:

@@ -42,6 +42,7 @@ class Distillation:
             raise ExmlError(f"model.lambda_ce is {self.lambda_ce}: give 0 or more")
         if not self.temperature > 0:
             raise ExmlError(f"model.temperature is {self.temperature}: give more than 0")
+
     @property
     def needs_labels(self) -> bool:
         """Whether the labels of samples are read."""

@@ -1,6 +1,6 @@
 """A frozen classifier and what is known about it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ class Expert(nn.Module):
         classifier: Dotted name of the last linear layer within `model`; None if unknown.
         own_format: The input the network expects, to which images are converted; None for `image_format`.
         file: Where it comes from, for messages.
+        initial: The weights that its training began with, by their names in `model`; None where nobody knows.
 
     Raises:
         ExmlError: If images cannot be converted to what the network expects.
@@ -46,6 +47,7 @@ class Expert(nn.Module):
         classifier: str | None = None,
         own_format: ImageFormat | None = None,
         file: str = "",
+        initial: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.name = f"expert {experience} ({file})" if file else f"expert {experience}"
@@ -58,6 +60,7 @@ class Expert(nn.Module):
         self.experience = experience
         self.task = task
         self.classifier = classifier
+        self.initial = initial
         self.aligned = list(classes) == list(outputs)
         """Whether the unit of each class is at its place in the stream."""
         self.register_buffer("classes", torch.tensor(classes, dtype=torch.long))
@@ -80,21 +83,6 @@ class Expert(nn.Module):
     def ask(self, model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """Compute the same by what stands for the network, for instance a compiled one; see `forward`."""
         return model(self.convert(images))[:, self.outputs]
-
-    def ask_every_unit(self, model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """Compute the logits of all units, of classes the expert never saw, too; see `ask`."""
-        return model(self.convert(images))
-
-    def check_every_unit(self, num_classes: int) -> None:
-        """Raise `ExmlError` unless each class of the stream has a unit, in their order, that is not masked."""
-        blank = torch.zeros(1, *self.image_format.shape, device=self.classes.device)
-        with torch.no_grad():
-            logits = self.ask_every_unit(self.model, blank)
-        remedy = "learn it in a run with model.normalize.others 0"
-        if not self.aligned or logits.shape[1] != num_classes:
-            raise ExmlError(f"{self.name} has no unit for each class of the stream: {remedy}")
-        if not bool((logits.abs() < LARGEST).all()):
-            raise ExmlError(f"{self.name} masks the units of classes that it does not know: {remedy}")
 
     def probability(self, images: Tensor, labels: Tensor) -> Tensor:
         """Compute how probable the expert finds the label of each image, ``(n,)``, as generating reports it.

@@ -1,7 +1,7 @@
 """How familiar an image is to an expert: how much of it the layers take in by what training changed in them."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -28,18 +28,15 @@ class LayerShares:
     and that of what it is blind to. The layers that `layers_that_tell` finds take part. Energies are summed over the
     places of a convolution, over the tokens of an image, and over several calls of a layer.
 
-    Args:
-        expert: The expert.
-        initial: The weights that its training began with, by their names in its network; None where nobody knows: then
-            D = W.
+    W0 are the expert's `initial` weights; where nobody knows them, D = W.
     """
 
-    def __init__(self, expert: Expert, initial: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(self, expert: Expert) -> None:
         names = {module: name for name, module in expert.model.named_modules()}
         self._probes: dict[nn.Module, tuple[nn.Module, nn.Module]] = {}
         weights = []
         for layer in layers_that_tell(expert):
-            origin = None if initial is None else initial[f"{names[layer]}.weight"]
+            origin = None if expert.initial is None else expert.initial[f"{names[layer]}.weight"]
             rows, rank = _changed_rows(layer, origin)
             self._probes[layer] = _probe(layer, rows), _probe(layer, torch.ones_like(layer.weight[: _groups(layer)]))
             inputs = _groups(layer) * layer.weight[0].numel()

@@ -10,7 +10,6 @@ from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
-from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.rng import keyed_generator
 
 AHEAD = 64
@@ -22,9 +21,9 @@ class Batch(NamedTuple):
 
     Args:
         images: Normalised images, float ``(n, channels, height, width)``.
-        labels: Class indices in the stream, int64 ``(n,)``; -1 for fresh images, which are of no class.
-        tasks: Task labels, int64 ``(n,)``; 0 for fresh images.
-        rows: Places in the buffer, int64 ``(n,)``; None for fresh images and for samples of the test stream.
+        labels: Class indices in the stream, int64 ``(n,)``.
+        tasks: Task labels, int64 ``(n,)``.
+        rows: Places in the buffer, int64 ``(n,)``; None for samples of the test stream.
     """
 
     images: Tensor
@@ -47,7 +46,6 @@ class BufferLoader:
         augmentation: Random changes of the images.
         seed: Seed of the draws, which are keyed by experience and step, too.
         image_format: That of the images.
-        fresh: What is drawn anew for each step in place of the buffer's images; None for the buffer's.
         rank: This process; of the samples drawn for all, it takes its share.
         world_size: Number of processes.
     """
@@ -60,12 +58,11 @@ class BufferLoader:
         augmentation: Augmentation,
         seed: int,
         image_format: ImageFormat,
-        fresh: ProceduralImages | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self._read, self._n_iter, self._batch_size = read, n_iter, batch_size
-        self._augmentation, self._seed, self._format, self._images = augmentation, seed, image_format, fresh
+        self._augmentation, self._seed, self._format = augmentation, seed, image_format
         self._total, self._own = world_size * batch_size, slice(rank * batch_size, (rank + 1) * batch_size)
         self._experience = -1
         self._position = 0
@@ -83,19 +80,9 @@ class BufferLoader:
         while self._position < self._n_iter:
             ahead = range(self._position, min(self._position + AHEAD, self._n_iter))
             for rows, matrices in zip(*self._draw(buffer, ahead), strict=True):
-                step, self._position = self._position, self._position + 1
-                if self._images is None:
-                    images = self._augmentation.apply(self._format.to_input(buffer.images[rows]), matrices)
-                    yield Batch(images, buffer.labels[rows], buffer.tasks[rows], rows)
-                else:
-                    images = self._augmentation.apply(self._fresh(self._images, buffer, step), matrices)
-                    yield Batch(images, torch.full_like(rows, -1), torch.zeros_like(rows))
-
-    def _fresh(self, images: ProceduralImages, buffer: Buffer, step: int) -> Tensor:
-        """Draw new images for a step, and take those of this process."""
-        generator = keyed_generator("fresh", self._seed, self._experience, step)
-        pixels = images.draw(self._total, self._format.shape, generator, buffer.images.device)
-        return self._format.normalize(pixels[self._own])
+                self._position += 1
+                images = self._augmentation.apply(self._format.to_input(buffer.images[rows]), matrices)
+                yield Batch(images, buffer.labels[rows], buffer.tasks[rows], rows)
 
     def _draw(self, buffer: Buffer, steps: range) -> tuple[Tensor, Tensor]:
         """Draw samples and changes of this process for some steps, and bring them to the buffer's device at once."""

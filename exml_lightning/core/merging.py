@@ -13,8 +13,8 @@ OFF_DIAGONAL = 0.2
 """What is left of the off-diagonal of a Gram matrix (docs/baselines.md has what more and less of it give)."""
 RIDGE = 1e-6
 """The least weight of an input, as a share of the mean input's: none is left without a mean."""
-MAX_INPUTS = 5000
-"""Of a layer with more, Gram matrices are diagonals: whole ones would be gigabytes."""
+MAX_INPUTS = 1500
+"""Of a layer with more, Gram matrices are diagonals: a whole one would be kept in every checkpoint."""
 
 
 @dataclass

@@ -37,7 +37,7 @@ class Scale(Configured, ABC):
         return None
 
     def fitted(self, num_experts: int, heads: Sequence[int] | None) -> tuple["Scale", str]:
-        """Return the scale for the experts at hand, and what it leaves out of itself for them, in words; "" for nothing.
+        """Return the scale for the experts at hand, and what is left out of it for them, in words; "" for nothing.
 
         `heads` is the task of each class, for a multi-head ex-model; None for a single head.
         """

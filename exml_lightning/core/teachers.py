@@ -17,8 +17,8 @@ from exml_lightning.core.targets import Answers
 class Teachers:
     """Asks both for logits, without gradients.
 
-    Raises `BrokenExpertError` if the expert answers NaN, infinity or absurdly large numbers, and `ExmlError` if
-    familiarity is asked for and the expert has no layer that tells.
+    Raises `BrokenExpertError` if the expert answers NaN, infinity or absurdly large numbers. Where familiarity is asked
+    for and the expert has no layer that tells, it is scored without.
 
     Args:
         expert: The expert.
@@ -27,6 +27,8 @@ class Teachers:
         images: Those of the buffer, as it holds them, ``(n, channels, height, width)``.
         images_stay: Whether mini-batches hold these images alone, unchanged: both are asked about each of them now,
             once, and answer from memory.
+        learned: Of images that stay, the targets of the experience before, float ``(n, num_classes)``, where the buffer
+            has kept them: then `previous` need not be asked, and says without an error what it has learned.
         weights: What is scored of the expert (`Scale.score_weights`), by `images` or by `reference`; None for nothing.
         reference: What logits are compared with in place of `images`, also as a buffer holds them.
         ready: Makes of a network what mini-batches are given to, for instance by compiling it.
@@ -39,16 +41,17 @@ class Teachers:
         known: Tensor,
         images: Tensor,
         images_stay: bool = False,
+        learned: Tensor | None = None,
         weights: ScoreWeights | None = None,
         reference: Tensor | None = None,
         ready: Callable[[nn.Module], Ask] = lambda network: network,
     ) -> None:
         self.expert, self._known = expert, known
-        self._all_units = weights is not None and weights.others > 0
-        self._shares = LayerShares(expert) if weights is not None and weights.familiarity else None
+        looking = LayerShares(expert) if weights is not None and weights.familiarity else None
+        self._shares = looking if looking is not None and bool(looking.weights.any()) else None
         # What looks into layers cannot look into a compiled network.
         self._expert = expert.model if self._shares is not None else ready(expert.model)
-        self._previous = ready(previous) if bool(known.any()) else None
+        self._previous = ready(previous) if bool(known.any()) and learned is None else None
         self._scores: ExpertScores | None = None
         asked = self._ask_about(images) if images_stay else None
         if weights is not None:
@@ -57,9 +60,12 @@ class Teachers:
                 if asked is not None and reference is None
                 else self._ask_about(images if reference is None else reference, expert_alone=True)
             )
-            own = torch.arange(len(expert.classes), device=logits.device)
-            self._scores = ExpertScores(weights, logits, shares, expert.classes if self._all_units else own)
-        self._remembered = None if asked is None else self._scored(*asked)
+            layers = shares[0] if self._shares is None else self._shares.weights
+            self._scores = ExpertScores(weights, logits, shares, layers)
+        self._remembered: tuple[Tensor, Tensor] | None = None
+        if asked is not None:
+            scores, said = self._scored(*asked)
+            self._remembered = scores, said if learned is None else learned
 
     def ask(self, images: Tensor, rows: Tensor | None = None) -> Answers:
         """Ask both about a mini-batch of normalised images, unless they were asked about all samples before.
@@ -71,6 +77,14 @@ class Teachers:
             expert, previous = self._scored(*self._both(images, self._expert, self._previous))
         else:
             expert, previous = (answers[rows] for answers in self._remembered)
+        return Answers(expert, self.expert.classes, previous, self._known)
+
+    @property
+    def all_answers(self) -> Answers | None:
+        """What both say of all images of the buffer, in their order; None where images do not stay."""
+        if self._remembered is None:
+            return None
+        expert, previous = self._remembered
         return Answers(expert, self.expert.classes, previous, self._known)
 
     def _ask_about(self, images: Tensor, expert_alone: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,7 +112,7 @@ class Teachers:
         """Return the expert's logits, the shares of its layers and the logits of the previous ex-model."""
 
         def ask(images: Tensor) -> Tensor:
-            return (self.expert.ask_every_unit if self._all_units else self.expert.ask)(model, images)
+            return self.expert.ask(model, images)
 
         if self._shares is None:
             logits, shares = ask(images), torch.empty(len(images), 0, device=images.device)

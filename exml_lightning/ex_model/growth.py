@@ -16,15 +16,14 @@ def grow_checkpoint(
     module: nn.Module,
     network: nn.Module,
     class_names: Sequence[str],
-    blank: bool,
 ) -> None:
     """Fit a checkpoint, as Lightning has read it, to a module that may have more classes, in place.
 
-    `network` is the part of `module` that was optimised, `class_names` are the stream's now; for `blank` see
-    `grow_weights`. `ExmlError` if the checkpoint is of another ex-model.
+    `network` is the part of `module` that was optimised, `class_names` are the stream's now. `ExmlError` if the
+    checkpoint is of another ex-model.
     """
     learned = checkpoint["ExpertStream"]["class_names"]
-    checkpoint["state_dict"] = grow_weights(module.state_dict(), checkpoint["state_dict"], learned, class_names, blank)
+    checkpoint["state_dict"] = grow_weights(module.state_dict(), checkpoint["state_dict"], learned, class_names)
     for state in checkpoint.get("optimizer_states", []):
         grow_optimizer_state(state["state"], list(network.parameters()))
 
@@ -34,12 +33,11 @@ def grow_weights(
     theirs: Mapping[str, Tensor],
     learned: Sequence[str],
     class_names: Sequence[str],
-    blank: bool = False,
 ) -> dict[str, Tensor]:
     """Return the weights of a checkpoint (`theirs`), fitted to an ex-model that may have more classes.
 
-    Tensors with a row a class get the rows that they lack from `ours`; zeros if `blank`, so that new classes have
-    logits of 0. `learned` are the classes of the stream when the checkpoint was written, `class_names` those of now.
+    Tensors with a row a class get the rows that they lack from `ours`. `learned` are the classes of the stream when the
+    checkpoint was written, `class_names` those of now.
 
     Raises:
         ExmlError: If the classes of then are not the first ones of now, or names or shapes of other weights differ.
@@ -59,8 +57,7 @@ def grow_weights(
         elif own.shape == saved.shape:
             grown[name] = saved
         elif own.shape[1:] == saved.shape[1:] and (len(saved), len(own)) == (before, now):
-            rows = own[before:].to(saved.device)
-            grown[name] = torch.cat([saved, torch.zeros_like(rows) if blank else rows])
+            grown[name] = torch.cat([saved, own[before:].to(saved.device)])
         else:
             differing.append(name)
     if differing:

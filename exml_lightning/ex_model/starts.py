@@ -22,7 +22,8 @@ class Starts:
     ``scratch``: those of the one initial model of a run; ``expert``: those of the first expert; where its classifier is
     another one, the rows of its classes, the others as they are; ``average``: at each experience the mean of the
     ex-model's, which stands for the experts before, and of the expert's; ``merged``: at each experience those of all
-    experts so far, put together by `Merge`.
+    experts so far, put together by `Merge`, as long as they are built as the ex-model is: from the first one on that is
+    not, the ex-model goes on as it is, and where it is the first, from ``expert`` or ``scratch``.
     """
 
     def __init__(self, start: Start) -> None:
@@ -38,30 +39,38 @@ class Starts:
                 checkpoint had another start.
         """
         pending = range(stream.completed, stream.num_experts)
-        check_start(self.start, stream.manifest, architecture, pending)
         if self.start != "merged":
-            return
-        if self.merge.count <= stream.experience:
-            raise ExmlError(
-                "model.start is merged, but the checkpoint had another start, so the experts before cannot be merged: "
-                "set model.start to what it was started with, or start anew"
-            )
-        for index in pending:
-            stream.initial_weights(index)
+            check_start(self.start, stream.manifest, architecture, pending)
+        self._architecture = architecture
+
+    def left_out(self, stream: ExpertStream, architecture: Architecture) -> str:
+        """Say what of ``merged`` does not apply to the experts of a stream; "" if all does."""
+        if self.start != "merged":
+            return ""
+        odd = [k for k in range(stream.num_experts) if difference("merged", stream.manifest, architecture, k)]
+        return (
+            f"the start from merged weights, from expert {odd[0]} on (it is not built as the ex-model)" if odd else ""
+        )
 
     def weights(
         self, network: nn.Module, expert: Expert, stream: ExpertStream, initial_model: Callable[[], nn.Module]
     ) -> dict[str, Tensor] | None:
         """Return the weights to start with, a state dict for `network`, the ex-model as it is; None to leave those."""
-        learned = expert.experience
-        if self.start == "merged":
-            self.merge.add(expert.model, stream.initial_weights(learned))
-            return self.merge.weights()
-        if self.start == "average":
+        learned, start = expert.experience, self.start
+        if start == "merged":
+            if self.merge.count == learned and not self._difference(start, stream, learned):
+                self.merge.add(expert.model, expert.initial)
+                return self.merge.weights()
+            start = "scratch" if self._difference("expert", stream, learned) else "expert"
+        if start == "average":
             return running_mean(network.state_dict(), expert.model.state_dict(), learned)
         if learned:
             return None
-        return initial_model().state_dict() if self.start == "scratch" else _copied(network.state_dict(), expert)
+        initial = initial_model().state_dict()
+        return initial if start == "scratch" else _copied(initial, expert)
+
+    def _difference(self, start: Start, stream: ExpertStream, index: int) -> str:
+        return difference(start, stream.manifest, self._architecture, index)
 
 
 def _copied(own: dict[str, Tensor], expert: Expert) -> dict[str, Tensor]:
@@ -85,23 +94,27 @@ def check_start(start: Start, manifest: Manifest, architecture: Architecture, ex
     """
     if start == "scratch":
         return
-    for k in experiences if start in ("average", "merged") else [k for k in experiences if k == 0]:
-        entry = manifest.experts[k]
-        same = entry.architecture.skeleton() == architecture.skeleton()
-        if entry.input not in (None, manifest.input):
-            reason = f"takes {entry.input} and the ex-model {manifest.input}"
-        elif start == "expert" and _same_but_classifier(entry, architecture):
-            continue
-        elif not same:
-            reason = f"is {entry.architecture} and the ex-model {architecture}"
-        elif tuple(manifest.classes_of(k)) != entry.outputs:
-            reason = f"has units {list(entry.outputs)} for the classes of the stream {manifest.classes_of(k)}"
-        else:
-            continue
-        but = " but for the classifier, which its manifest must name," if start == "expert" else ""
-        raise ExmlError(
-            f"model.start is {start}, but expert {k} {reason}: they must be the same{but} or set model.start to scratch"
-        )
+    for k in experiences if start == "average" else [k for k in experiences if k == 0]:
+        if reason := difference(start, manifest, architecture, k):
+            but = " but for the classifier, which its manifest must name," if start == "expert" else ""
+            raise ExmlError(
+                f"model.start is {start}, but expert {k} {reason}: they must be the same{but} or set model.start to "
+                "scratch"
+            )
+
+
+def difference(start: Start, manifest: Manifest, architecture: Architecture, index: int) -> str:
+    """Say why an ex-model of an architecture cannot start with the weights of an expert; "" if it can."""
+    entry = manifest.experts[index]
+    if entry.input not in (None, manifest.input):
+        return f"takes {entry.input} and the ex-model {manifest.input}"
+    if start == "expert" and _same_but_classifier(entry, architecture):
+        return ""
+    if entry.architecture.skeleton() != architecture.skeleton():
+        return f"is {entry.architecture} and the ex-model {architecture}"
+    if tuple(manifest.classes_of(index)) != entry.outputs:
+        return f"has units {list(entry.outputs)} for the classes of the stream {manifest.classes_of(index)}"
+    return ""
 
 
 def _same_but_classifier(entry: ExpertEntry, architecture: Architecture) -> bool:

@@ -128,7 +128,7 @@ def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
     _check_forward(network, entry, shape, path)
     network, classes = fast_layout(network, shape), manifest.classes_of(index)
     known = entry.outputs, manifest.input, index, entry.task, entry.classifier, entry.input, str(path)
-    return Expert(network, classes, *known)
+    return Expert(network, classes, *known, initial_weights(folder, manifest, index))
 
 
 def initial_weights(folder: Path, manifest: Manifest, index: int) -> dict[str, Tensor] | None:

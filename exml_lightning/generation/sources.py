@@ -23,15 +23,26 @@ class StreamSources:
         self._stream, self._size = stream, size
 
     def other_images(self) -> AuxiliaryImages:
-        """Open ``data.auxiliary``; `ExmlError` if there is none, or no image can be read."""
-        stream = self._stream
-        if stream.auxiliary is None:
+        """Open the scenario's auxiliary images, or ``data.auxiliary`` in place of them; see `given_images`.
+
+        `ExmlError` if there are none.
+        """
+        found = self._opened(self._stream.other_images)
+        if found is None:
             raise ExmlError(
                 "the auxiliary generator has no images to draw from: set data.auxiliary (docs/auxiliary.md), for "
                 "instance --data.auxiliary FolderImages --data.auxiliary.folder DIR"
             )
-        stream.auxiliary.open(stream.root, stream.manifest.input.shape)
-        return stream.auxiliary
+        return found
+
+    def given_images(self) -> AuxiliaryImages | None:
+        """Open ``data.auxiliary``; None if there is none, `ExmlError` if no image can be read."""
+        return self._opened(self._stream.auxiliary)
+
+    def _opened(self, images: AuxiliaryImages | None) -> AuxiliaryImages | None:
+        if images is not None:
+            images.open(self._stream.root, self._stream.manifest.input.shape)
+        return images
 
     def original_images(self) -> Callable[[int], LabelledImages]:
         """Open the original training images; see `ExpertStream.original_images`."""

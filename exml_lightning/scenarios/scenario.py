@@ -11,6 +11,7 @@ from torch import Tensor
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.files import folder_name
+from exml_lightning.scenarios.auxiliary import AuxiliaryImages
 from exml_lightning.scenarios.datasets import Groups, ImageDataset
 from exml_lightning.scenarios.runs import RUN_SEEDS, class_order
 
@@ -79,6 +80,7 @@ class Scenario:
         protocol: The data set's own way to make experiences, in place of `classes_per_experience`, `classes` and
             `groups`: CORe50 has nc, ni and nic.
         experts_of: Name of the scenario whose experts are learned; default its own.
+        auxiliary: Images for the auxiliary generator, where ``data.auxiliary`` gives no others.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Scenario:
     task_labels: bool = False
     protocol: str | None = None
     experts_of: str | None = None
+    auxiliary: AuxiliaryImages | None = None
 
     def __post_init__(self) -> None:
         for key in ("name", "experts_of"):

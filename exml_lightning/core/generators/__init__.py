@@ -6,7 +6,7 @@ from exml_lightning.core.generators.generator import Generator
 from exml_lightning.core.generators.model_inversion import ModelInversion
 from exml_lightning.core.generators.noise import Noise
 from exml_lightning.core.generators.precomputed import Precomputed
-from exml_lightning.core.generators.procedural import Procedural
 from exml_lightning.core.generators.replay import Replay
+from exml_lightning.core.generators.unrelated import Unrelated
 
-__all__ = ["Auxiliary", "DataImpression", "Generator", "ModelInversion", "Noise", "Precomputed", "Procedural", "Replay"]
+__all__ = ["Auxiliary", "DataImpression", "Generator", "ModelInversion", "Noise", "Precomputed", "Replay", "Unrelated"]

@@ -11,7 +11,6 @@ from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import check_logits
-from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.settings import Configured
 
 FEW = 8
@@ -58,7 +57,10 @@ class Sources(Protocol):
     """Data that generators may ask for beside experts. Each method raises `ExmlError` where there are none."""
 
     def other_images(self) -> OtherImages:
-        """Return the auxiliary images."""
+        """Return the auxiliary images, those of the scenario where none were given."""
+
+    def given_images(self) -> OtherImages | None:
+        """Return the auxiliary images that were given, also beside a scenario; None where there are none."""
 
     def original_images(self) -> Callable[[int], OriginalImages]:
         """Return what finds the original images of an experience, one at least."""
@@ -74,10 +76,13 @@ class Generator(Configured, ABC):
         slow: Whether samples take so long that they are worth keeping on disk, and that several processes share the
             work; only if they depend on nothing but the expert, the settings and the draws.
         cheap: Whether samples take so little that a budget of time may choose how many there are.
+        once: Whether the samples of the first expert, as many as the buffer holds, stay for the whole stream: they are
+            not made from it. Every expert is asked about all of them, and what it said is kept.
     """
 
     slow: ClassVar[bool] = False
     cheap: ClassVar[bool] = False
+    once: ClassVar[bool] = False
 
     @abstractmethod
     def generate(
@@ -113,11 +118,6 @@ class Generator(Configured, ABC):
         Of each expert a few are made by it, and it is timed for a budget.
         """
         return self, 1.0
-
-    @property
-    def fresh_images(self) -> ProceduralImages | None:
-        """What is drawn anew for each step in place of the buffer's images, and has no label; None for nothing."""
-        return None
 
     def describe(self) -> dict[str, Any]:
         """Return what samples depend on beside the expert, their number and the draws, as plain values."""

@@ -1,0 +1,90 @@
+"""Images that have nothing to do with the experts: a teacher can be matched on anything that it takes in."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.familiarity import LayerShares
+from exml_lightning.core.generators.generator import (
+    Generator,
+    OtherImages,
+    Progress,
+    Sources,
+    label_by_expert,
+    no_progress,
+)
+from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, Mixture, ProceduralImages, Strokes
+from exml_lightning.core.rng import keyed_generator
+
+KINDS = Strokes(), DeadLeaves(), ColouredNoise()
+"""What drawings are chosen from."""
+TRIED = 200
+"""Images of each kind that the first expert is shown, to choose among them."""
+
+
+@dataclass
+class Unrelated(Generator):
+    """Photographs of anything, or drawings, made once for the whole stream; every expert is asked about all of them.
+
+    Args:
+        images: Drawings of this kind. Null for the images of ``data.auxiliary`` where these are given, else for
+            drawings: half of them of the kind, of strokes, dead leaves and coloured noise, that the first expert takes
+            in most by what training changed in it (`LayerShares`), the others of all three.
+
+    Attributes:
+        others: The images of ``data.auxiliary``. `connect` sets it.
+
+    Example:
+        >>> import torch
+        >>> from exml_lightning import ExpertStream, Unrelated
+        >>> expert = ExpertStream(experts="checkpoints/split_digits/run0").load_expert(0, torch.device("cpu"))
+        >>> Unrelated().generate(expert, 6, torch.Generator().manual_seed(0)).images.shape
+        torch.Size([6, 1, 32, 32])
+    """
+
+    images: ProceduralImages | None = None
+    others: OtherImages | None = field(default=None, init=False, repr=False)
+
+    cheap: ClassVar[bool] = True
+    once: ClassVar[bool] = True
+
+    def connect(self, sources: Sources) -> None:
+        """Take the auxiliary images, if there are any; see `Generator.connect`."""
+        self.others = None if self.images is not None else sources.given_images()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings, and which images these are; see `Generator.describe`."""
+        return {**super().describe(), **({} if self.others is None else {"auxiliary": self.others.describe()})}
+
+    def generate(
+        self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
+    ) -> Buffer:
+        """Draw samples and have the expert label them; see `Generator.generate`."""
+        if self.others is not None:
+            pixels = self.others.draw(num_samples, generator).to(expert.classes.device)
+        else:
+            kind = self.images or Mixture([most_familiar(expert), Mixture(list(KINDS))])
+            pixels = kind.draw(num_samples, expert.image_format.shape, generator, expert.classes.device)
+        return label_by_expert(pixels, expert, progress)
+
+
+def most_familiar(expert: Expert) -> ProceduralImages:
+    """Choose the kind of drawings of which the layers of an expert take in the largest share; see `LayerShares`.
+
+    Each layer counts as there. Of an expert with no layer that tells, the first kind.
+    """
+    shares = LayerShares(expert)
+    if not bool(shares.weights.any()):
+        return KINDS[0]
+
+    def taken_in(kind: ProceduralImages) -> Tensor:
+        draws = keyed_generator("kind", type(kind).__name__)
+        pixels = kind.draw(TRIED, expert.image_format.shape, draws, expert.classes.device)
+        parts = [shares(expert, expert.image_format.to_input(part))[1] for part in pixels.split(expert.chunk)]
+        return torch.cat(parts).mean(dim=0) @ shares.weights
+
+    return max(KINDS, key=lambda kind: float(taken_in(kind)))

@@ -1,0 +1,110 @@
+"""Images that stay for the whole stream: what is kept of every expert's answers, and that nobody is asked twice."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+
+from exml_lightning.callbacks import CheckExperts, SyntheticBufferCallback
+from exml_lightning.cli.main import main
+from exml_lightning.core.augmentation import Augmentation
+from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.familiarity import LayerShares
+from exml_lightning.core.generators import Unrelated
+from exml_lightning.core.score_table import ScoreTable
+from exml_lightning.data import ExpertStream
+from exml_lightning.experts import load_expert, read_manifest
+from exml_lightning.module import ExModelModule
+from tests.conftest import refused
+from tests.test_from_folder import write_stream
+
+
+class Kept(Callback):
+    """Keeps the buffer at the end of each experience; whoever asks the previous ex-model about images fails."""
+
+    def __init__(self) -> None:
+        self.buffers: list[Buffer] = []
+
+    def on_fit_start(self, trainer, module):
+        def fail(network, images):
+            raise AssertionError("the previous ex-model was asked")
+
+        module.previous.register_forward_pre_hook(fail)
+
+    def on_train_epoch_end(self, trainer, module):
+        self.buffers.append(module.stream.buffer)
+
+
+def learn(experts: Path, checkpoint: Path, augmentation: Augmentation | None = None) -> list[Buffer]:
+    """Learn experts in three steps each, or go on, and write a checkpoint; return the buffer after each experience."""
+    stream = ExpertStream(experts=str(experts), n_iter=3, batch_size=4, augmentation=augmentation)
+    buffer, kept = SyntheticBufferCallback(20, Unrelated(), cache=None), Kept()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=-1,
+        callbacks=[CheckExperts(buffer), buffer, kept],
+        default_root_dir=checkpoint.parent,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(ExModelModule(), datamodule=stream, ckpt_path=str(checkpoint) if checkpoint.exists() else None)
+    trainer.save_checkpoint(checkpoint)
+    return kept.buffers
+
+
+def test_targets_are_the_scores_of_all_experts_so_far_merged(tmp_path):
+    """Of three architectures and four classes, some of which two experts know, and of a fourth with a new class."""
+    experts, checkpoint = tmp_path / "experts", tmp_path / "end.ckpt"
+    buffers = learn(write_stream(experts, 3), checkpoint)
+    assert all(buffer.images is buffers[0].images for buffer in buffers)
+    assert [buffer.targets.shape[1] for buffer in buffers] == [4] * 3
+    buffers += learn(write_stream(experts, 4), checkpoint)
+    manifest = read_manifest(experts)
+    expected, known = torch.zeros(20, 5), set()
+    for k, buffer in enumerate(buffers):
+        expert = load_expert(experts, manifest, k)
+        shares = LayerShares(expert)
+        logits, taken = shares(expert, manifest.input.to_input(buffers[0].images))
+        counts = shares.weights * (taken.std(dim=0, correction=0) > 1e-5)
+        familiar = ScoreTable(taken)(taken) @ counts / counts.sum()
+        scores = ScoreTable(logits)(logits) + 0.3 * logits + 2 * familiar[:, None]
+        for column, c in enumerate(expert.classes.tolist()):
+            both = c in known
+            expected[:, c] = (expected[:, c] + scores[:, column]) / 2 if both else scores[:, column]
+        known |= set(expert.classes.tolist())
+        torch.testing.assert_close(buffer.targets, expected[:, : buffer.targets.shape[1]], rtol=1e-4, atol=1e-4)
+        assert torch.equal(buffer.images, buffers[0].images)
+    assert (len(buffers), known, buffers[3].targets.shape[1]) == (4, {0, 1, 2, 3, 4}, 5)
+
+
+def test_answers_about_images_that_are_augmented_are_not_kept(tmp_path):
+    experts = write_stream(tmp_path / "experts", 2)
+    with pytest.raises(AssertionError, match="the previous ex-model was asked"):
+        learn(experts, tmp_path / "end.ckpt", Augmentation(shift=0.1))
+
+
+UNRELATED = [
+    *("--buffer.generator", "Unrelated", "--model.lambda_ce", "0", "--model.normalize", "NormalScores"),
+    *("--data.augmentation.shift", "0", "--data.augmentation.rotation", "0", "--trainer.max_epochs"),
+]
+
+
+def test_they_resume_within_and_between_experiences_to_the_same_weights(small_run, tmp_path):
+    main([*small_run("whole", data__n_iter=2), *UNRELATED, "3"])
+    main([*small_run("cut", data__n_iter=2), *UNRELATED, "1"])
+    main([*small_run("cut", data__n_iter=2), *UNRELATED, "3", "--trainer.max_time", "00:00:00:00"])
+    cut = torch.load(tmp_path / "cut" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (cut["ExpertStream"]["completed"], cut["global_step"]) == (1, 3)  # within the second experience
+    main([*small_run("cut", data__n_iter=2), *UNRELATED, "3"])
+    whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+
+
+def test_unrelated_images_have_no_labels_to_learn(small_run, capsys):
+    said = refused([*small_run(), *UNRELATED, "2", "--model.lambda_ce", "1"], capsys)
+    assert "unrelated images have no labels: set model.lambda_ce to 0 and model.merge to unit" in said

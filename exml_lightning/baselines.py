@@ -1,7 +1,7 @@
 """The baselines: what stored experts answer, without distillation, and measuring it (Section 5; docs/baselines.md)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -32,14 +32,13 @@ BATCH_NORM_BATCH = 256
 class ExpertSource:
     """Where a baseline gets experts and samples.
 
-    `manifest` lists the experts to ask. `load` reads the expert at a place in the stream onto the device to work on,
-    `initial` what its training began with; see `ExpertStream.initial_weights`. `generate` makes images from an expert,
-    ``(n, channels, height, width)``, on its device, as a buffer holds them. `seed` is that of every random draw.
+    `manifest` lists the experts to ask. `load` reads the expert at a place in the stream onto the device to work on.
+    `generate` makes images from an expert, ``(n, channels, height, width)``, on its device, as a buffer holds them.
+    `seed` is that of every random draw.
     """
 
     manifest: Manifest
     load: Callable[[int], Expert]
-    initial: Callable[[int], Mapping[str, Tensor] | None]
     generate: Callable[[Expert], Tensor]
     seed: int
 
@@ -197,7 +196,9 @@ class Merged(ParameterAverage):
     def _put_together(self, source: ExpertSource) -> dict[str, Tensor]:
         merge = Merge()
         for index in range(len(source.manifest.experts)):
-            merge.add(source.load(index).model, source.initial(index))
+            expert = source.load(index)
+            merge.add(expert.model, expert.initial)
+            del expert  # before the next one is read
         return merge.weights()
 
 
@@ -265,7 +266,7 @@ def measure(baseline: Baseline, sampler: Sampler, size: int, device: torch.devic
         return sampler(expert, size // num_experts, num_experts).images
 
     with bar:
-        for model in baseline.models(ExpertSource(manifest, load, stream.initial_weights, generate, stream.seed)):
+        for model in baseline.models(ExpertSource(manifest, load, generate, stream.seed)):
             answer = partial(baseline.answer, model, num_classes=num_classes)
             scores.add(torch.cat(list(ask(stream, model, answer))))
             del model, answer  # else it would stay in memory while the next one is read

@@ -137,7 +137,7 @@ class ExpertStream(LightningDataModule):
         """Say whether the images of the first experience stay for the whole stream."""
         self._kept = kept
 
-    def remember(self, targets: Tensor | None) -> None:
+    def remember(self, targets: torch.Tensor | None) -> None:
         """Keep what all experts so far say of the images of the buffer, if these stay for the whole stream."""
         self._buffer = replace(self.buffer, targets=targets if self._kept else None)
 

@@ -3,12 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.familiarity import LayerShares
 from exml_lightning.core.generators.generator import (
     Generator,
     OtherImages,
@@ -18,12 +14,9 @@ from exml_lightning.core.generators.generator import (
     no_progress,
 )
 from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, Mixture, ProceduralImages, Strokes
-from exml_lightning.core.rng import keyed_generator
 
-KINDS = Strokes(), DeadLeaves(), ColouredNoise()
-"""What drawings are chosen from."""
-TRIED = 200
-"""Images of each kind that the first expert is shown, to choose among them."""
+DRAWINGS = Mixture([Strokes(), DeadLeaves(), ColouredNoise()])
+"""Where no images are given. Which kind alone is best, nobody can tell beforehand (docs/notebook_of_trials.md)."""
 
 
 @dataclass
@@ -31,9 +24,8 @@ class Unrelated(Generator):
     """Photographs of anything, or drawings, made once for the whole stream; every expert is asked about all of them.
 
     Args:
-        images: Drawings of this kind. Null for the images of ``data.auxiliary`` where these are given, else for
-            drawings: half of them of the kind, of strokes, dead leaves and coloured noise, that the first expert takes
-            in most by what training changed in it (`LayerShares`), the others of all three.
+        images: Drawings of this kind. Null for the images of ``data.auxiliary`` where these are given, else for a
+            mixture of strokes, dead leaves and coloured noise.
 
     Attributes:
         others: The images of ``data.auxiliary``. `connect` sets it.
@@ -67,24 +59,6 @@ class Unrelated(Generator):
         if self.others is not None:
             pixels = self.others.draw(num_samples, generator).to(expert.classes.device)
         else:
-            kind = self.images or Mixture([most_familiar(expert), Mixture(list(KINDS))])
+            kind = self.images or DRAWINGS
             pixels = kind.draw(num_samples, expert.image_format.shape, generator, expert.classes.device)
         return label_by_expert(pixels, expert, progress)
-
-
-def most_familiar(expert: Expert) -> ProceduralImages:
-    """Choose the kind of drawings of which the layers of an expert take in the largest share; see `LayerShares`.
-
-    Each layer counts as there. Of an expert with no layer that tells, the first kind.
-    """
-    shares = LayerShares(expert)
-    if not bool(shares.weights.any()):
-        return KINDS[0]
-
-    def taken_in(kind: ProceduralImages) -> Tensor:
-        draws = keyed_generator("kind", type(kind).__name__)
-        pixels = kind.draw(TRIED, expert.image_format.shape, draws, expert.classes.device)
-        parts = [shares(expert, expert.image_format.to_input(part))[1] for part in pixels.split(expert.chunk)]
-        return torch.cat(parts).mean(dim=0) @ shares.weights
-
-    return max(KINDS, key=lambda kind: float(taken_in(kind)))

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
+
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators.generator import (

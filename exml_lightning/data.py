@@ -18,6 +18,7 @@ from exml_lightning.core.expert import Expert
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.core.loaders import BufferLoader, ImageLoader
 from exml_lightning.experts import Manifest, load_expert
+from exml_lightning.experts.common_start import CommonStart
 from exml_lightning.experts.matching import (
     check_same_run,
     check_same_stream,
@@ -107,6 +108,7 @@ class ExpertStream(LightningDataModule):
         self.test_parts: list[TestPart] = []
         """The test stream, once it is set up; labels are class indices of the stream of experts."""
         self._manifest: Manifest | None = None
+        self._common_start: CommonStart | None = None
         self._kept = False
         self._experience = -1
         self._buffer: Buffer | None = None
@@ -248,7 +250,11 @@ class ExpertStream(LightningDataModule):
 
     def load_expert(self, index: int, device: torch.device) -> Expert:
         """Read the expert at a place in the stream, from 0, onto a device, frozen."""
-        return load_expert(self.experts, self.manifest, index).to(device)
+        expert = load_expert(self.experts, self.manifest, index)
+        if expert.initial is None:
+            self._common_start = self._common_start or CommonStart(self.experts, self.manifest)
+            expert.initial = self._common_start.of(expert)
+        return expert.to(device)
 
     def original_images(self) -> Callable[[int], LabelledImages]:
         """Open the original training images: for Replay ED only, which is not data-free.

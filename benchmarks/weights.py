@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-STRATEGIES = ("model_inversion", "data_impression", "auxiliary", "noise", "replay", "procedural", "precomputed", "best")
+STRATEGIES = ("model_inversion", "data_impression", "auxiliary", "noise", "replay", "precomputed", "best")
 TIMES = ("seconds_generating", "seconds_distilling", "peak_memory_mb")
 """What differs between two runs of one program."""
 

@@ -246,7 +246,8 @@ class ExpertStream(LightningDataModule):
 
         It does for an experience that has steps enough for all of them, and for images that stay for the whole stream.
         """
-        return not self.augmentation.changes and (self._kept or self.n_iter * self.batch_size >= len(self.buffer))
+        steps_enough = self.n_iter * self.batch_size >= len(self.buffer)
+        return self._kept or (steps_enough and not self.augmentation.changes)
 
     def load_expert(self, index: int, device: torch.device) -> Expert:
         """Read the expert at a place in the stream, from 0, onto a device, frozen."""

@@ -72,6 +72,11 @@ class SyntheticBufferCallback(Callback):
         stream = pl_module.stream
         if self.generator.once and pl_module.distillation.needs_labels:
             raise ExmlError("unrelated images have no labels: set model.lambda_ce to 0 and model.merge to unit")
+        if self.generator.once and stream.augmentation.changes:
+            raise ExmlError(
+                "unrelated images are asked about once, before the first step, so no step may change them: set shift and "
+                "rotation of data.augmentation to 0, and flip to false"
+            )
         self.generator.connect(StreamSources(stream, self.size))
         stream.keep_images(self.generator.once)
         trainer.fit_loop.max_epochs = stream.num_experts

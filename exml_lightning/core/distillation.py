@@ -34,8 +34,8 @@ class Distillation:
     lambda_ce: float = 0.0
     normalize: Scale = field(default_factory=NormalScores)
     merge: Merge = "unit"
-    loss: Loss = "mse"
-    temperature: float = 2.0
+    loss: Loss = "kl"
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.lambda_ce >= 0:

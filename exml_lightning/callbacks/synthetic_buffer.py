@@ -74,8 +74,8 @@ class SyntheticBufferCallback(Callback):
             raise ExmlError("unrelated images have no labels: set model.lambda_ce to 0 and model.merge to unit")
         if self.generator.once and stream.augmentation.changes:
             raise ExmlError(
-                "unrelated images are asked about once, before the first step, so no step may change them: set shift and "
-                "rotation of data.augmentation to 0, and flip to false"
+                "unrelated images are asked about once, before the first step, so no step may change them: set shift "
+                "and rotation of data.augmentation to 0, and flip to false"
             )
         self.generator.connect(StreamSources(stream, self.size))
         stream.keep_images(self.generator.once)

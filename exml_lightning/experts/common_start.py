@@ -11,9 +11,11 @@ from exml_lightning.experts.manifest import Manifest
 from exml_lightning.experts.weights import load_weights
 
 ALIKE = 0.1
-"""Least cosine between the weights of an expert and the mean of the others', if they began with the same: it is 0 but
-for chance where networks began with weights of their own, and 0.69 to 0.94 for experts of split_fashion, split_mnist and
-split_digits."""
+"""Least cosine between the weights of an expert and the mean of the others', if they began with the same.
+
+It is 0 but for chance where networks began with weights of their own; experts of split_fashion, split_mnist and
+split_digits had 0.69 to 0.94.
+"""
 
 
 class CommonStart:

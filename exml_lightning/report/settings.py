@@ -44,6 +44,8 @@ _SCALES["quantile"] = "NormalScores"
 """What `model.normalize` said before it was a class."""
 _MOVED = ("model.others", "model.raw_logits", "model.familiarity", "model.reference")
 """Keys of before that are arguments of `model.normalize` now."""
+_OF_SCENARIO = "data.scenario.auxiliary"
+"""What ``data.auxiliary`` is where it is not given; before, scenarios gave that."""
 
 Settings = dict[str, Any]
 """Numbers, texts and true by ``group.key.key``; null and false are left out, as versions without the key have it."""
@@ -110,6 +112,8 @@ def _as_now(key: str, value: Any) -> tuple[str, Any]:
         return key, _SCALES.get(str(value), value)
     if key == "model.optimizer" and str(value).endswith(".default_optimizer"):  # wherever the function was
         return key, "default_optimizer"
+    if key.startswith(_OF_SCENARIO) and value is not None:
+        key = key.replace(_OF_SCENARIO, "data.auxiliary")
     if key.startswith(_MOVED):
         key = f"model.normalize.{key.removeprefix('model.')}"
     is_default = (key.startswith("model.normalize.") and value == 0) or (key, value) == ("model.unknown", "skip")
@@ -123,9 +127,16 @@ def _counts(key: str, value: Any, run: Run) -> bool:
         return name in TRAINER and not any(type(value) is type(same) and value == same for same in TRAINER[name])
     if group in IGNORED or f"{group}.{name}" in IGNORED:
         return False
+    generator = run.config["buffer"].get("generator") or {"class_path": "ModelInversion"}
+    name = generator["class_path"].rpartition(".")[2]
+    unused: tuple[str, ...] = ()
+    if name in WITHOUT_AUXILIARY or run.strategy in DEPEND_ON_EXPERTS:
+        unused = _OF_SCENARIO, "data.auxiliary"
+    elif name == "Unrelated":
+        unused = (_OF_SCENARIO,)
+    if key.startswith(unused):
+        return False
     if run.is_baseline:
         more = () if run.strategy in DEPEND_ON_EXPERTS else ("buffer.", "data.seed", "data.auxiliary")
         return key.startswith(("baseline", "data.scenario", "data.labelled", *more))
-    generator = run.config["buffer"].get("generator") or {"class_path": "ModelInversion"}
-    name = generator["class_path"].rpartition(".")[2]
-    return group != "baseline" and not (name in WITHOUT_AUXILIARY and key.startswith("data.auxiliary"))
+    return group != "baseline"

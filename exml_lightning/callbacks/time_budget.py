@@ -84,13 +84,12 @@ def words(budget: Budget, found: Plan, num_experts: int, batch_size: int) -> str
 def work_of(module: ExModelModule, buffer: SyntheticBufferCallback) -> Work:
     """Say what is to be done."""
     stream, scale, generator = module.stream, module.distillation.normalize, buffer.generator
-    unchanged = generator.fresh_images is None and not stream.augmentation.changes
+    unchanged, once = not stream.augmentation.changes, generator.once
     shape = stream.manifest.input.shape
-    reference = scale.reference_images(1, stream.manifest.input, stream.seed, module.device)
-    compared = scale.score_weights(module.heads) is not None and (reference is not None or not unchanged)
-    return Work(
-        stream.batch_size, buffer.size, generator.cheap and unchanged, prod(shape), unchanged, compared=int(compared)
-    )
+    reference = scale.reference_images(stream.manifest.input, stream.seed, module.device)
+    compared = int(scale.score_weights() is not None and (reference is not None or not unchanged))
+    resizable = generator.cheap and unchanged
+    return Work(stream.batch_size, buffer.size, resizable, prod(shape), unchanged, once, compared)
 
 
 def measure(module: ExModelModule, buffer: SyntheticBufferCallback) -> Costs:
@@ -105,21 +104,17 @@ def measure(module: ExModelModule, buffer: SyntheticBufferCallback) -> Costs:
             del expert  # else it would stay in memory while the next one is read
         asking.append(found[kind][0])
         generating.append(found[kind][1])
-    image_format, fresh = stream.manifest.input, buffer.generator.fresh_images
-    images, count = _noise(module, image_format.chunk), image_format.chunk
+    count = stream.manifest.input.chunk
+    images = _noise(module, count)
     with torch.no_grad():
         previous = _seconds(lambda: module.previous(images), module.device) / count
-    drawing = 0.0
-    if fresh is not None:
-        draws = keyed_generator("budget")
-        drawing = _seconds(lambda: fresh.draw(count, image_format.shape, draws, module.device), module.device) / count
-    return Costs(_time_step(module), asking, previous, generating, drawing)
+    return Costs(_time_step(module), asking, previous, generating)
 
 
 def _time_expert(module: ExModelModule, buffer: SyntheticBufferCallback, expert: Expert) -> tuple[float, float]:
     """Time asking an expert about an image, and making one of it."""
     images, known = _noise(module, expert.chunk), torch.zeros_like(module.known)
-    weights = module.distillation.normalize.score_weights(module.heads)
+    weights = module.distillation.normalize.score_weights()
     teachers = Teachers(expert, module.previous, known, images, weights=weights)
     asking = _seconds(lambda: teachers.ask(images), module.device) / len(images)
     generator, times = buffer.generator.trial()

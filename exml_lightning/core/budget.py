@@ -28,14 +28,12 @@ class Costs:
         asking: Asking each expert about an image.
         previous: Asking the previous ex-model about an image.
         generating: Making an image of each expert.
-        drawing: Drawing an image anew for a step; 0 where images are those of the buffer.
     """
 
     step: float
     asking: Sequence[float]
     previous: float
     generating: Sequence[float]
-    drawing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,8 @@ class Work:
         resizable: Whether the number of images may follow that of steps: they cost next to nothing to draw.
         image_bytes: Bytes of an image.
         unchanged: Whether steps see the images of the buffer as they are, so that both teachers are asked once.
+        once: Whether the images stay for the whole stream, with what was said of them: made once, and the previous
+            ex-model is never asked.
         compared: How often each expert is asked about the images of a buffer for the scale of its logits, beside that.
     """
 
@@ -56,18 +56,20 @@ class Work:
     resizable: bool
     image_bytes: int
     unchanged: bool
+    once: bool = False
     compared: int = 0
 
     def seconds(self, costs: Costs, n_iter: int, size: int) -> float:
         """Add up what `n_iter` steps an expert and `size` images take for the whole stream."""
-        total, stay = 0.0, self.unchanged and n_iter * self.batch_size >= size
+        total, stay = 0.0, self.once or (self.unchanged and n_iter * self.batch_size >= size)
         for k, (asking, generating) in enumerate(zip(costs.asking, costs.generating, strict=True)):
-            teachers, step = asking + (costs.previous if k else 0.0), costs.step + OVERHEAD
-            total += share(size, k) * generating + self.compared * size * asking
+            teachers, step = asking + (costs.previous if k and not self.once else 0.0), costs.step + OVERHEAD
+            made = share(size, k) if not (self.once and k) else 0
+            total += made * generating + self.compared * size * asking
             if stay:
                 total += size * teachers + n_iter * step
             else:
-                total += n_iter * (step + self.batch_size * (costs.drawing + teachers))
+                total += n_iter * (step + self.batch_size * teachers)
         return total
 
 

@@ -35,7 +35,7 @@ class Distillation:
     normalize: Scale = field(default_factory=NormalScores)
     merge: Merge = "unit"
     loss: Loss = "kl"
-    temperature: float = 1.0
+    temperature: float = 2.0
 
     def __post_init__(self) -> None:
         if not self.lambda_ce >= 0:

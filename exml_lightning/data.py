@@ -74,7 +74,7 @@ class ExpertStream(LightningDataModule):
         run_id: int = 0,
         experts: str | None = None,
         labelled: str | None = None,
-        n_iter: int = 800,
+        n_iter: int = 1000,
         batch_size: int = 64,
         augmentation: Augmentation | None = None,
         auxiliary: AuxiliaryImages | None = None,

@@ -80,7 +80,7 @@ class ExModelModule(LightningModule):
     def __init__(
         self,
         architecture: ArchitectureConfig | None = None,
-        start: Start = "merged",
+        start: Start = "expert",
         optimizer: OptimizerCallable = default_optimizer,
         lr_scheduler: Schedule = "cosine",
         compile: bool = False,
@@ -133,9 +133,9 @@ class ExModelModule(LightningModule):
         assert self.architecture is not None
         stream = self.stream
         self.starts.check(stream, self.architecture)
-        if self.starts.start == "scratch" and not stream.completed:
+        if (self.starts.start == "scratch" or self.starts.left_out) and not stream.completed:
             self._initial_model()
-        left_out = "; ".join(filter(None, [self._left_out, self.starts.left_out(stream, self.architecture)]))
+        left_out = "; ".join(filter(None, [self._left_out, self.starts.left_out]))
         if left_out and self.trainer.is_global_zero:
             say(f"left out, since it does not apply here: {left_out}")
         if self._compile:
@@ -200,7 +200,7 @@ class ExModelModule(LightningModule):
             self.previous.load_state_dict(self.network.state_dict())
             self.previous_known.copy_(self.known)
         self.known[expert.classes] = True
-        weights = self.starts.weights(self.network, expert, self.stream, self._initial_model)
+        weights = self.starts.weights(self.network, expert, self._initial_model)
         if weights is not None:
             self.network.load_state_dict(weights)
         self.trainer.strategy.setup_optimizers(self.trainer)

@@ -19,58 +19,48 @@ Start = Literal["scratch", "expert", "average", "merged"]
 class Starts:
     """Gives an ex-model the weights that it starts its experiences with.
 
-    ``scratch``: those of the one initial model of a run; ``expert``: those of the first expert; where its classifier is
-    another one, the rows of its classes, the others as they are; ``average``: at each experience the mean of the
-    ex-model's, which stands for the experts before, and of the expert's; ``merged``: at each experience those of all
-    experts so far, put together by `Merge`, as long as they are built as the ex-model is: from the first one on that is
-    not, the ex-model goes on as it is, and where it is the first, from ``expert`` or ``scratch``.
+    ``scratch``: those of the one initial model of a run; ``expert``: those of the first expert, or from scratch where
+    that is not built as the ex-model is; where its classifier alone is another one, the rows of its classes, the others
+    from scratch; ``average``: at each experience the mean of the ex-model's, which stands for the experts before, and
+    of the expert's; ``merged``: at each experience those of all experts so far, put together by `Merge`.
     """
 
     def __init__(self, start: Start) -> None:
         self.start: Start = start
         self.merge = Merge()
         """Of the experts so far, if it is they that are started with."""
+        self.left_out = ""
+        """What of ``expert`` does not apply, in words; "" for nothing."""
 
     def check(self, stream: ExpertStream, architecture: Architecture) -> None:
         """Refuse what cannot be started with, once a checkpoint is restored; `architecture` is the ex-model's.
 
         Raises:
-            ExmlError: If an expert is not built as `check_start` says, what its training began with is broken, or the
-                checkpoint had another start.
+            ExmlError: If an expert is not built as `check_start` says, or the checkpoint had another start.
         """
-        pending = range(stream.completed, stream.num_experts)
-        if self.start != "merged":
-            check_start(self.start, stream.manifest, architecture, pending)
-        self._architecture = architecture
-
-    def left_out(self, stream: ExpertStream, architecture: Architecture) -> str:
-        """Say what of ``merged`` does not apply to the experts of a stream; "" if all does."""
-        if self.start != "merged":
-            return ""
-        odd = [k for k in range(stream.num_experts) if difference("merged", stream.manifest, architecture, k)]
-        return (
-            f"the start from merged weights, from expert {odd[0]} on (it is not built as the ex-model)" if odd else ""
-        )
+        if self.start == "expert":
+            reason = difference("expert", stream.manifest, architecture, 0)
+            self.left_out = f"the start from expert 0, which {reason}" if reason else ""
+        check_start(self.start, stream.manifest, architecture, range(stream.completed, stream.num_experts))
+        if self.start == "merged" and self.merge.count <= stream.experience:
+            raise ExmlError(
+                "model.start is merged, but the checkpoint had another start, so the experts before cannot be merged: "
+                "set model.start to what it was started with, or start anew"
+            )
 
     def weights(
-        self, network: nn.Module, expert: Expert, stream: ExpertStream, initial_model: Callable[[], nn.Module]
+        self, network: nn.Module, expert: Expert, initial_model: Callable[[], nn.Module]
     ) -> dict[str, Tensor] | None:
         """Return the weights to start with, a state dict for `network`, the ex-model as it is; None to leave those."""
-        learned, start = expert.experience, self.start
-        if start == "merged":
-            if self.merge.count == learned and not self._difference(start, stream, learned):
-                self.merge.add(expert.model, expert.initial)
-                return self.merge.weights()
-            start = "scratch" if self._difference("expert", stream, learned) else "expert"
-        if start == "average":
-            return running_mean(network.state_dict(), expert.model.state_dict(), learned)
-        if learned:
+        if self.start == "merged":
+            self.merge.add(expert.model, expert.initial)
+            return self.merge.weights()
+        if self.start == "average":
+            return running_mean(network.state_dict(), expert.model.state_dict(), expert.experience)
+        if expert.experience:
             return None
         initial = initial_model().state_dict()
-        return initial if start == "scratch" else _copied(initial, expert)
-
-    def _difference(self, start: Start, stream: ExpertStream, index: int) -> str:
-        return difference(start, stream.manifest, self._architecture, index)
+        return initial if self.start == "scratch" or self.left_out else _copied(initial, expert)
 
 
 def _copied(own: dict[str, Tensor], expert: Expert) -> dict[str, Tensor]:
@@ -90,21 +80,20 @@ def check_start(start: Start, manifest: Manifest, architecture: Architecture, ex
 
     Raises:
         ExmlError: If an expert whose weights are needed has another architecture, another input, or another unit for
-            one of its classes; but for `expert` its classifier, if the manifest names it, may have other units.
+            one of its classes.
     """
-    if start == "scratch":
-        return
-    for k in experiences if start == "average" else [k for k in experiences if k == 0]:
+    for k in experiences if start in ("average", "merged") else ():
         if reason := difference(start, manifest, architecture, k):
-            but = " but for the classifier, which its manifest must name," if start == "expert" else ""
             raise ExmlError(
-                f"model.start is {start}, but expert {k} {reason}: they must be the same{but} or set model.start to "
-                "scratch"
+                f"model.start is {start}, but expert {k} {reason}: they must be the same, or set model.start to expert"
             )
 
 
 def difference(start: Start, manifest: Manifest, architecture: Architecture, index: int) -> str:
-    """Say why an ex-model of an architecture cannot start with the weights of an expert; "" if it can."""
+    """Say why an ex-model of an architecture cannot start with the weights of an expert; "" if it can.
+
+    For ``expert`` the classifier, if the manifest names it, may have other units.
+    """
     entry = manifest.experts[index]
     if entry.input not in (None, manifest.input):
         return f"takes {entry.input} and the ex-model {manifest.input}"

@@ -15,9 +15,9 @@ from exml_lightning.core.generators.generator import (
     label_by_expert,
     no_progress,
 )
-from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, Mixture, ProceduralImages, Strokes
+from exml_lightning.core.procedural import DeadLeaves, Mixture, ProceduralImages, Strokes
 
-DRAWINGS = Mixture([Strokes(), DeadLeaves(), ColouredNoise()])
+DRAWINGS = Mixture([Strokes(), DeadLeaves()])
 """Where no images are given. Which kind alone is best, nobody can tell beforehand (docs/notebook_of_trials.md)."""
 
 
@@ -27,7 +27,7 @@ class Unrelated(Generator):
 
     Args:
         images: Drawings of this kind. Null for the images of ``data.auxiliary`` where these are given, else for a
-            mixture of strokes, dead leaves and coloured noise.
+            mixture of strokes and dead leaves.
 
     Attributes:
         others: The images of ``data.auxiliary``. `connect` sets it.

@@ -165,9 +165,7 @@ class ExModelModule(LightningModule):
         if begin:
             self._begin(expert)
         learned = buffer.targets if images_stay else None
-        self._teachers = self.teachers_of(
-            expert, self.previous_known, buffer.images, images_stay, self._ready, learned
-        )
+        self._teachers = self.teachers_of(expert, self.previous_known, buffer.images, images_stay, self._ready, learned)
         self._student = self._ready(self.network)
 
     def teachers_of(

@@ -13,7 +13,6 @@ from exml_lightning.callbacks import CheckExperts, SyntheticBufferCallback
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Generator, Noise
-from exml_lightning.core.scales import NormalScores
 from exml_lightning.data import ExpertStream
 from exml_lightning.module import ExModelModule, describe_optimizer
 from exml_lightning.scenarios import Digits, Scenario
@@ -227,8 +226,6 @@ def test_the_loss_can_be_the_divergence_of_softened_probabilities(tmp_path, digi
         {"temperature": 0.0},
         {"lambda_ce": -1.0},
         {"lambda_ce": float("nan")},
-        {"normalize": NormalScores(others=0.1), "loss": "kl"},
-        {"normalize": NormalScores(others=0.1), "merge": "sample"},
     ],
 )
 def test_impossible_settings_are_refused(wrong):

@@ -52,6 +52,21 @@ class CheckExperts(Callback):
             del expert  # else it would stay in memory while the next one is read
         if trainer.is_global_zero:
             print_looks(looks, manifest, len(drawings))
+            if rehearsal.unfamiliar:
+                say(
+                    f"left out: how familiar images are to {_experts(rehearsal.unfamiliar)}, no layer of which tells it"
+                )
+            if rehearsal.unknown_start:
+                say(
+                    f"what the training of {_experts(rehearsal.unknown_start)} began with is not known: how familiar "
+                    "images are is told by the weights as they are, less well (training.initial in docs/manifest.md)"
+                )
+
+
+def _experts(indices: list[int]) -> str:
+    names = ", ".join(str(index + 1) for index in indices[:SHOWN])
+    more = f" and {len(indices) - SHOWN} more" if len(indices) > SHOWN else ""
+    return f"expert{'s' if len(indices) > 1 else ''} {names}{more}"
 
 
 def print_looks(looks: dict[int, FirstLook], manifest: Manifest, drawings: int) -> None:

@@ -37,6 +37,10 @@ class Rehearsal:
         self._known = torch.zeros(len(manifest.class_names), dtype=torch.bool, device=module.device)
         self._known[[c for k in learned for c in manifest.classes_of(k)]] = True
         self._stepped = False
+        self.unfamiliar: list[int] = []
+        """Experts with no layer that tells how familiar an image is, though that is asked for."""
+        self.unknown_start: list[int] = []
+        """Experts whose layers tell it by their weights as they are: nobody knows what training changed."""
 
     def __call__(self, expert: Expert) -> None:
         """Take the next expert, on the device of the run, through it; `ExmlError` if anything in it fails."""
@@ -56,8 +60,8 @@ class Rehearsal:
 
     def _batch(self, samples: Buffer, experience: int) -> Batch:
         """Draw a mini-batch as the run will."""
-        stream, fresh = self._module.stream, self._sampler.generator.fresh_images
-        size, settings = min(FEW, stream.batch_size), (stream.augmentation, stream.seed, stream.manifest.input, fresh)
+        stream = self._module.stream
+        size, settings = min(FEW, stream.batch_size), (stream.augmentation, stream.seed, stream.manifest.input)
         return next(iter(BufferLoader(lambda: (experience, samples), 1, size, *settings)))
 
     def _ask(self, expert: Expert, samples: Tensor, images: Tensor) -> Answers:
@@ -68,6 +72,10 @@ class Rehearsal:
             teachers = self._module.teachers_of(expert, self._known, samples, False, lambda network: network)
             with self._module.trainer.precision_plugin.forward_context():
                 answers = teachers.ask(images)
+        if teachers.familiarity_of_none:
+            self.unfamiliar.append(expert.experience)
+        elif expert.initial is None and teachers.looks_into_layers:
+            self.unknown_start.append(expert.experience)
         check_logits(sane(answers.expert), expert, "images made of it before work")
         return answers
 

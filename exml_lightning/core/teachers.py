@@ -49,6 +49,10 @@ class Teachers:
         self.expert, self._known = expert, known
         looking = LayerShares(expert) if weights is not None and weights.familiarity else None
         self._shares = looking if looking is not None and bool(looking.weights.any()) else None
+        self.looks_into_layers = self._shares is not None
+        """Whether familiarity is measured."""
+        self.familiarity_of_none = looking is not None and self._shares is None
+        """Whether it is asked for, and no layer tells."""
         # What looks into layers cannot look into a compiled network.
         self._expert = expert.model if self._shares is not None else ready(expert.model)
         self._previous = ready(previous) if bool(known.any()) and learned is None else None

@@ -15,7 +15,6 @@ from exml_lightning.core.familiarity import LayerShares
 from exml_lightning.core.generators import Unrelated
 from exml_lightning.core.score_table import ScoreTable
 from exml_lightning.data import ExpertStream
-from exml_lightning.experts import load_expert, read_manifest
 from exml_lightning.module import ExModelModule
 from tests.conftest import refused
 from tests.test_from_folder import write_stream
@@ -64,12 +63,12 @@ def test_targets_are_the_scores_of_all_experts_so_far_merged(tmp_path):
     assert all(buffer.images is buffers[0].images for buffer in buffers)
     assert [buffer.targets.shape[1] for buffer in buffers] == [4] * 3
     buffers += learn(write_stream(experts, 4), checkpoint)
-    manifest = read_manifest(experts)
+    stream = ExpertStream(experts=str(experts))
     expected, known = torch.zeros(20, 5), set()
     for k, buffer in enumerate(buffers):
-        expert = load_expert(experts, manifest, k)
+        expert = stream.load_expert(k, torch.device("cpu"))
         shares = LayerShares(expert)
-        logits, taken = shares(expert, manifest.input.to_input(buffers[0].images))
+        logits, taken = shares(expert, expert.image_format.to_input(buffers[0].images))
         counts = shares.weights * (taken.std(dim=0, correction=0) > 1e-5)
         familiar = ScoreTable(taken)(taken) @ counts / counts.sum()
         scores = ScoreTable(logits)(logits) + 0.3 * logits + 2 * familiar[:, None]

@@ -52,3 +52,15 @@ def test_quotas_fill_small_groups_and_share_the_rest():
     assert quotas([5, 5, 5], 7) in ([3, 2, 2], [2, 3, 2], [2, 2, 3])
     assert quotas([1, 9, 9], 9) == [1, 4, 4]
     assert quotas([2, 0], 2) == [2, 0]
+
+
+def test_columns_that_are_there_go_everywhere_together():
+    plain = samples(1, 4)
+    assert list(plain.columns()) == ["images", "labels", "tasks", "experiences"]
+    whole = replace(plain, targets=torch.arange(12.0).view(4, 3))
+    rows = torch.tensor([3, 1])
+    joined = Buffer.cat([whole, whole[rows]])
+    assert list(joined.state_dict()) == ["images", "labels", "tasks", "experiences", "targets"]
+    assert joined.targets[4:].tolist() == [[9, 10, 11], [3, 4, 5]]
+    assert joined.answers is None
+    assert Buffer(**joined.state_dict()).to(torch.device("cpu")).images.equal(joined.images)

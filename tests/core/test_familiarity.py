@@ -3,16 +3,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.familiarity import LayerShares, layers_that_tell
 from exml_lightning.core.images import ImageFormat
 
 
-def expert_of(*layers, shape=(3, 8, 8)):
+def expert_of(*layers, shape=(3, 8, 8), initial=None):
     network = nn.Sequential(*layers)
     units = network(torch.zeros(1, *shape)).shape[1]
-    return Expert(network, range(units), range(units), ImageFormat(shape, (0.5,) * shape[0], (0.5,) * shape[0]))
+    image_format = ImageFormat(shape, (0.5,) * shape[0], (0.5,) * shape[0])
+    return Expert(network, range(units), range(units), image_format, initial=initial)
 
 
 def share_of(vectors, weights):
@@ -36,6 +36,7 @@ def test_a_linear_layer():
     torch.testing.assert_close(shares, expected[:, None], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -46,9 +47,15 @@ def test_a_linear_layer():
     ],
     ids=str,
 )
-def test_a_convolution(settings):
+def test_a_convolution(settings, known):
+    """By its weights, or by what has changed since its training began where that is `known`."""
     convolution = nn.Conv2d(**{"in_channels": 3, "out_channels": 4, "kernel_size": 3, **settings})
-    expert = expert_of(convolution, nn.Flatten())
+    change = convolution.weight.detach().double()
+    initial = {"0.weight": 0.2 * torch.randn(change.shape) + 0.7 * change.float()} if known else None
+    if initial is not None:
+        origin = initial["0.weight"].double()
+        change = change - (change.flatten() @ origin.flatten()) / (origin.flatten() @ origin.flatten()) * origin
+    expert = expert_of(convolution, nn.Flatten(), initial=initial)
     _, shares = LayerShares(expert)(expert.model, images())
     groups, padding = convolution.groups, settings.get("padding", 0)
     width = 2 if padding == "same" else padding
@@ -58,8 +65,8 @@ def test_a_convolution(settings):
         unfolded = F.unfold(image[None], 3, settings.get("dilation", 1), 0, settings.get("stride", 1))
         patches = unfolded[0].T  # (places, inputs)
         seen = torch.zeros(())
-        for group, weights in zip(patches.chunk(groups, dim=1), convolution.weight.chunk(groups), strict=True):
-            seen = seen + share_of(group, weights.detach().flatten(1)) * group.square().sum()
+        for group, weights in zip(patches.chunk(groups, dim=1), change.chunk(groups), strict=True):
+            seen = seen + share_of(group, weights.flatten(1)) * group.square().sum()
         torch.testing.assert_close(share, (seen / patches.square().sum())[None], rtol=1e-4, atol=1e-6)
 
 
@@ -72,6 +79,59 @@ def test_rows_that_say_the_same_count_once():
     _, shares = LayerShares(expert)(expert.model, images())
     expected = [share_of(x.reshape(1, -1), layer.weight.detach()[[0, 3]]) for x in images()]
     torch.testing.assert_close(shares[:, 0], torch.stack(expected), rtol=1e-4, atol=1e-6)
+
+
+def test_rows_that_weight_decay_alone_has_changed_take_nothing_in():
+    layer, origin = nn.Linear(192, 7), torch.randn(7, 192)
+    with torch.no_grad():
+        layer.weight[:4] = 0.8 * origin[:4]
+        origin[4:] = 0
+    shares = LayerShares(expert_of(nn.Flatten(), layer, initial={"1.weight": origin}))
+    _, found = shares(lambda x: layer(x.flatten(1)), images())
+    expected = [share_of(x.reshape(1, -1), layer.weight.detach()[4:]) for x in images()]
+    torch.testing.assert_close(found[:, 0], torch.stack(expected), rtol=1e-4, atol=1e-6)
+    assert shares.weights.tolist() == [3]
+    unchanged = LayerShares(expert_of(nn.Flatten(), layer, initial={"1.weight": layer.weight.detach()}))
+    assert unchanged.weights.tolist() == [0]
+
+
+def test_how_much_a_layer_counts():
+    """The smaller one of the dimensions of what it takes in and of what it is blind to, all groups together."""
+    last = nn.Linear(100, 4)
+    last.weight.data[2:] = last.weight.data[:2]
+    grouped = nn.Conv2d(20, 8, 3, groups=4)  # four times 2 of 45
+    shares = LayerShares(expert_of(nn.Conv2d(3, 20, 3), grouped, nn.Flatten(), nn.Linear(128, 100), last))
+    assert shares.weights.tolist() == [27 - 20, 4 * 2, 128 - 100, 2]
+
+
+class Conv2dSame(nn.Conv2d):
+    """Pads by itself, so that its output is as large as its input over its stride, as timm's and TensorFlow's do."""
+
+    def forward(self, images):
+        pads = []
+        for size, kernel, stride in zip(images.shape[:1:-1], self.kernel_size, self.stride, strict=True):
+            missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            pads += [missing // 2, missing - missing // 2]
+        return F.conv2d(F.pad(images, pads), self.weight, self.bias, self.stride)
+
+
+@pytest.mark.parametrize(
+    ("size", "same", "plain"),
+    [
+        (3, Conv2dSame(1, 4, 5), [nn.Conv2d(1, 4, 5, padding=2)]),  # a kernel larger than its input
+        (8, Conv2dSame(1, 4, 3, stride=2), [nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(1, 4, 3, stride=2)]),
+    ],
+)
+def test_a_layer_that_pads_by_itself(size, same, plain):
+    plain[-1].load_state_dict(same.state_dict())
+    given = images(6, (1, size, size))
+    by_itself, padded = (expert_of(*layers, nn.Flatten(), shape=(1, size, size)) for layers in ([same], plain))
+    answers, found = LayerShares(by_itself)(by_itself, given)
+    expected_answers, expected = LayerShares(padded)(padded, given)
+    torch.testing.assert_close(answers, expected_answers)
+    torch.testing.assert_close(found, expected)
+    assert expected.max() < 0.99
+    assert found.shape == (6, 1)
 
 
 def test_layers_that_take_part():
@@ -152,6 +212,9 @@ def test_a_layer_that_is_not_called_takes_nothing_in():
     assert torch.equal(shares[:, 1], torch.zeros(5))
 
 
-def test_a_network_without_such_layers_is_refused():
-    with pytest.raises(ExmlError, match=r"no convolution or linear layer .* model\.normalize\.familiarity 0"):
-        LayerShares(expert_of(nn.Flatten(), nn.Linear(192, 192)))
+def test_a_network_without_such_layers_tells_nothing():
+    expert = expert_of(nn.Flatten(), nn.Linear(192, 192))
+    shares = LayerShares(expert)
+    answers, found = shares(expert, images())
+    torch.testing.assert_close(answers, expert(images()))
+    assert (len(shares), shares.weights.tolist(), found.shape) == (0, [], (5, 0))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 
 from exml_lightning.core.augmentation import Augmentation
@@ -5,7 +7,6 @@ from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.core.loaders import BufferLoader, ImageLoader
-from exml_lightning.core.procedural import Strokes
 from exml_lightning.core.rng import keyed_generator
 
 
@@ -61,7 +62,7 @@ def test_draws_made_together_are_those_of_each_step():
     """A run of 150 steps, begun anew in the middle of a block, against the draws of each step by themselves."""
     augmentation = Augmentation(shift=0.2, rotation=20, flip=True)
     images = torch.rand(50, 1, 4, 4, generator=keyed_generator("loader"))
-    changed = Buffer(images, *buffer(0).tensors()[1:])
+    changed = replace(buffer(0), images=images)
     loader = loader_of(Source(changed), n_iter=150, augmentation=augmentation)
     first = [batch for _, batch in zip(range(71), loader, strict=False)]
     again = loader_of(Source(changed), n_iter=150, augmentation=augmentation)
@@ -80,9 +81,7 @@ def test_pixels_are_normalised_a_mini_batch_at_a_time():
     pixels = torch.randint(0, 256, (50, 1, 4, 4), generator=keyed_generator("loader"), dtype=torch.uint8)
     augmentation = Augmentation(shift=0.2)
     kinds = [pixels, (pixels / 255 - 0.2) / 0.4]
-    both = [
-        list(loader_of(Source(Buffer(images, *buffer(0).tensors()[1:])), augmentation=augmentation)) for images in kinds
-    ]
+    both = [list(loader_of(Source(replace(buffer(0), images=x)), augmentation=augmentation)) for x in kinds]
     for one, other in zip(*both, strict=True):
         torch.testing.assert_close(one.images, other.images)
 
@@ -121,18 +120,3 @@ def test_every_test_image_once_over_all_processes():
     for batch in batches:
         torch.testing.assert_close(batch.images.flatten() * 255, batch.labels.float())
         assert set(batch.tasks.tolist()) == {7}
-
-
-def test_fresh_images_are_drawn_by_the_key_and_each_process_takes_its_share():
-    one = list(loader_of(fresh=Strokes(), batch_size=16))
-    two = [list(loader_of(None, rank, 2, fresh=Strokes())) for rank in range(2)]
-    for step, batch in enumerate(one):
-        pixels = Strokes().draw(16, (1, 12, 12), keyed_generator("fresh", 3, 0, step), torch.device("cpu"))
-        torch.testing.assert_close(batch.images, (pixels / 255 - 0.2) / 0.4)
-        assert torch.equal(batch.images, torch.cat([two[0][step].images, two[1][step].images]))
-        assert batch.rows is None
-        assert batch.labels.tolist() == [-1] * 16
-    assert not torch.equal(one[0].images, one[1].images)
-    loader = loader_of(fresh=Strokes(), batch_size=16)
-    loader.load_state_dict({"experience": 0, "position": 3})
-    assert torch.equal(next(iter(loader)).images, one[3].images)

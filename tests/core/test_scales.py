@@ -6,7 +6,16 @@ import torch
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.procedural import Strokes
-from exml_lightning.core.scales import Center, CenterBatch, NormalScores, NoScale, Standardize
+from exml_lightning.core.scales import (
+    Center,
+    CenterBatch,
+    ExpertScores,
+    NormalScores,
+    NoScale,
+    ScoreWeights,
+    Standardize,
+)
+from exml_lightning.core.score_table import ScoreTable
 
 LOGITS = torch.tensor([[1.0, 3.0, 7.0], [2.0, 8.0, 7.0], [6.0, 4.0, 7.0]])
 TWO = torch.tensor([True, True, False])  # the third class is not known, whatever its logit
@@ -43,25 +52,39 @@ def test_each_head_is_normalised_by_itself():
     assert NoScale()(logits, known, HEADS).tolist() == [[1, 3, 0, 2, 4]]
 
 
-def test_heads_never_compete_so_others_and_familiarity_are_left_out():
-    scale = NormalScores(raw_logits=0.3, others=0.1, familiarity=1)
-    single, several = scale.score_weights(None), scale.score_weights(HEADS)
-    assert (single.raw_logits, single.others, single.familiarity) == (0.3, 0.1, 1)
-    assert (several.raw_logits, several.others, several.familiarity) == (0.3, 0, 0)
-    assert Center().score_weights(None) is None
+def test_what_does_not_apply_is_left_out_of_normal_scores():
+    scale = NormalScores()
+    assert scale.fitted(5, None) == (scale, "")
+    for left_out, fitted in (("single expert", scale.fitted(1, None)), ("heads", scale.fitted(5, HEADS.tolist()))):
+        assert fitted[0] == Center()
+        assert left_out in fitted[1]
+    assert scale.score_weights() == ScoreWeights(raw_logits=0.3, familiarity=2)
+    for plain in (Center(), NoScale()):
+        assert plain.score_weights() is None
+        assert plain.fitted(1, HEADS.tolist()) == (plain, "")
 
 
-@pytest.mark.parametrize("name", ["raw_logits", "others", "familiarity"])
+def test_layers_count_as_given_but_for_those_that_say_the_same_of_every_image():
+    logits, shares = torch.randn(300, 2), torch.rand(300, 3)
+    shares[:, 1] = 0.5
+    scores = ExpertScores(ScoreWeights(familiarity=4), logits, shares, torch.tensor([3.0, 5.0, 1.0]))
+    first, _, third = (ScoreTable(shares[:, [i]])(shares[:, [i]]) for i in range(3))
+    expected = ScoreTable(logits)(logits) + 4 * (3 * first + third) / (3 + 1)
+    torch.testing.assert_close(scores(logits, shares), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["raw_logits", "familiarity"])
 def test_weights_are_not_negative(name):
     with pytest.raises(ExmlError, match=rf"model.normalize.{name} is -1: give 0 or more"):
         NormalScores(**{name: -1})
 
 
 def test_reference_images_are_the_same_for_all_experts():
-    drawn = NormalScores(reference=Strokes()).reference_images(5, FORMAT, 7, torch.device("cpu"))
-    again = NormalScores(reference=Strokes()).reference_images(5, FORMAT, 7, torch.device("cpu"))
-    other = NormalScores(reference=Strokes()).reference_images(5, FORMAT, 8, torch.device("cpu"))
-    assert drawn.shape == (5, 1, 8, 8)
+    drawn, again, other = (
+        NormalScores(reference=Strokes()).reference_images(FORMAT, seed, torch.device("cpu")) for seed in (7, 7, 8)
+    )
+    assert drawn.shape == (1000, 1, 8, 8)
+    assert drawn.dtype == torch.uint8
     assert torch.equal(drawn, again)
     assert not torch.equal(drawn, other)
-    assert NormalScores().reference_images(5, FORMAT, 7, torch.device("cpu")) is None
+    assert NormalScores().reference_images(FORMAT, 7, torch.device("cpu")) is None

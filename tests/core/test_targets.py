@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from exml_lightning.core.scales import Center, NoScale
-from exml_lightning.core.targets import Answers, add_targets, merge_targets
+from exml_lightning.core.targets import Answers, merge_targets
 
 EXPERT = torch.tensor([[4.0, 2.0], [0.0, 6.0]])  # classes 3 and 1
 PREVIOUS = torch.tensor([[1.0, 3.0, 9.0, 9.0, 9.0], [2.0, 8.0, 9.0, 9.0, 9.0]])  # knows classes 0 and 1
@@ -61,16 +61,3 @@ def test_with_heads_the_new_one_asks_the_expert_and_the_old_ones_the_previous_ex
         target = merge_targets(Answers(expert, torch.tensor([3, 2, 4]), previous, known), labels, Center(), heads=HEADS)
         assert target.logits.tolist() == [[-1, 1, -3, -1, 4], [-3, 3, 3, -3, 0]]
         assert target.mask.all()
-
-
-def test_targets_with_the_others_add_up_over_the_stream():
-    """Class by class: the score of the expert that knows it, and a part of what each other one says."""
-    scores = torch.tensor([[[1.0, 2, -1, 0.5]], [[-3, 0.2, 4, -0.1]]])
-    owners = [torch.tensor([0, 3]), torch.tensor([1, 2])]
-    target = torch.zeros(1, 4)
-    for each, classes in zip(scores, owners, strict=True):
-        merged = add_targets(Answers(each, classes, target, torch.ones(4, dtype=torch.bool)), others=0.2)
-        assert merged.mask.all()
-        target = merged.logits
-    expected = [1 + 0.2 * -3, 0.2 * 2 + 0.2, 0.2 * -1 + 4, 0.5 + 0.2 * -0.1]
-    torch.testing.assert_close(target, torch.tensor([expected]))

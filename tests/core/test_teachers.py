@@ -107,28 +107,62 @@ def test_remembered_answers_are_put_on_the_scale(make_expert, reference):
     torch.testing.assert_close(asked.ask(IMAGES[:5], torch.tensor([4, 1])).expert, expected)
 
 
-@pytest.mark.parametrize("others", [0.0, 0.1])
 @pytest.mark.parametrize("stay", [False, True])
-def test_familiarity_is_added_to_the_classes_the_expert_knows(make_expert, others, stay):
+def test_familiarity_is_added_to_the_classes_the_expert_knows(make_expert, stay):
     expert, previous = make_expert(classes=(1, 3)), make_expert(classes=range(5), seed=1).model
     compiled = []
-    weights = ScoreWeights(raw_logits=0.3, others=others, familiarity=0.5)
+    weights = ScoreWeights(raw_logits=0.3, familiarity=0.5)
     asked = Teachers(
-        expert, previous, KNOWN, IMAGES, stay, weights, ready=lambda network: compiled.append(network) or network
+        expert,
+        previous,
+        KNOWN,
+        IMAGES,
+        stay,
+        weights=weights,
+        ready=lambda network: compiled.append(network) or network,
     )
     assert compiled == [previous]  # shares are looked at by hooks, which a compiled network may not have
     images = IMAGES[:4]
     found = asked.ask(images, torch.arange(4) if stay else None).expert
 
     shares = LayerShares(expert)
-    reference, here = shares(expert.model, IMAGES), shares(expert.model, images)
-    layers = reference[1].shape[1]
+    reference, here = shares(expert, IMAGES), shares(expert, images)
+    counts = shares.weights / shares.weights.sum()
     scores = ScoreTable(reference[0], 0.3)(here[0])
-    familiar = sum(ScoreTable(reference[1][:, [i]])(here[1][:, [i]]) for i in range(layers)) / layers
+    familiar = sum(count * ScoreTable(reference[1][:, [i]])(here[1][:, [i]]) for i, count in enumerate(counts))
     assert familiar.abs().min() > 0.01
-    expected = scores.clone()
-    expected[:, [1, 3]] += 0.5 * familiar
-    torch.testing.assert_close(found, expected if others else expected[:, [1, 3]], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, scores + 0.5 * familiar, rtol=1e-4, atol=1e-4)
+
+
+def test_what_was_learned_is_not_asked_for_again(make_expert):
+    """The previous ex-model is not asked, and what the buffer has kept stands for it."""
+    expert, previous = make_expert(classes=(1, 3)), Counting(make_expert(classes=range(5), seed=1).model)
+    learned, weights = torch.randn(len(IMAGES), 5), ScoreWeights(raw_logits=0.5)
+    asked = Teachers(expert, previous, KNOWN, IMAGES, images_stay=True, learned=learned, weights=weights)
+    answers, rows = asked.ask(IMAGES[:2], torch.tensor([4, 1])), torch.tensor([4, 1])
+    assert torch.equal(answers.previous, learned[rows])
+    torch.testing.assert_close(answers.expert, ScoreTable(expert(IMAGES), 0.5)(expert(IMAGES[rows])))
+    every = asked.all_answers
+    assert torch.equal(every.previous, learned)
+    torch.testing.assert_close(every.expert, ScoreTable(expert(IMAGES), 0.5)(expert(IMAGES)))
+    assert previous.images == 0
+    assert Teachers(expert, previous, KNOWN, IMAGES).all_answers is None
+
+
+def test_an_expert_with_no_layer_that_tells_is_scored_without_familiarity():
+    expert = Expert(nn.Sequential(nn.Flatten(), nn.Linear(64, 64)), (1, 3), (1, 3), FORMAT)
+    compiled = []
+    weights = ScoreWeights(raw_logits=0.3, familiarity=2)
+    asked = Teachers(
+        expert,
+        expert,
+        torch.zeros(5, dtype=torch.bool),
+        IMAGES,
+        weights=weights,
+        ready=lambda network: compiled.append(network) or network,
+    )
+    torch.testing.assert_close(asked.ask(IMAGES[:9]).expert, ScoreTable(expert(IMAGES), 0.3)(expert(IMAGES[:9])))
+    assert compiled == [expert.model]
 
 
 def test_a_layer_whose_shares_differ_by_rounding_alone_does_not_count():

@@ -1,14 +1,8 @@
-import pytest
 import torch
-from torch import nn
 
-from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Unrelated
-from exml_lightning.core.generators.unrelated import KINDS, most_familiar
-from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, Mixture, Strokes
 from exml_lightning.core.rng import keyed_generator
-from exml_lightning.data import ExpertStream
 
 CPU = torch.device("cpu")
 
@@ -54,31 +48,12 @@ def test_images_that_were_given_come_before_drawings_unless_these_are_named(make
     assert unrelated.describe()["auxiliary"] == "thirty images"
     strokes = Strokes().draw(9, (1, 8, 8), keyed_generator("draw"), CPU)
     assert torch.equal(named.generate(make_expert(), 9, keyed_generator("draw")).images, strokes)
+
+
+def test_where_nothing_is_given_drawings_are_of_three_kinds(make_expert):
+    unrelated = Unrelated()
     unrelated.connect(Sources(None))
     assert unrelated.describe() == {"generator": unrelated.settings()}
-
-
-def test_half_of_the_drawings_are_of_the_kind_that_the_expert_takes_in_most(digit_experts):
-    """The shipped experts have seen digits."""
-    expert = ExpertStream(experts=str(digit_experts)).load_expert(0, CPU)
-    assert most_familiar(expert) == Strokes()
-    buffer = Unrelated().generate(expert, 40, keyed_generator("draw"))
-    kinds = Mixture([Strokes(), Mixture([Strokes(), DeadLeaves(), ColouredNoise()])])
-    assert torch.equal(buffer.images, kinds.draw(40, (1, 32, 32), keyed_generator("draw"), CPU))
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
-def test_the_kind_that_an_expert_was_made_of_is_found(kind):
-    """A linear layer whose rows are the principal directions of some drawings takes in most of such."""
-    image_format = ImageFormat((1, 16, 16), (0.5,), (0.25,))
-    pixels = kind.draw(400, (1, 16, 16), keyed_generator("made of"), CPU)
-    directions = torch.linalg.svd(image_format.to_input(pixels).flatten(1), full_matrices=False).Vh[:24]
-    layer = nn.Linear(256, 24)
-    layer.weight.data = directions
-    expert = Expert(nn.Sequential(nn.Flatten(), layer), (0, 1), (0, 1), image_format)
-    assert most_familiar(expert) == kind
-
-
-def test_an_expert_that_tells_nothing_is_shown_the_first_kind():
-    expert = Expert(nn.Sequential(nn.Flatten(), nn.Linear(64, 64)), (0,), (0,), ImageFormat((1, 8, 8), (0.5,), (0.5,)))
-    assert most_familiar(expert) == KINDS[0]
+    kinds = Mixture([Strokes(), DeadLeaves(), ColouredNoise()])
+    drawn = kinds.draw(40, (1, 8, 8), keyed_generator("draw"), CPU)
+    assert torch.equal(unrelated.generate(make_expert(), 40, keyed_generator("draw")).images, drawn)

@@ -183,7 +183,9 @@ class ExpertStream(LightningDataModule):
     @property
     def other_images(self) -> AuxiliaryImages | None:
         """The images of ``data.auxiliary``, else those of the scenario, if there are any."""
-        return self.auxiliary or (None if self._scenario is None else self._scenario.auxiliary)
+        if self.auxiliary is not None or self._scenario is None:
+            return self.auxiliary
+        return self._scenario.auxiliary
 
     @property
     def scenario_name(self) -> str | None:

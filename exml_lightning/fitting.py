@@ -159,7 +159,8 @@ def _fit(
 
     stream = ExpertStream(experts=str(experts), **of("data"))
     module = ExModelModule(**of("model"))
-    buffer = SyntheticBufferCallback(**of("buffer"))
+    name = None if "generator" in given else "best"  # the defaults are what that file says
+    buffer = SyntheticBufferCallback(**of("buffer"), name=name)
     _check_task(stream, task)
     if run_folder.exists() and not run_folder.is_dir():
         raise ExmlError(f"{run_folder} is a file: name a folder")

@@ -116,7 +116,7 @@ class ExModelModule(LightningModule):
         self.architecture = architecture.with_classes(num_classes)
         self.network, self.previous = build_networks(self.architecture, manifest, self.stream.seed)
         if self.trainer.state.fn == TrainerFn.FITTING:
-            scale, self._left_out = self.distillation.normalize.fitted(self.stream.num_experts, heads)
+            scale, self._left_out = self.distillation.normalize.fitted(len(manifest.experts), heads)
             self.distillation = replace(self.distillation, normalize=scale)
         for name in ("known", "previous_known"):
             self.register_buffer(name, torch.zeros(num_classes, dtype=torch.bool))

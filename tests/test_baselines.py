@@ -294,7 +294,6 @@ def averaged(kind: type[baselines.ParameterAverage], stream: ExpertStream, sampl
     source = baselines.ExpertSource(
         stream.manifest,
         lambda index: stream.load_expert(index, CPU),
-        stream.initial_weights,
         lambda expert: samples[expert.experience],
         stream.seed,
     )

@@ -34,7 +34,6 @@ def test_a_scenario_is_complete(scenario, verb, parse):
     assert config.data.n_iter == best["data"]["n_iter"]
 
 
-@pytest.mark.xfail(strict=True, reason="the classes do not have these defaults yet")
 def test_best_says_the_defaults_of_the_classes(parse):
     """So that `distil` and `exml fit` without configs/ learn the same way."""
     best = parse(["fit", "-c", str(CONFIGS / "strategies" / "best.yaml"), "--data.experts", str(EXPERTS)])
@@ -42,7 +41,7 @@ def test_best_says_the_defaults_of_the_classes(parse):
     stream, module, buffer = ExpertStream(experts=str(EXPERTS)), ExModelModule(), SyntheticBufferCallback()
     assert made.data.settings() == stream.settings()
     assert made.model.distillation == module.distillation
-    assert made.model.start == module.start
+    assert made.model.starts.start == module.starts.start
     assert made.buffer.generator == buffer.generator
     assert made.buffer.size == buffer.size
     network = Linear(1, 1)

@@ -13,6 +13,7 @@ from exml_lightning.cli.main import main
 from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.generators import ModelInversion, Noise
+from exml_lightning.core.scales import Center
 from exml_lightning.experts import read_manifest, write_manifest
 from exml_lightning.fitting import GROUPS, distil
 from exml_lightning.module import ExModelModule
@@ -54,6 +55,9 @@ def test_same_seed_and_settings_give_the_weights_of_the_command_line(tmp_path, z
         augmentation=Augmentation(shift=0.06),
         generator=ModelInversion(steps=3, batch_size=256, augmentation=Augmentation(shift=0.06)),
         lambda_ce=0.3,
+        loss="mse",
+        normalize=Center(),
+        start="scratch",
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.02),
         cache=None,
         **QUICK,
@@ -94,7 +98,7 @@ def test_ctrl_c_is_raised_and_the_same_call_goes_on(tmp_path, zoo, monkeypatch):
     model = distil(zoo, tmp_path / "run", generator=Noise(), **QUICK)
     theirs = whole.network.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in model.network.state_dict().items())
-    with pytest.raises(ExmlError, match=r"under other settings \(model.lambda_ce was 1.0, now 0.5\)"):
+    with pytest.raises(ExmlError, match=r"under other settings \(model.lambda_ce was 0.0, now 0.5\)"):
         distil(zoo, tmp_path / "run", generator=Noise(), lambda_ce=0.5, **QUICK)
 
 

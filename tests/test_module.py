@@ -13,6 +13,7 @@ from exml_lightning.callbacks import CheckExperts, SyntheticBufferCallback
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Generator, Noise
+from exml_lightning.core.scales import Center
 from exml_lightning.data import ExpertStream
 from exml_lightning.module import ExModelModule, describe_optimizer
 from exml_lightning.scenarios import Digits, Scenario
@@ -67,7 +68,8 @@ def fit(
     **options,
 ) -> ExModelModule:
     stream = ExpertStream(Scenario("digits", Digits(), 2), experts=str(digit_experts), n_iter=3, batch_size=batch_size)
-    module, buffer = ExModelModule(**options), SyntheticBufferCallback(30, generator or Noise())
+    paper = {"loss": "mse", "normalize": Center(), "start": "scratch", **options}
+    module, buffer = ExModelModule(**paper), SyntheticBufferCallback(30, generator or Noise())
     trainer = Trainer(
         accelerator="cpu",
         devices=1,

@@ -14,6 +14,7 @@ from exml_lightning.baselines import Concat, EnsembleAverage, Oracle, measure
 from exml_lightning.callbacks import SyntheticBufferCallback
 from exml_lightning.cli.main import main
 from exml_lightning.core.generators import Noise
+from exml_lightning.core.scales import Center
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import load_expert, read_manifest
 from exml_lightning.generation.samples import Sampler
@@ -84,7 +85,7 @@ def test_loss_and_gradient_are_those_of_explicit_heads(tmp_path, digit_experts):
         logger=False, enable_checkpointing=False, enable_progress_bar=False, num_sanity_val_steps=0,
         default_root_dir=tmp_path,
     )  # fmt: skip
-    module = ExModelModule()
+    module = ExModelModule(lambda_ce=1.0, loss="mse", normalize=Center(), start="scratch")
     trainer.fit(module, datamodule=stream)
     assert len(recorder.expected) == 12
     assert recorder.returned == pytest.approx(recorder.expected, rel=1e-3)

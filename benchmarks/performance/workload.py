@@ -38,7 +38,7 @@ def shipped_settings(network: str) -> dict[str, Any]:
     """
     path = ROOT / "configs" / f"{SHIPPED[network]}.yaml"
     settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    del settings["strategy"], settings["data"]["scenario"], settings["data"]["auxiliary"], settings["experts"]
+    del settings["strategy"], settings["data"]["scenario"], settings["experts"]
     return settings
 
 

@@ -109,7 +109,7 @@ class StreamCLI(LightningCLI):
         """Add the groups that are not Lightning's own."""
         parser.add_lightning_class_args(SyntheticBufferCallback, "buffer")
         # Named here, so that the settings of the default can be given without its name.
-        parser.set_defaults({"buffer.generator": {"class_path": "exml_lightning.core.generators.ModelInversion"}})
+        parser.set_defaults({"buffer.generator": {"class_path": "exml_lightning.core.generators.Unrelated"}})
         parser.add_lightning_class_args(StreamCheckpoint, "checkpoint")
         parser.add_class_arguments(ExpertRecipe, "experts")
         parser.add_class_arguments(PrivacySettings, "privacy")
@@ -213,7 +213,7 @@ def _strategy(config: Namespace) -> str:
     if config.buffer.name and not config.baseline:
         return str(config.buffer.name)
     chosen = config.baseline or config.buffer.generator
-    return strategy_name(chosen.class_path if chosen else "ModelInversion")
+    return strategy_name(chosen.class_path if chosen else "Unrelated")
 
 
 def _name_folder(logger: Any, folder: str) -> None:

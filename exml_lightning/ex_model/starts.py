@@ -85,7 +85,7 @@ def check_start(start: Start, manifest: Manifest, architecture: Architecture, ex
     for k in experiences if start in ("average", "merged") else ():
         if reason := difference(start, manifest, architecture, k):
             raise ExmlError(
-                f"model.start is {start}, but expert {k} {reason}: they must be the same, or set model.start to expert"
+                f"model.start is {start}, but expert {k} {reason}: they must be the same, or set model.start to scratch"
             )
 
 

@@ -12,6 +12,7 @@ from exml_lightning.callbacks.check_experts import print_looks
 from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.first_look import FirstLook
+from exml_lightning.core.generators import ModelInversion
 from exml_lightning.experts import load_expert, read_manifest, save_weights, write_manifest
 from exml_lightning.experts.architecture import Architecture
 from exml_lightning.fitting import distil
@@ -109,7 +110,10 @@ class Fussy(LeNet5):
             "generating",
             "): making 8 images from it by ModelInversion ended in ZeroDivisionError (no way of generating): make",
         ),
-        ("teaching", "): asking it as a teacher, by Center, ended in ZeroDivisionError (no way of teaching): give"),
+        (
+            "teaching",
+            "): asking it as a teacher, by NormalScores, ended in ZeroDivisionError (no way of teaching): give",
+        ),
         (
             "learning",
             "model.architecture tests.callbacks.test_check_experts.Fussy: a step of its training ended in ZeroD",
@@ -119,7 +123,7 @@ class Fussy(LeNet5):
 def test_whatever_a_network_raises_is_one_line_before_work(spoil, tmp_path, way, said):
     kind = {"class_path": "tests.callbacks.test_check_experts.Fussy", "init_args": {"way": way}}
     folder = spoil(1, kind=Architecture(kind["class_path"], {"num_classes": 10, "way": way}))
-    network = {"architecture": kind} if way == "learning" else {}
+    network = {"architecture": kind} if way == "learning" else {"generator": ModelInversion(steps=1)}
     small = {"buffer_size": 60, "batch_size": 7, "cache": None, "accelerator": "cpu", "progress": False}
     with pytest.raises(ExmlError) as error:
         distil(folder, tmp_path / "run", **small, **network)

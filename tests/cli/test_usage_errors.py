@@ -79,7 +79,7 @@ except SystemExit as error:
         ("-c level.yaml", "level.yaml: no key n_iter; did you mean data.n_iter?"),
         ("-c class.yaml", "model.optimizer: no class torch.optim.Adamm; did you mean Adam?"),
         ("-c inner.yaml", "buffer.generator: ModelInversion has no setting stepss; did you mean steps?"),
-        ("-c default.yaml", "buffer.generator: Procedural has no setting imges; did you mean images?"),
+        ("-c default.yaml", "buffer.generator: Unrelated has no setting imges; did you mean images?"),
         ("--data.run_idd 3", "no option --data.run_idd; did you mean --data.run_id?"),
         ("--run_id=3", "no option --run_id; did you mean --data.run_id?"),
         ("--model.lr_scheduler cosin", "model.lr_scheduler: no class cosin; did you mean cosine?"),
@@ -137,8 +137,8 @@ def test_the_innermost_reason_is_said_with_its_key(parse, repository, capsys):
 
 def test_a_strategy_file_with_nearly_that_name(repository, monkeypatch):
     monkeypatch.chdir(repository)
-    for wrong in ("configs/strategies/procedual.yaml", "configs/stratgies/procedural.yaml"):
-        assert wrong_file(["-c", wrong]) == f"no file {wrong}; did you mean configs/strategies/procedural.yaml?"
+    for wrong in ("configs/strategies/auxilary.yaml", "configs/stratgies/auxiliary.yaml"):
+        assert wrong_file(["-c", wrong]) == f"no file {wrong}; did you mean configs/strategies/auxiliary.yaml?"
 
 
 @pytest.mark.parametrize(

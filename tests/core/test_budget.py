@@ -29,9 +29,9 @@ def test_images_that_are_large_are_fewer():
 
 def test_images_that_change_are_asked_about_at_each_step():
     work = Work(batch_size=10, size=300, resizable=False, image_bytes=1024, unchanged=False, compared=1)
-    costs = Costs(step=0.009, asking=[1e-4, 3e-4], previous=2e-4, generating=[2e-4, 2e-4], drawing=5e-5)
+    costs = Costs(step=0.009, asking=[1e-4, 3e-4], previous=2e-4, generating=[2e-4, 2e-4])
     found = plan(60, costs, work)
-    steps = 2000 * (2 * 0.010 + 10 * (1e-4 + 3e-4 + 2e-4 + 2 * 5e-5))
+    steps = 2000 * (2 * 0.010 + 10 * (1e-4 + 3e-4 + 2e-4))
     assert found == (2000, 300, pytest.approx(450 * 2e-4 + 300 * 4e-4 + steps))
 
 

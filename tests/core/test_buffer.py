@@ -62,5 +62,4 @@ def test_columns_that_are_there_go_everywhere_together():
     joined = Buffer.cat([whole, whole[rows]])
     assert list(joined.state_dict()) == ["images", "labels", "tasks", "experiences", "targets"]
     assert joined.targets[4:].tolist() == [[9, 10, 11], [3, 4, 5]]
-    assert joined.answers is None
     assert Buffer(**joined.state_dict()).to(torch.device("cpu")).images.equal(joined.images)

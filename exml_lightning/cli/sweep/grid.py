@@ -142,7 +142,7 @@ def _stack(grid: Grid, scenario: str, strategy: str) -> _Stack:
     if experts is not None and stream is not None and len(grid.runs) > 1:
         raise ExmlError(f"data.experts {experts}: a folder holds the experts of one run: name it, as in --runs 0")
     baseline = settings.get("baseline.class_path")
-    kind = baseline or settings.get("buffer.generator.class_path", "ModelInversion")
+    kind = baseline or settings.get("buffer.generator.class_path", "Unrelated")
     name = (not baseline and settings.get("buffer.name")) or strategy_name(kind)
     return _Stack(given[0], files, settings, name, baseline is not None, [file.stem for file in stacked])
 

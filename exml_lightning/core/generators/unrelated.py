@@ -61,6 +61,6 @@ class Unrelated(Generator):
         if self.others is not None:
             pixels = self.others.draw(num_samples, generator).to(expert.classes.device)
         else:
-            kind = self.images or DRAWINGS
+            kind = DRAWINGS if self.images is None else self.images
             pixels = kind.draw(num_samples, expert.image_format.shape, generator, expert.classes.device)
         return label_by_expert(pixels, expert, progress)

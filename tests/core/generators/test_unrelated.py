@@ -1,7 +1,7 @@
 import torch
 
 from exml_lightning.core.generators import Unrelated
-from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, Mixture, Strokes
+from exml_lightning.core.procedural import DeadLeaves, Mixture, Strokes
 from exml_lightning.core.rng import keyed_generator
 
 CPU = torch.device("cpu")
@@ -50,10 +50,10 @@ def test_images_that_were_given_come_before_drawings_unless_these_are_named(make
     assert torch.equal(named.generate(make_expert(), 9, keyed_generator("draw")).images, strokes)
 
 
-def test_where_nothing_is_given_drawings_are_of_three_kinds(make_expert):
+def test_where_nothing_is_given_drawings_are_of_two_kinds(make_expert):
     unrelated = Unrelated()
     unrelated.connect(Sources(None))
     assert unrelated.describe() == {"generator": unrelated.settings()}
-    kinds = Mixture([Strokes(), DeadLeaves(), ColouredNoise()])
+    kinds = Mixture([Strokes(), DeadLeaves()])
     drawn = kinds.draw(40, (1, 8, 8), keyed_generator("draw"), CPU)
     assert torch.equal(unrelated.generate(make_expert(), 40, keyed_generator("draw")).images, drawn)

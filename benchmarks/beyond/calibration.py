@@ -130,7 +130,7 @@ def _stream(scenario: str, run: int, root: str, folder: str) -> ExpertStream:
 @torch.no_grad()
 def _ask(expert: Expert, images: Tensor) -> Tensor:
     """Return the logits of all units."""
-    return torch.cat([expert.ask_every_unit(expert.model, part) for part in images.split(256)])
+    return torch.cat([expert.model(expert.convert(part)) for part in images.split(256)])
 
 
 def _familiar(expert: Expert, reference: Tensor, images: Tensor) -> Tensor:

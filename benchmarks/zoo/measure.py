@@ -184,7 +184,7 @@ def table(results: dict[str, Any]) -> str:
     for row, (what, _) in FITS.items():
         if row in results:
             found = results[row]
-            cost = f"{found['processor_seconds'] / 60:.1f} | {found['peak_memory_mb']:.0f}"
+            cost = f"{max(found['processor_seconds'], 0) / 60:.1f} | {found['peak_memory_mb']:.0f}"
             lines.append(f"| {what} | {found['accuracy']:.1f} | {cost} |")
     return "\n".join(lines) + "\n"
 

@@ -81,12 +81,12 @@ class MNIST(ImageDataset):
 
     class_names = tuple("0123456789")
     image_format = ImageFormat((1, 32, 32), (0.1307,), (0.3081,))
-    source: ClassVar[type[torchvision.datasets.MNIST]] = torchvision.datasets.MNIST
-    """torchvision's class for the same files, in a folder of its name."""
+    source: ClassVar[str] = "MNIST"
+    """torchvision's class for the same files, and their folder."""
 
     def load(self, root: Path, train: bool) -> LabelledImages:
         """Read one split; see `ImageDataset.load`. torchvision's class refuses to when the other is missing."""
-        prefix = root / self.source.__name__ / "raw" / ("train" if train else "t10k")
+        prefix = root / self.source / "raw" / ("train" if train else "t10k")
         images = self._read(Path(f"{prefix}-images-idx3-ubyte"), read_image_file)
         labels = self._read(Path(f"{prefix}-labels-idx1-ubyte"), read_label_file)
         if images.ndim != 3 or labels.shape != images.shape[:1] or not 0 <= int(labels.max()) <= 9:
@@ -99,7 +99,7 @@ class MNIST(ImageDataset):
     def _read(self, path: Path, reader: Callable[[str], Tensor]) -> Tensor:
         if not path.is_file():
             raise ExmlError(
-                f"{path} is missing: put the {self.source.__name__} files there, name another folder with "
+                f"{path} is missing: put the {self.source} files there, name another folder with "
                 "--data.root DIR, or fetch them with --data.download true"
             )
         try:
@@ -109,7 +109,7 @@ class MNIST(ImageDataset):
 
     def download(self, root: Path) -> None:
         """Fetch all four files by torchvision."""
-        fetch(self.source.__name__, self.source, root=str(root))
+        fetch(self.source, getattr(torchvision.datasets, self.source), root=str(root))
 
 
 class FashionMNIST(MNIST):
@@ -119,7 +119,7 @@ class FashionMNIST(MNIST):
         "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
     )  # fmt: skip
     image_format = ImageFormat((1, 32, 32), (0.2860,), (0.3530,))
-    source = torchvision.datasets.FashionMNIST
+    source = "FashionMNIST"
 
 
 def _resized(images: Tensor, labels: Tensor, image_format: ImageFormat) -> LabelledImages:

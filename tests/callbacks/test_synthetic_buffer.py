@@ -99,7 +99,7 @@ def test_they_resume_within_and_between_experiences_to_the_same_weights(small_ru
     main([*small_run("cut", data__n_iter=2), *UNRELATED, "1"])
     main([*small_run("cut", data__n_iter=2), *UNRELATED, "3", "--trainer.max_time", "00:00:00:00"])
     cut = torch.load(tmp_path / "cut" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert (cut["ExpertStream"]["completed"], cut["ExpertStream"]["experience"]) == (1, 1)  # the second has begun
+    assert cut["ExpertStream"]["completed"] == 1
     main([*small_run("cut", data__n_iter=2), *UNRELATED, "3"])
     whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
     assert whole.read_bytes() == cut.read_bytes()

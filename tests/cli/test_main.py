@@ -37,6 +37,8 @@ def test_a_run_folder_holds_what_the_design_lists(small_run_once, finished_run):
         "checkpoints/experience=1.ckpt",
         "checkpoints/last.ckpt",
         "config.yaml",
+        "confusion_matrix.csv",
+        "confusion_matrix.png",
         "ex_model/expert_0.safetensors",
         "ex_model/manifest.yaml",
         "metrics.csv",

@@ -15,7 +15,7 @@ from exml_lightning.terminal import print_rows, say
 
 LISTED = 20
 """Experts of a stream that are listed; of a longer one also those whose scale is far from the others'."""
-HEADINGS = "", "file", "architecture", "classes", "input", "confidence", "logits"
+HEADINGS = "", "file", "network", "classes", "input", "confidence", "logits"
 
 
 class CheckExperts(Callback):
@@ -80,15 +80,15 @@ def print_looks(looks: dict[int, FirstLook], manifest: Manifest, drawings: int) 
         entry, look = manifest.experts[index], looks[index]
         shape = "x".join(map(str, (entry.input or manifest.input).shape))
         words = printable(architecture_words(entry.architecture)), printable(class_words(entry.classes), 200), shape
-        figures = f"{100 * look.confidence:.0f} %", f"{look.spread:.3g}{' (!)' if index in odd else ''}"
-        rows.append((f"expert {index + 1}", printable(entry.file), *words, *figures))
+        figures = f"{100 * look.confidence:.0f} %", f"{look.spread:.3g}{' !' if index in odd else ''}"
+        rows.append((str(index + 1), printable(entry.file), *words, *figures))
     title = f"experts before the work: mean confidence in {drawings} drawings, and how far logits are spread{many}"
     print_rows(title, HEADINGS, rows)
     if odd:
         named = [f"{printable(manifest.experts[k].file)} {times:.2g} times" for k, times in odd.items()]
         names = ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if len(named) > SHOWN else "")
         say(
-            f"(!) logits on another scale than the median expert's: {names}. Where raw logits are "
+            f"! logits on another scale than the median expert's: {names}. Where raw logits are "
             "compared (Center, NoScale, concat), the larger outshout the smaller; NormalScores puts all on one scale"
         )
 

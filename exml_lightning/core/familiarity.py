@@ -18,9 +18,8 @@ class LayerShares:
 
     Training moves the rows of a layer's weights W ``(outputs, inputs)`` along the inputs it is given; so more of what
     it was trained on lies in the space of the change D = W - c W0 than of what it never met. W0 are the weights that
-    training began with and c = <W, W0> / <W0, W0>, since weight decay shrinks them. With the right singular vectors v_k
-    and the singular values s_k of D, the share of an input x is the sum of w_k <v_k, x>^2 over |x|^2, where w_k =
-    s_k^2 / (s_k^2 + m^2) and m is their median: rows that hardly changed say little. Not in the paper; that null spaces
+    training began with and c = <W, W0> / <W0, W0>, since weight decay shrinks them. The share of an input's
+    energy there is |P x|^2 / |x|^2, P the projection on the rows of D. Not in the paper; that null spaces
     tell outliers is from Cook, Zare and Gader (2020), "Outlier Detection through Null Space Analysis of Neural
     Networks", whose networks are trained for it, unlike these.
 
@@ -28,7 +27,7 @@ class LayerShares:
     and that of what it is blind to. The layers that `layers_that_tell` finds take part. Energies are summed over the
     places of a convolution, over the tokens of an image, and over several calls of a layer.
 
-    W0 are the expert's `initial` weights; where nobody knows them, D = W.
+    W0 are the expert's `initial` weights; where it has none, D = W.
     """
 
     def __init__(self, expert: Expert) -> None:

@@ -1,10 +1,9 @@
 """Learns by each row of the ablation and writes a table; goes on where it was stopped.
 
-    python -m benchmarks.beyond [ROW ...] [--scenario split_mnist] [--run 3] [--steps 300] [--root data] [-- OPTION ...]
+    python -m benchmarks.beyond [ROW ...] [--scenario split_mnist] [--run 3] [--root data] [-- OPTION ...]
 
-Needs the experts of the run (`exml experts -c configs/split_mnist.yaml --data.root data --data.run_id 3`); half an
-hour on one thread. What follows `--` is given to `exml` as well. Choose settings by runs other than those that are
-reported.
+Needs the experts of the run (`exml experts -c configs/split_mnist.yaml --data.root data --data.run_id 3`). What follows
+`--` is given to `exml` as well. Choose settings by runs other than those that are reported.
 """
 
 import argparse
@@ -19,7 +18,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.beyond.rows import ROWS, Row
+from benchmarks.beyond.rows import ROWS
 from exml_lightning.cli.main import main as exml
 from exml_lightning.files import write_text
 
@@ -33,7 +32,6 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join([*BASELINES, *ROWS]))
     parser.add_argument("--scenario", default="split_mnist")
     parser.add_argument("--run", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=300, help="data.n_iter")
     parser.add_argument("--root", default="data", help="Folder of the data sets.")
     parser.add_argument("--results", type=Path, default=RESULTS)
     words = [*sys.argv[1:], "--"]
@@ -44,7 +42,7 @@ def main() -> None:
         parser.error(f"no row {' '.join(sorted(unknown))}: {', '.join([*BASELINES, *ROWS])}")
     results = json.loads(given.results.read_text()) if given.results.is_file() else {}
     for name in given.rows or [*BASELINES, *ROWS]:
-        verb, options = command(name, given.scenario, given.run, given.steps)
+        verb, options = command(name, given.scenario, given.run)
         options += more
         line = shlex.join(["exml", verb, *options])
         files = _digest(options)
@@ -74,31 +72,19 @@ def _digest(options: list[str]) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def command(name: str, scenario: str, run: int, steps: int) -> tuple[str, list[str]]:
+def command(name: str, scenario: str, run: int) -> tuple[str, list[str]]:
     """Return the verb and the options of a row.
 
     Args:
         name: Of the row, or of a baseline.
         scenario: Name of the scenario.
         run: Its run.
-        steps: Optimiser steps an expert.
     """
     files = ["-c", f"configs/{scenario}.yaml"]
     place = ["--data.run_id", str(run)]
     if name in BASELINES:
         return "test", [*files, "-c", f"configs/baselines/{name}.yaml", *place]
-    row: Row = ROWS[name]
-    numbers = {"{4x}": str(4 * steps), "{half}": str(steps // 2)}
-    options = [numbers.get(word, word) for word in row.options]
-    return "fit", [
-        *files,
-        "-c",
-        f"configs/strategies/{row.strategy}.yaml",
-        *place,
-        "--data.n_iter",
-        str(steps),
-        *options,
-    ]
+    return "fit", [*files, "-c", "configs/strategies/best.yaml", *place, *ROWS[name].options]
 
 
 def table(results: dict[str, Any]) -> str:

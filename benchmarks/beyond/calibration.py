@@ -7,16 +7,15 @@ experts of a run say of procedural images as the reference:
 
 - `logits`, `center`, `quantile`: of each class the logit of the expert that owns it (concat), raw, less the mean of its
   expert's, as normal score among the reference;
-- for the likeliest kind of reference (strokes for grey images, else the mixture) also `standardised` by it, and, as in
-  best.yaml, normal scores with three tenths of the logits added, with a tenth of the others (experts of `exml experts`
-  have a unit for each class of the stream, and what each says of classes that it never saw counts a tenth), and with
-  familiarity: the mean normal score of what the layers of an expert take in, added to the scores of its classes;
+- by the drawings of best.yaml also `standardised`, and normal scores as there: with a share of the logits, and with how
+  familiar an image is to the expert, by what training changed in it and, for comparison, by its weights as they are;
 - **bounds**, which see the labels of the test stream and are no methods: the best scale and offset for each class, and
   the best linear map of all scores.
 """
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -26,21 +25,22 @@ from torch import Tensor
 from exml_lightning.cli.lightning_cli import StreamCLI
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.familiarity import LayerShares
-from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, Mixture, ProceduralImages, Strokes
+from exml_lightning.core.generators.unrelated import DRAWINGS
+from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, ProceduralImages, Strokes
 from exml_lightning.core.rng import keyed_generator
+from exml_lightning.core.scales import ExpertScores, NormalScores, ScoreWeights
 from exml_lightning.core.score_table import ScoreTable
 from exml_lightning.data import ExpertStream
 from exml_lightning.files import write_text
 
 RESULTS = Path("docs/calibration.json")
 KINDS: dict[str, ProceduralImages] = {
-    "Strokes": Strokes(),
-    "DeadLeaves": DeadLeaves(),
-    "ColouredNoise": ColouredNoise(),
-    "Mixture": Mixture([DeadLeaves(), ColouredNoise(), Strokes(colour=True)]),
+    "strokes": Strokes(),
+    "leaves": DeadLeaves(),
+    "coloured noise": ColouredNoise(),
+    "drawings": DRAWINGS,
 }
-OTHERS, RAW = 0.1, 0.3
-"""Weights of what experts say of classes that they never saw, and of the logits themselves, as in best.yaml."""
+BEST = NormalScores().score_weights()
 
 
 def main() -> None:
@@ -81,37 +81,36 @@ def measure(scenario: str, run: int, root: str, folder: str, num_images: int) ->
     batches = [batch for loader in stream.val_dataloader() for batch in loader]
     labels = torch.cat([batch.labels for batch in batches])
     images = torch.cat([batch.images for batch in batches])
-    logits = [_ask(expert, images) for expert in experts]
-    owners = [expert.classes for expert in experts]
+    asked = [_ask(expert, images) for expert in experts]
 
-    def concat(parts: list[Tensor]) -> Tensor:
+    def concat(parts: Iterable[Tensor]) -> Tensor:
         scores = torch.zeros(len(labels), num_classes)
-        for classes, part in zip(owners, parts, strict=True):
-            scores[:, classes] = part if part.shape[1] == len(classes) else part[:, classes]
+        for expert, part in zip(experts, parts, strict=True):
+            scores[:, expert.classes] = part
         return scores
 
     found = {
-        "logits": concat(logits),
-        "center": concat([_centred(x, c) for x, c in zip(logits, owners, strict=True)]),
+        "logits": concat(logits for logits, _, _ in asked),
+        "center": concat(logits - logits.mean(dim=1, keepdim=True) for logits, _, _ in asked),
     }
-    likeliest = "Strokes" if stream.manifest.input.shape[0] == 1 else "Mixture"
     for name, kind in KINDS.items():
         drawn = kind.draw(num_images, stream.manifest.input.shape, keyed_generator("reference", run), device)
-        asked = [_ask(expert, stream.manifest.input.normalize(drawn)) for expert in experts]
-        pairs = list(zip(asked, logits, strict=True))
-        found[f"quantile, {name}"] = concat([ScoreTable(r)(x) for r, x in pairs])
-        if name == likeliest:
-            found[f"standardised, {name}"] = concat([(x - r.mean(dim=0)) / r.std(dim=0) for r, x in pairs])
-            scores = [ScoreTable(r, RAW)(x) for r, x in pairs]
-            found[f"quantile and logits, {name}"] = concat(scores)
-            together = (1 - OTHERS) * concat(scores) + OTHERS * torch.stack(scores).sum(dim=0)
-            found[f"quantile and logits, {name}, a tenth of the others"] = together
-            normalize = stream.manifest.input.normalize
-            familiar = concat([_familiar(e, normalize(drawn), images).expand(-1, num_classes) for e in experts])
-            found[f"the same, and familiarity, {name}"] = together + familiar
-            found[f"familiarity alone, {name}"] = familiar + 1e-3 * concat(scores)
+        references = [_ask(expert, stream.manifest.input.to_input(drawn)) for expert in experts]
+        pairs = list(zip(references, asked, strict=True))
+        found[f"quantile, {name}"] = concat(ScoreTable(r[0])(a[0]) for r, a in pairs)
+    # the last kind: the drawings of best.yaml
+    found["standardised, drawings"] = concat((a[0] - r[0].mean(dim=0)) / r[0].std(dim=0) for r, a in pairs)
+    alone = ScoreWeights(BEST.raw_logits)
+    found["quantile and logits, drawings"] = concat(_scored(alone, r, a) for r, a in pairs)
+    found["the same, and familiarity (best.yaml)"] = concat(_scored(BEST, r, a) for r, a in pairs)
+    far = ScoreWeights(BEST.raw_logits, 1000 * BEST.familiarity)
+    found["familiarity alone"] = concat(_scored(far, r, a) for r, a in pairs)
+    for expert in experts:
+        expert.initial = None
+    pairs = [(_ask(expert, stream.manifest.input.to_input(drawn)), _ask(expert, images)) for expert in experts]
+    found["familiarity by the weights as they are, in its place"] = concat(_scored(BEST, r, a) for r, a in pairs)
     figures = {name: _accuracy(scores, labels) for name, scores in found.items()}
-    best = found[f"quantile, {likeliest}"]
+    best = found["quantile, drawings"]
     figures["bound: scale and offset a class"] = _fitted(best, labels, own_scale=True)
     figures["bound: linear in the scores"] = _fitted(best, labels)
     return figures
@@ -127,21 +126,17 @@ def _stream(scenario: str, run: int, root: str, folder: str) -> ExpertStream:
     return stream
 
 
-@torch.no_grad()
-def _ask(expert: Expert, images: Tensor) -> Tensor:
-    """Return the logits of all units."""
-    return torch.cat([expert.model(expert.convert(part)) for part in images.split(256)])
-
-
-def _familiar(expert: Expert, reference: Tensor, images: Tensor) -> Tensor:
-    """Return how familiar images are to the expert, next to those of the reference, ``(n, 1)``."""
+def _ask(expert: Expert, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the expert's logits of its classes, the shares of its layers, and how much each of these counts."""
     shares = LayerShares(expert)
-    asked = [torch.cat([shares(expert, part)[1] for part in x.split(256)]) for x in (reference, images)]
-    return ScoreTable(asked[0])(asked[1]).mean(dim=1, keepdim=True)
+    logits, taken_in = zip(*(shares(expert, part) for part in images.split(expert.chunk)), strict=True)
+    return torch.cat(logits), torch.cat(taken_in), shares.weights
 
 
-def _centred(logits: Tensor, classes: Tensor) -> Tensor:
-    return logits[:, classes] - logits[:, classes].mean(dim=1, keepdim=True)
+def _scored(
+    weights: ScoreWeights, reference: tuple[Tensor, Tensor, Tensor], asked: tuple[Tensor, Tensor, Tensor]
+) -> Tensor:
+    return ExpertScores(weights, *reference)(*asked[:2])
 
 
 def _accuracy(scores: Tensor, labels: Tensor) -> float:

@@ -15,6 +15,8 @@ from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.generators import ModelInversion, Noise
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, Mixture, Strokes
+from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import ExpertEntry, Manifest, load_expert, read_manifest, save_weights, write_manifest
 from exml_lightning.experts.architecture import Architecture
@@ -98,6 +100,9 @@ def test_three_architectures_overlapping_classes_no_data_set(three):
 
     # the agreement, from the files alone: on drawings that no expert was asked to make
     stream = ExpertStream(experts=str(three / "experts"))
+    kinds = Mixture([Strokes(), DeadLeaves(), ColouredNoise()])
+    drawn = kinds.draw(500, GREY.shape, keyed_generator("agreement", stream.seed), torch.device("cpu"))
+    assert torch.equal(held_back(stream), drawn)
     pixels, network = held_back(stream).float() / 255, load_expert(run / "ex_model", manifest, 0).model
     expected, guessed = [], []
     for k, (_, _, own, classes) in enumerate(STREAM[:3]):

@@ -67,8 +67,6 @@ def fit(
     generator: Generator | None = None,
     **options,
 ) -> ExModelModule:
-    """Learn by the loss of the paper, or another."""
-    options = {"normalize": Center(), "loss": "mse", **options}
     stream = ExpertStream(Scenario("digits", Digits(), 2), experts=str(digit_experts), n_iter=3, batch_size=batch_size)
     paper = {"loss": "mse", "normalize": Center(), "start": "scratch", **options}
     module, buffer = ExModelModule(**paper), SyntheticBufferCallback(30, generator or Noise())

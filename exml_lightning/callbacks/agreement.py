@@ -129,8 +129,7 @@ def held_back(stream: ExpertStream) -> Tensor:
     draws, shape = keyed_generator("agreement", stream.seed), stream.manifest.input.shape
     if stream.auxiliary is not None:
         return StreamSources(stream, IMAGES).other_images().draw(IMAGES, draws)
-    drawn = Mixture([Strokes(), DeadLeaves(), ColouredNoise()]).draw(IMAGES, shape, draws, torch.device("cpu"))
-    return (255 * drawn).round().to(torch.uint8)
+    return Mixture([Strokes(), DeadLeaves(), ColouredNoise()]).draw(IMAGES, shape, draws, torch.device("cpu"))
 
 
 def _names(module: ExModelModule) -> list[str]:

@@ -1,5 +1,6 @@
 """Images that stay for the whole stream: what is kept of every expert's answers, and that nobody is asked twice."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -87,9 +88,10 @@ UNRELATED = [
 
 
 def test_they_resume_within_and_between_experiences_to_the_same_weights(small_run, tmp_path):
+    stop = json.dumps([{"class_path": "tests.callbacks.test_resume.StopAt", "init_args": {"step": 3}}])
     main([*small_run("whole", data__n_iter=2), *UNRELATED, "3"])
     main([*small_run("cut", data__n_iter=2), *UNRELATED, "1"])
-    main([*small_run("cut", data__n_iter=2), *UNRELATED, "3", "--trainer.max_time", "00:00:00:00"])
+    main([*small_run("cut", data__n_iter=2), *UNRELATED, "3", "--trainer.callbacks", stop])
     cut = torch.load(tmp_path / "cut" / "checkpoints" / "last.ckpt", weights_only=True)
     assert (cut["ExpertStream"]["completed"], cut["global_step"]) == (1, 3)  # within the second experience
     main([*small_run("cut", data__n_iter=2), *UNRELATED, "3"])

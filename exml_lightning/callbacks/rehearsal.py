@@ -96,6 +96,6 @@ class Rehearsal:
                 units_of(logits, len(batch.images), f"{name}, while it is trained,", AUXILIARY)
                 loss = module.loss_terms(logits.float(), answers, batch, known)["loss"]
                 loss.backward()
-                return float(loss)
+                return float(loss.detach())
 
             optimizer.step(closure)

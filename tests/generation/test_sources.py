@@ -102,7 +102,8 @@ STRATEGIES = {
     "auxiliary, expert": ["Auxiliary", "--model.start", "expert"],
     "replay": ["Replay"],
     "noise, sample": ["Noise", "--model.merge", "sample"],
-    "unrelated, scores": ["Unrelated", "--model.normalize", "NormalScores", "--model.lambda_ce", "0"],
+    "unrelated, scores": ["Unrelated", "--model.normalize", "NormalScores", "--model.lambda_ce", "0",
+                          "--data.augmentation.shift", "0", "--data.augmentation.rotation", "0"],
     "noise, scores by a reference": [*REFERENCE[1:], "Strokes"],
 }  # fmt: skip
 

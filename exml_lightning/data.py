@@ -75,7 +75,7 @@ class ExpertStream(LightningDataModule):
         experts: str | None = None,
         labelled: str | None = None,
         n_iter: int = 1000,
-        batch_size: int = 64,
+        batch_size: int = 32,
         augmentation: Augmentation | None = None,
         auxiliary: AuxiliaryImages | None = None,
         seed: int | None = None,

@@ -140,8 +140,8 @@ class ExpertStream(LightningDataModule):
         self._kept = kept
 
     def remember(self, targets: torch.Tensor | None) -> None:
-        """Keep what all experts so far say of the images of the buffer, if these stay for the whole stream."""
-        self._buffer = replace(self.buffer, targets=targets if self._kept else None)
+        """Keep what all experts so far say of the images of the buffer."""
+        self._buffer = replace(self.buffer, targets=targets)
 
     def begin(self, experience: int, buffer: Buffer) -> None:
         """Begin an experience, given its place in the stream and the samples that its mini-batches are drawn from."""

@@ -117,7 +117,8 @@ class SyntheticBufferCallback(Callback):
         self.clock.stop()
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready >= trainer.num_training_batches:
             pl_module.stream.complete()
-            pl_module.stream.remember(pl_module.targets(pl_module.stream.buffer.labels))
+            if self.generator.once:
+                pl_module.stream.remember(pl_module.targets(pl_module.stream.buffer.labels))
 
     def _begin(self, trainer: Trainer, module: ExModelModule) -> None:
         """Take the turn of Algorithm 1 that the epoch is, up to its steps; a checkpoint may bring a part of it."""

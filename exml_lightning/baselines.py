@@ -197,7 +197,7 @@ class Merged(ParameterAverage):
         merge = Merge()
         for index in range(len(source.manifest.experts)):
             expert = source.load(index)
-            merge.add(expert.model, expert.initial)
+            merge.add(expert.model, expert.began_with())
             del expert  # before the next one is read
         return merge.weights()
 

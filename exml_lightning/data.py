@@ -254,9 +254,8 @@ class ExpertStream(LightningDataModule):
     def load_expert(self, index: int, device: torch.device) -> Expert:
         """Read the expert at a place in the stream, from 0, onto a device, frozen."""
         expert = load_expert(self.experts, self.manifest, index)
-        if expert.initial is None:
-            self._common_start = self._common_start or CommonStart(self.experts, self.manifest)
-            expert.initial = self._common_start.of(expert)
+        self._common_start = self._common_start or CommonStart(self.experts, self.manifest)
+        expert.guess_initial = self._common_start.of
         return expert.to(device)
 
     def original_images(self) -> Callable[[int], LabelledImages]:

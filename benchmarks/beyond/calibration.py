@@ -106,7 +106,7 @@ def measure(scenario: str, run: int, root: str, folder: str, num_images: int) ->
     far = ScoreWeights(BEST.raw_logits, 1000 * BEST.familiarity)
     found["familiarity alone"] = concat(_scored(far, r, a) for r, a in pairs)
     for expert in experts:
-        expert.initial = None
+        expert.initial = expert.guess_initial = None
     pairs = [(_ask(expert, stream.manifest.input.to_input(drawn)), _ask(expert, images)) for expert in experts]
     found["familiarity by the weights as they are, in its place"] = concat(_scored(BEST, r, a) for r, a in pairs)
     figures = {name: _accuracy(scores, labels) for name, scores in found.items()}

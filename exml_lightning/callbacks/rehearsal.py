@@ -74,7 +74,7 @@ class Rehearsal:
                 answers = teachers.ask(images)
         if teachers.familiarity_of_none:
             self.unfamiliar.append(expert.experience)
-        elif expert.initial is None and teachers.looks_into_layers:
+        elif teachers.looks_into_layers and expert.began_with() is None:
             self.unknown_start.append(expert.experience)
         check_logits(sane(answers.expert), expert, "images made of it before work")
         return answers

@@ -61,11 +61,19 @@ class Expert(nn.Module):
         self.task = task
         self.classifier = classifier
         self.initial = initial
+        self.guess_initial: Callable[[Expert], Mapping[str, Tensor] | None] | None = None
+        """Says what stands for `initial` where that is None; asked when it is needed, since it may read files."""
         self.aligned = list(classes) == list(outputs)
         """Whether the unit of each class is at its place in the stream."""
         self.register_buffer("classes", torch.tensor(classes, dtype=torch.long))
         self.register_buffer("outputs", torch.tensor(outputs, dtype=torch.long))
         self.requires_grad_(False).eval()
+
+    def began_with(self) -> Mapping[str, Tensor] | None:
+        """Return the weights that its training began with, or what stands for them; None where there is nothing."""
+        if self.initial is None and self.guess_initial is not None:
+            self.initial = self.guess_initial(self)
+        return self.initial
 
     @property
     def chunk(self) -> int:

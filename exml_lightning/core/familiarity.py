@@ -27,15 +27,15 @@ class LayerShares:
     and that of what it is blind to. The layers that `layers_that_tell` finds take part. Energies are summed over the
     places of a convolution, over the tokens of an image, and over several calls of a layer.
 
-    W0 are the expert's `initial` weights; where it has none, D = W.
+    W0 are the weights that the expert began with; where nothing is known of them, D = W.
     """
 
     def __init__(self, expert: Expert) -> None:
         names = {module: name for name, module in expert.model.named_modules()}
         self._probes: dict[nn.Module, tuple[nn.Module, nn.Module]] = {}
-        weights = []
+        initial, weights = expert.began_with(), []
         for layer in layers_that_tell(expert):
-            origin = None if expert.initial is None else expert.initial[f"{names[layer]}.weight"]
+            origin = None if initial is None else initial[f"{names[layer]}.weight"]
             rows, rank = _changed_rows(layer, origin)
             self._probes[layer] = _probe(layer, rows), _probe(layer, torch.ones_like(layer.weight[: _groups(layer)]))
             inputs = _groups(layer) * layer.weight[0].numel()

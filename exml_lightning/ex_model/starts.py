@@ -53,7 +53,7 @@ class Starts:
     ) -> dict[str, Tensor] | None:
         """Return the weights to start with, a state dict for `network`, the ex-model as it is; None to leave those."""
         if self.start == "merged":
-            self.merge.add(expert.model, expert.initial)
+            self.merge.add(expert.model, expert.began_with())
             return self.merge.weights()
         if self.start == "average":
             return running_mean(network.state_dict(), expert.model.state_dict(), expert.experience)

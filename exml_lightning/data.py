@@ -193,6 +193,16 @@ class ExpertStream(LightningDataModule):
         return None if self._scenario is None else self._scenario.name
 
     @property
+    def competing(self) -> bool:
+        """Whether classes of several experts compete, in one head."""
+        return self.heads is None and len(self.manifest.experts) > 1
+
+    @property
+    def statistics(self) -> bool:
+        """Whether any expert has published statistics."""
+        return any(entry.statistics is not None for entry in self.manifest.experts)
+
+    @property
     def measures_accuracy(self) -> bool:
         """Whether there are labelled images, a scenario's or others."""
         return self._scenario is not None or self.labelled is not None

@@ -1,6 +1,7 @@
 """Files: written whole or not at all, and by one process at a time; those of strangers read within bounds."""
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -79,6 +80,12 @@ def _flush_folder(folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole; see `write_whole`."""
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def sha256(path: Path) -> str:
+    """Hash a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def natural_order(name: str) -> list[str | int]:

@@ -116,7 +116,9 @@ class ExModelModule(LightningModule):
         self.architecture = architecture.with_classes(num_classes)
         self.network, self.previous = build_networks(self.architecture, manifest, self.stream.seed)
         if self.trainer.state.fn == TrainerFn.FITTING:
-            scale, self._left_out = self.distillation.normalize.fitted(len(manifest.experts), heads)
+            scale, self._left_out = self.distillation.normalize.fitted(
+                len(manifest.experts), heads, self.stream.statistics
+            )
             self.distillation = replace(self.distillation, normalize=scale)
         for name in ("known", "previous_known"):
             self.register_buffer(name, torch.zeros(num_classes, dtype=torch.bool))
@@ -206,6 +208,15 @@ class ExModelModule(LightningModule):
     def _ready(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         """A network as mini-batches are given to it."""
         return compile_network(network, self.device) if self._compile else network.__call__
+
+    @torch.no_grad()
+    def said_of(self, images: Tensor) -> Tensor:
+        """Ask the ex-model about new images, as a buffer holds them: float32 ``(n, num_classes)``, 0 if not known."""
+        self.eval()
+        image_format = self.stream.manifest.input
+        parts = [self.network(image_format.to_input(part)).float() for part in images.split(image_format.chunk)]
+        self.train()
+        return torch.cat(parts) * self.known
 
     def targets(self, labels: Tensor) -> Tensor | None:
         """Merge what both teachers say of all images of the buffer, of which y_syn is `labels`.

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from exml_lightning.callbacks.stream_clock import StreamClock
 from exml_lightning.core.buffer import Buffer, share, update_buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.generators import Generator, Unrelated
+from exml_lightning.core.generators import Generator, StatisticsInversion, Unrelated
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.core.strategy_name import STRATEGY_NAME, strategy_name
 from exml_lightning.data import ExpertStream
@@ -31,6 +32,8 @@ class SyntheticBufferCallback(Callback):
     Args:
         size: N, the samples that the buffer holds; at least one for each expert.
         generator: How samples are made; default `Unrelated`.
+        statistics: How half of them are made of an expert that has published statistics, where `generator` makes images
+            of nothing; default `StatisticsInversion`.
         cache: Folder that keeps generated samples for other runs; null for none. Delete it whenever you like.
         name: What the strategy is called in run folders and reports, of a-z, 0-9 and _; default the generator's name.
 
@@ -44,6 +47,7 @@ class SyntheticBufferCallback(Callback):
         self,
         size: int = 6000,
         generator: Generator | None = None,
+        statistics: StatisticsInversion | None = None,
         cache: str | None = "runs/cache",
         name: str | None = None,
     ) -> None:
@@ -53,6 +57,7 @@ class SyntheticBufferCallback(Callback):
             raise ExmlError(f"buffer.name is {name!r}: give a short one of a-z, 0-9 and _")
         self.size = size
         self.generator = generator or Unrelated()
+        self.statistics = statistics or StatisticsInversion()
         self.cache = None if cache is None else Path(cache)
         self.strategy = name or strategy_name(type(self.generator).__name__)
         """What run folders and reports call it."""
@@ -90,8 +95,9 @@ class SyntheticBufferCallback(Callback):
         """Begin an experience: a run that is resumed in the middle of one gets no `on_train_epoch_start`."""
         assert isinstance(pl_module, ExModelModule)
         stream, clock, batches = pl_module.stream, self.clock, int(trainer.num_training_batches)
-        shares = [0 if k and self.generator.once else share(self.size, k) for k in range(trainer.max_epochs or 0)]
-        clock.shares, clock.steps = shares, batches
+        entries = stream.manifest.experts[: trainer.max_epochs]
+        clock.shares = [self._images_of(k, entry.statistics is not None) for k, entry in enumerate(entries)]
+        clock.steps = batches
         clock.images = sum(clock.shares[: stream.experience + 1])
         clock.distilled = trainer.current_epoch * batches + trainer.fit_loop.epoch_loop.batch_progress.current.ready
         self._begin(trainer, pl_module)
@@ -129,23 +135,42 @@ class SyntheticBufferCallback(Callback):
         expert = stream.load_expert(experience, module.device)
         begins = stream.experience != experience
         if begins:
-            buffer = stream.move_buffer(module.device) if stream.has_buffer else None
-            if buffer is None or not self.generator.once:
-                new = self._new_samples(trainer, stream, expert)
-                draws = keyed_generator("subsample", stream.seed, experience)
-                buffer = update_buffer(buffer, new, self.size, draws, expert.image_format)
-            stream.begin(experience, buffer)
+            stream.begin(experience, self._fill(trainer, module, expert))
             for visit in self.visitors:
                 visit(module, expert)
         module.learn(expert, stream.move_buffer(module.device), stream.images_stay, begins)
         self.clock.start()
 
-    def _new_samples(self, trainer: Trainer, stream: ExpertStream, expert: Expert) -> Buffer:
+    def _images_of(self, experience: int, statistics: bool) -> int:
+        """Return how many images are made when an expert comes, those of its statistics included."""
+        if not self.generator.once:
+            return share(self.size, experience)
+        return (0 if experience else self.size) + (share(self.size // 2, experience) if statistics else 0)
+
+    def _fill(self, trainer: Trainer, module: ExModelModule, expert: Expert) -> Buffer:
+        """Return the buffer for the experience of an expert."""
+        stream, experience, size = module.stream, expert.experience, self.size
+        buffer = stream.move_buffer(module.device) if stream.has_buffer else None
+        todo = [(self.generator, share(size, experience))] if buffer is None or not self.generator.once else []
+        if self.generator.once and expert.statistics is not None and stream.competing:
+            todo.append((self.statistics, share(size // 2, experience)))
+        for generator, count in todo:
+            new = self._new_samples(trainer, stream, expert, generator, count)
+            if buffer is not None and buffer.targets is not None:
+                new = replace(new, targets=module.said_of(new.images))
+            draws = keyed_generator("subsample", stream.seed, experience)
+            buffer = update_buffer(buffer, new, size, draws, expert.image_format)
+        assert buffer is not None
+        return buffer
+
+    def _new_samples(
+        self, trainer: Trainer, stream: ExpertStream, expert: Expert, generator: Generator, count: int
+    ) -> Buffer:
         """Generate the samples of a new expert, against the clock, and draw pictures of them."""
-        start, count = time.monotonic(), share(self.size, expert.experience)
+        start = time.monotonic()
         shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
         assert trainer.max_epochs is not None
-        sampler = Sampler(self.generator, stream, self.cache, shown)
+        sampler = Sampler(generator, stream, self.cache, shown)
         new = sampler(expert, count, trainer.max_epochs, self.clock.while_generating)
         self.clock.images += count
         self.clock.newest_generating = time.monotonic() - start

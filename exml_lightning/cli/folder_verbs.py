@@ -1,4 +1,4 @@
-"""The verbs about folders of experts, images and runs: `exml manifest`, `catalog`, `predict`, `export` and `report`.
+"""The verbs about folders of experts, images and runs: `exml manifest`, `statistics`, `catalog`, `predict` and others.
 
 Whatever takes seconds to import is imported when a verb runs, not for its help.
 """
@@ -200,6 +200,34 @@ def _why_not_learned(output: Path, listed: "Sequence[Choice]") -> str | None:
     except ExmlError as error:
         return str(error)
     return None
+
+
+def statistics(folder: Path, images: Path) -> None:
+    """Publish, beside the experts of a folder, what one of their layers saw of images of their classes.
+
+    What is learned from an expert that has such statistics is far better. They are a few moments for each class: images
+    like the average of a class, and its common variations, can be made from them, so ask whose images these are first
+    (docs/statistics.md). For owners of experts: the images should be those that an expert was trained on, or alike.
+
+      exml statistics zoo my_training_images
+
+    Args:
+        folder: Folder of experts with a manifest.yaml, which is extended.
+        images: Folder with a sub-folder of images for each class. Experts that lack images of a class are left alone.
+    """
+    from exml_lightning.experts import load_expert, read_manifest
+    from exml_lightning.experts.manifest import FILE_NAME
+    from exml_lightning.experts.statistics_file import publish_all
+    from exml_lightning.scenarios.labelled_folder import read_labelled
+
+    found = read_manifest(folder)
+    labelled = read_labelled(images, found.class_names, found.input.shape, "images")
+    written = publish_all(folder, found, labelled, load_expert)
+    rows = [
+        [str(k), entry.file, "" if entry.statistics is None else str(entry.statistics.images)]
+        for k, entry in enumerate(written.experts)
+    ]
+    print_rows(f"{folder / FILE_NAME}: published statistics", ["", "file", "images measured"], rows)
 
 
 def predict(

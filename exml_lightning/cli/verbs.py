@@ -48,6 +48,11 @@ VERBS = {
         "exml_lightning.cli.folder_verbs.manifest",
         "describe trained classifiers of your own, so that they can be learned",
     ),
+    "statistics": Verb(
+        "exml_lightning.cli.folder_verbs.statistics",
+        "publish what a layer of your experts saw of each class: what is learned from them is far better",
+        stopped="experts that are done keep theirs",
+    ),
     "catalog": Verb(
         "exml_lightning.cli.folder_verbs.catalog",
         "list the experts and ex-models in folders, and select some in an order of your own",

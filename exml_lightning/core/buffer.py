@@ -8,6 +8,9 @@ from torch import Tensor
 
 from exml_lightning.core.images import ImageFormat
 
+NOBODY = -1
+"""The experience of samples that were made from no expert."""
+
 
 @dataclass(frozen=True)
 class Buffer:
@@ -18,9 +21,10 @@ class Buffer:
             as optimised images are; `ImageFormat.to_input` takes both.
         labels: Class indices in the stream, int64 ``(n,)``.
         tasks: Task labels, int64 ``(n,)``.
-        experiences: The experience each sample came from, int64 ``(n,)``.
+        experiences: The experience whose expert each sample was made from, int64 ``(n,)``; `NOBODY` for drawings and
+            photographs that were made from none.
         targets: What all experts so far said of the sample, merged: float32 ``(n, num_classes)``. Only of images that
-            stay for the whole stream, and only after the first expert, else None.
+            are asked about once, and only after the first expert, else None.
     """
 
     images: Tensor
@@ -78,16 +82,21 @@ def update_buffer(
 
     Returns ``size - len(new)`` samples of `buffer` (None before the first experience), fewer only if it has fewer, then
     `new`. As many stay from each earlier experience (differing by at most one); `generator` chooses. `size` is N. Where
-    one of both holds pixels and the other normalised images, these are made of the pixels, by `image_format`.
+    the buffer holds samples of `NOBODY`, those of experts have at most half of the places. Where one of both holds
+    pixels and the other normalised images, these are made of the pixels, by `image_format`.
     """
     if buffer is None:
         return new
     experiences = buffer.experiences.cpu()
-    groups = [(experiences == e).nonzero().flatten() for e in experiences.unique()]
-    places = min(size - len(new), len(buffer))
+    groups = {int(e): (experiences == e).nonzero().flatten() for e in experiences.unique()}
+    places, counts = min(size - len(new), len(buffer)), [len(group) for e, group in groups.items() if e != NOBODY]
+    room = max(size // 2 - len(new), places - len(groups[NOBODY])) if NOBODY in groups else places
+    shares = quotas(counts, min(room, sum(counts)))
+    if NOBODY in groups:  # the first
+        shares = [places - sum(shares), *shares]
     rows = [
         group[torch.randperm(len(group), generator=generator)[:share]].sort().values
-        for group, share in zip(groups, quotas([len(g) for g in groups], places), strict=True)
+        for group, share in zip(groups.values(), shares, strict=True)
     ]
     old = buffer[torch.cat(rows).to(buffer.images.device)]
     if old.images.dtype != new.images.dtype:

@@ -25,7 +25,8 @@ class Distillation:
         merge: How they are merged (Eq. 9): class by class (`unit`) or by each sample's label (`sample`).
         loss: What compares the ex-model with the merged target: `mse` of the logits (Eq. 10), or `kl`, the divergence
             of their softened probabilities.
-        temperature: Softens the probabilities of `kl`, more than 0.
+        temperature: Softens the probabilities of `kl`, more than 0. Null for 1 where a class "none of these" competes,
+            else 2.
 
     Raises:
         ExmlError: If a setting has no meaning.
@@ -35,13 +36,18 @@ class Distillation:
     normalize: Scale = field(default_factory=NormalScores)
     merge: Merge = "unit"
     loss: Loss = "kl"
-    temperature: float = 2.0
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         if not self.lambda_ce >= 0:
             raise ExmlError(f"model.lambda_ce is {self.lambda_ce}: give 0 or more")
-        if not self.temperature > 0:
+        if self.temperature is not None and not self.temperature > 0:
             raise ExmlError(f"model.temperature is {self.temperature}: give more than 0")
+
+    @property
+    def softness(self) -> float:
+        """The temperature."""
+        return self.temperature or (1.0 if self.normalize.none_of_these else 2.0)
 
     @property
     def needs_labels(self) -> bool:
@@ -73,7 +79,7 @@ class Distillation:
             distilled = distillation_mse(logits, target)
         else:
             masks = [] if heads is None else [heads.eq(task) for task in tasks]
-            distilled = distillation_kl(logits, target, self.temperature, masks)
+            distilled = distillation_kl(logits, target, self.softness, masks, self.normalize.none_of_these)
         if not self.lambda_ce:
             return {self.loss: distilled, "loss": distilled}
         cross_entropy = known_cross_entropy(logits, labels, possible)
@@ -82,5 +88,5 @@ class Distillation:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings, as plain values; the temperature only where it has a meaning."""
-        temperature = self.temperature if self.loss == "kl" else None
+        temperature = self.softness if self.loss == "kl" else None
         return {**asdict(self), "normalize": self.normalize.settings(), "temperature": temperature}

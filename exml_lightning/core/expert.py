@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from exml_lightning.core.class_statistics import ClassStatistics
 from exml_lightning.core.conversion import InputConversion
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
@@ -28,6 +29,7 @@ class Expert(nn.Module):
         own_format: The input the network expects, to which images are converted; None for `image_format`.
         file: Where it comes from, for messages.
         initial: The weights that its training began with, by their names in `model`; None where nobody knows.
+        statistics: What its owner has published of what a layer saw; None for nothing.
 
     Raises:
         ExmlError: If images cannot be converted to what the network expects.
@@ -48,6 +50,7 @@ class Expert(nn.Module):
         own_format: ImageFormat | None = None,
         file: str = "",
         initial: Mapping[str, Tensor] | None = None,
+        statistics: ClassStatistics | None = None,
     ) -> None:
         super().__init__()
         self.name = f"expert {experience} ({file})" if file else f"expert {experience}"
@@ -61,6 +64,7 @@ class Expert(nn.Module):
         self.task = task
         self.classifier = classifier
         self.initial = initial
+        self.statistics = statistics
         self.guess_initial: Callable[[Expert], Mapping[str, Tensor] | None] | None = None
         """Says what stands for `initial` where that is None; asked when it is needed, since it may read files."""
         self.aligned = list(classes) == list(outputs)

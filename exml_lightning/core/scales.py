@@ -16,6 +16,9 @@ from exml_lightning.core.settings import Configured
 
 SPREAD = 1e-5
 """Standard deviation of a layer's share among reference images, below which it says nothing of an image."""
+OWN = 3.0
+"""Score of own images, beside what is left of the logits: a probability of 0.95 against "none of these"."""
+LARGEST_SCORE = 10.0
 REFERENCE = 1000
 """Images that logits are compared with, where they are drawn: four for each quantile that is kept of them."""
 
@@ -36,12 +39,18 @@ class Scale(Configured, ABC):
         """Return the weights of what is scored of an expert; None where its logits are taken as they are."""
         return None
 
-    def fitted(self, num_experts: int, heads: Sequence[int] | None) -> tuple["Scale", str]:
+    def fitted(self, num_experts: int, heads: Sequence[int] | None, statistics: bool = False) -> tuple["Scale", str]:
         """Return the scale for the experts at hand, and what is left out of it for them, in words; "" for nothing.
 
-        `heads` is the task of each class, for a multi-head ex-model; None for a single head.
+        `heads` is the task of each class, for a multi-head ex-model; None for a single head. `statistics`: whether any
+        expert has published some.
         """
         return self, ""
+
+    @property
+    def none_of_these(self) -> bool:
+        """Whether scores are against a class "none of these", of score 0."""
+        return False
 
     def reference_images(self, image_format: ImageFormat, seed: int, device: torch.device) -> Tensor | None:
         """Draw what logits are compared with in place of the buffer's images; None for these.
@@ -103,6 +112,8 @@ class NormalScores(NoScale):
         reference: Procedural images to compare logits with in place of the buffer's, `REFERENCE` of them, the same for
             all experts. Null for the buffer's images.
 
+    An expert that has published statistics is scored by these; see `StatisticsScores`.
+
     Raises:
         ExmlError: If a weight is less than 0.
     """
@@ -120,13 +131,13 @@ class NormalScores(NoScale):
         """Return the weights; see `Scale.score_weights`."""
         return ScoreWeights(self.raw_logits, self.familiarity)
 
-    def fitted(self, num_experts: int, heads: Sequence[int] | None) -> tuple[Scale, str]:
+    def fitted(self, num_experts: int, heads: Sequence[int] | None, statistics: bool = False) -> tuple[Scale, str]:
         """Return `Center` where experts never compete; see `Scale.fitted`."""
         if heads is not None:
             return Center(), "the common scale (heads of different tasks never compete)"
         if num_experts == 1:
             return Center(), "the common scale (a single expert has nothing to be compared with)"
-        return self, ""
+        return (StatisticsScale(**vars(self)) if statistics else self), ""
 
     def reference_images(self, image_format: ImageFormat, seed: int, device: torch.device) -> Tensor | None:
         """Draw `reference`, if there is one; see `Scale.reference_images`."""
@@ -137,11 +148,40 @@ class NormalScores(NoScale):
 
 
 @dataclass(frozen=True)
+class StatisticsScale(NormalScores):
+    """`NormalScores` where experts have published statistics: a class "none of these" competes.
+
+    It is taken by itself where it applies.
+    """
+
+    @property
+    def none_of_these(self) -> bool:
+        """See `Scale.none_of_these`."""
+        return True
+
+
+@dataclass(frozen=True)
 class ScoreWeights:
     """The weights of `NormalScores`."""
 
     raw_logits: float = 0.0
     familiarity: float = 0.0
+
+
+class StatisticsScores:
+    """The scores of an expert that has published statistics.
+
+    Its logits, times `raw_logits`, less how strange the image is to it, in standard deviations of its own images
+    (`ClassStatistics.strangeness`), plus `OWN`; at most `LARGEST_SCORE` away from 0. A class "none of these", of score
+    0, is likelier than all others for an image that no expert finds its own.
+    """
+
+    def __init__(self, weights: ScoreWeights) -> None:
+        self._raw = weights.raw_logits
+
+    def __call__(self, logits: Tensor, strangeness: Tensor) -> Tensor:
+        """Compute the score of each class, float32 ``(n, classes)``, from logits and strangeness, ``(n, 1)``."""
+        return (self._raw * logits.float() - strangeness + OWN).clamp(-LARGEST_SCORE, LARGEST_SCORE)
 
 
 class ExpertScores:

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from exml_lightning.core import distributed
+from exml_lightning.core.class_statistics import StatisticsLook
 from exml_lightning.core.errors import BrokenExpertError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.familiarity import Ask, LayerShares
 from exml_lightning.core.finite import check_logits, sane
-from exml_lightning.core.scales import ExpertScores, ScoreWeights
+from exml_lightning.core.scales import ExpertScores, ScoreWeights, StatisticsScores
 from exml_lightning.core.targets import Answers
 
 
@@ -47,25 +48,29 @@ class Teachers:
         ready: Callable[[nn.Module], Ask] = lambda network: network,
     ) -> None:
         self.expert, self._known = expert, known
-        looking = LayerShares(expert) if weights is not None and weights.familiarity else None
-        self._shares = looking if looking is not None and bool(looking.weights.any()) else None
-        self.looks_into_layers = self._shares is not None
+        published = weights is not None and expert.statistics is not None
+        looking = LayerShares(expert) if weights is not None and weights.familiarity and not published else None
+        shares = looking if looking is not None and bool(looking.weights.any()) else None
+        self._look = StatisticsLook(expert) if published else shares
+        self.looks_into_layers = shares is not None
         """Whether familiarity is measured."""
-        self.familiarity_of_none = looking is not None and self._shares is None
+        self.familiarity_of_none = looking is not None and shares is None
         """Whether it is asked for, and no layer tells."""
         # What looks into layers cannot look into a compiled network.
-        self._expert = expert.model if self._shares is not None else ready(expert.model)
+        self._expert = expert.model if self._look is not None else ready(expert.model)
         self._previous = ready(previous) if bool(known.any()) and learned is None else None
-        self._scores: ExpertScores | None = None
+        self._scores: ExpertScores | StatisticsScores | None = None
         asked = self._ask_about(images) if images_stay else None
-        if weights is not None:
-            logits, shares, _ = (
+        if weights is not None and published:
+            self._scores = StatisticsScores(weights)
+        elif weights is not None:
+            logits, measured, _ = (
                 asked
                 if asked is not None and reference is None
                 else self._ask_about(images if reference is None else reference, expert_alone=True)
             )
-            layers = shares[0] if self._shares is None else self._shares.weights
-            self._scores = ExpertScores(weights, logits, shares, layers)
+            layers = measured[0] if shares is None else shares.weights
+            self._scores = ExpertScores(weights, logits, measured, layers)
         self._remembered: tuple[Tensor, Tensor] | None = None
         if asked is not None:
             scores, said = self._scored(*asked)
@@ -113,15 +118,15 @@ class Teachers:
 
     @torch.no_grad()
     def _both(self, images: Tensor, model: Ask, previous: Ask | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the expert's logits, the shares of its layers and the logits of the previous ex-model."""
+        """Return the expert's logits, what was measured in its layers and the logits of the previous ex-model."""
 
         def ask(images: Tensor) -> Tensor:
             return self.expert.ask(model, images)
 
-        if self._shares is None:
+        if self._look is None:
             logits, shares = ask(images), torch.empty(len(images), 0, device=images.device)
         else:
-            logits, shares = self._shares(ask, images)
+            logits, shares = self._look(ask, images)
         if previous is None:
             return logits.float(), shares, torch.zeros(len(images), len(self._known), device=images.device)
         return logits.float(), shares, previous(images).float()

@@ -150,6 +150,7 @@ def _row(expert: Choice) -> dict[str, str]:
         "input": "x".join(map(str, expert.input.shape)) if expert.input else "",
         "accuracy": "" if expert.accuracy is None else f"{100 * expert.accuracy:.1f} %",
         "epsilon, delta": "" if privacy is None else f"{privacy.epsilon:.3g}, {privacy.delta:.2g}",
+        "statistics": "" if expert.statistics is None else f"{expert.statistics.images:,} images",
         "MB": "missing" if size is None else f"{size / 1e6:.2f}",
         "parameters": "" if parameters is None else f"{parameters:,}",
         "ex-model": _strategy(expert) or "",

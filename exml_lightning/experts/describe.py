@@ -12,8 +12,8 @@ from exml_lightning.experts import manifest as manifests
 from exml_lightning.experts.architecture import Architecture, last_linear, probe
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest
 from exml_lightning.experts.origin import check_origin
-from exml_lightning.experts.weights import load_expert, sha256
-from exml_lightning.files import natural_order
+from exml_lightning.experts.weights import load_expert
+from exml_lightning.files import natural_order, sha256
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 """Of the files that are taken for weights where none are named."""

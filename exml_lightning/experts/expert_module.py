@@ -29,6 +29,8 @@ class ExpertRecipe:
         lr: Learning rate.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD.
+        statistics: Whether to publish beside each expert what one of its layers saw of each class: what is learned from
+            it is far better, and images like the average of a class can be made from it (docs/statistics.md).
     """
 
     architecture: ArchitectureConfig = field(
@@ -39,6 +41,7 @@ class ExpertRecipe:
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    statistics: bool = False
 
     def __post_init__(self) -> None:
         for name, least in {"epochs": 1, "batch_size": 1, "lr": 0, "momentum": 0, "weight_decay": 0}.items():

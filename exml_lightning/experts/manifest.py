@@ -28,6 +28,20 @@ class PrivacySpent:
 
 
 @dataclass(frozen=True)
+class PublishedStatistics:
+    """What the owner of an expert has published of what a layer of it saw (docs/statistics.md).
+
+    `file`, beside the weights, holds it, and `sha256` its hash; `layer` is the dotted name of the layer; `images` how
+    many images were measured.
+    """
+
+    file: schema.FileName
+    sha256: schema.Digest
+    layer: schema.Text
+    images: schema.Whole
+
+
+@dataclass(frozen=True)
 class ExpertEntry:
     """One expert of a folder; None stands for what is not known or stated.
 
@@ -35,7 +49,8 @@ class ExpertEntry:
     hexadecimal. `outputs` has the output unit of each of `classes`; `input` the images it expects, where they are not
     those of the stream; `classifier` the dotted name of its last linear layer; `accuracy` that on its own classes, a
     fraction; `training` how it was trained, for people and to tell whether to train it again; `privacy` what that has
-    spent; `license` what may be done with it, an SPDX identifier or a few words.
+    spent; `statistics` what its owner has published beside it; `license` what may be done with it, an SPDX identifier
+    or a few words.
     """
 
     file: schema.FileName
@@ -50,6 +65,7 @@ class ExpertEntry:
     training: schema.Free = field(default_factory=dict)
     privacy: PrivacySpent | None = None
     license: schema.Text | None = None
+    statistics: PublishedStatistics | None = None
 
     @property
     def where(self) -> str:

@@ -22,11 +22,15 @@ from exml_lightning.experts.matching import experts_command
 from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, check_installed, plan_noise
 from exml_lightning.experts.private_training import PrivateExpertModule, check_network, check_trainer
 from exml_lightning.experts.selection import is_selection
-from exml_lightning.experts.weights import load_weights, save_weights, sha256
+from exml_lightning.experts.statistics_file import of_classes, publish
+from exml_lightning.experts.weights import load_expert, load_weights, save_weights
+from exml_lightning.files import sha256
 from exml_lightning.scenarios import Scenario
 from exml_lightning.terminal import say
 
 INITIAL = "initial.safetensors"
+NOT_TRAINING = ("architecture", "statistics")
+"""Settings of a recipe that its experts do not depend on, or that are said elsewhere."""
 MakeTrainer = Callable[[str, Path, int], Trainer]
 """Makes the trainer of one expert from the title of its bar, its checkpoint and the number of epochs."""
 
@@ -68,12 +72,13 @@ def train_experts(
     listed = _listed(job.folder, wanted)
     done = {k for k, entry in enumerate(listed) if entry.path(job.folder).is_file()}
     pending = [k for k in range(len(wanted.experts))[:limit] if k not in done]
+    silent = [k for k in sorted(done) if listed[k].statistics is None] if job.recipe.statistics else []
     for k, entry in enumerate(wanted.experts[:limit]):
         if k in done:
             say(f"{_which(k, wanted)} is done: {job.folder / entry.file}")
         elif k < len(listed) and listed[k].privacy is not None:
             say(f"{job.folder / entry.file} is lost; if it was given away, its epsilon counts beside the new one's")
-    if not pending:
+    if not pending and not silent:
         return replace(wanted, experts=tuple(listed))
 
     # Before data are read, since pretrained weights may be missing; what no expert has started from is made anew.
@@ -83,13 +88,22 @@ def train_experts(
     originals = job.scenario.train_images(job.root, job.scenario.experiences(job.run_id, job.root))
     private = pending if job.privacy.epsilon is not None else []
     plans = {k: plan_noise(job.privacy, job.recipe, len(originals[k]), f"expert {k}") for k in private}
-    test = job.scenario.dataset.load(job.root, train=False)
+    test = job.scenario.dataset.load(job.root, train=False) if pending else None
     if initial is not None:
         save_weights(initial, job.folder / INITIAL)
-    for k in pending:
-        listed[k : k + 1] = [_train(job, k, wanted, originals[k], plans.get(k), test, make_trainer)]
-        write_manifest(replace(wanted, experts=tuple(listed)), job.folder)
-        job.checkpoint(k).unlink(missing_ok=True)
+    for k in sorted({*pending, *silent}):
+        if k in pending:
+            assert test is not None
+            listed[k : k + 1] = [_train(job, k, wanted, originals[k], plans.get(k), test, make_trainer)]
+            write_manifest(replace(wanted, experts=tuple(listed)), job.folder)
+            job.checkpoint(k).unlink(missing_ok=True)
+        if job.recipe.statistics:
+            manifest = replace(wanted, experts=tuple(listed))
+            expert = load_expert(job.folder, manifest, k)
+            own = of_classes(originals[k], expert.classes.tolist())
+            listed[k], layer = publish(expert, listed[k], job.folder, *own)
+            write_manifest(replace(wanted, experts=tuple(listed)), job.folder)
+            say(f"{_which(k, wanted)} publishes what its layer {layer} saw of its classes")
     shutil.rmtree(job.folder / "training", ignore_errors=True)
     return replace(wanted, experts=tuple(listed))
 
@@ -108,6 +122,11 @@ def _check(job: ExpertTraining, make_trainer: MakeTrainer) -> None:
     if units != classes:
         raise ExmlError(f"{name} has {units} output units: {scenario.name} needs {classes}, one a class")
     if job.privacy.epsilon is not None:
+        if job.recipe.statistics:
+            raise ExmlError(
+                "experts.statistics are not protected by differential privacy, which privacy.epsilon asks for: "
+                "give one of both"
+            )
         check_installed()
         check_trainer(make_trainer("", job.checkpoint(0), job.recipe.epochs))
         check_network(skeleton.build(), shape, name)
@@ -116,7 +135,7 @@ def _check(job: ExpertTraining, make_trainer: MakeTrainer) -> None:
 def _wanted(job: ExpertTraining) -> Manifest:
     """Describe all experts as they will be, but for hashes and accuracies."""
     dataset, skeleton = job.scenario.dataset, job.architecture.skeleton()
-    training: dict[str, Any] = {key: value for key, value in asdict(job.recipe).items() if key != "architecture"}
+    training: dict[str, Any] = {key: value for key, value in asdict(job.recipe).items() if key not in NOT_TRAINING}
     given = job.architecture.init_args
     training |= {key: value for key, value in given.items() if skeleton.init_args[key] != value}  # pretrained weights
     if job.privacy.epsilon is not None:

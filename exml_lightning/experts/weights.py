@@ -1,6 +1,5 @@
 """Reading and writing the weights of experts; nothing is unpickled."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,19 +12,14 @@ from exml_lightning.core.expert import Expert
 from exml_lightning.core.layout import fast_layout
 from exml_lightning.experts.architecture import probe
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest
-from exml_lightning.files import check_regular, is_dense, load_torch_file, reason, write_whole
+from exml_lightning.experts.statistics_file import read_statistics
+from exml_lightning.files import check_regular, is_dense, load_torch_file, reason, sha256, write_whole
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Where checkpoints keep a state dict."""
 MAX_PREFIXES = 8
 """Wrappers around a network that names are freed of."""
 REMEDY = "save a state dict of dense tensors as safetensors, or by torch.save(network.state_dict(), FILE)"
-
-
-def sha256(path: Path) -> str:
-    """Hash a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_weights(network: nn.Module, path: Path) -> str:
@@ -128,7 +122,10 @@ def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
     _check_forward(network, entry, shape, path)
     network, classes = fast_layout(network, shape), manifest.classes_of(index)
     known = entry.outputs, manifest.input, index, entry.task, entry.classifier, entry.input, str(path)
-    return Expert(network, classes, *known, initial_weights(folder, manifest, index))
+    expert = Expert(network, classes, *known, initial_weights(folder, manifest, index))
+    if entry.statistics is not None:
+        expert.statistics = read_statistics(path.with_name(entry.statistics.file), entry.statistics, expert)
+    return expert
 
 
 def initial_weights(folder: Path, manifest: Manifest, index: int) -> dict[str, Tensor] | None:

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.buffer import NOBODY, Buffer
 from exml_lightning.core.errors import ExmlError, one_line, printable, shown
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.experts.schema import MAX_WHOLE, STRICT, Free, Images, Names, parse
@@ -117,6 +117,7 @@ def _check(content: BufferFile) -> None:
     limits = {"labels": len(content.class_names) - 1, "tasks": MAX_WHOLE, "experiences": MAX_WHOLE}
     for name, limit in limits.items():
         column = getattr(content.samples, name)
-        if int(column.min()) < 0 or int(column.max()) > limit:
+        least = NOBODY if name == "experiences" else 0
+        if int(column.min()) < least or int(column.max()) > limit:
             why = ", places in its class_names" if name == "labels" else ""
-            raise ExmlError(f"its {name} must be 0 to {limit}{why}")
+            raise ExmlError(f"its {name} must be {least} to {limit}{why}")

@@ -17,24 +17,26 @@ READ_TOGETHER = 256
 """Images that are read before they are put in their place."""
 
 
-def read_labelled(folder: Path, class_names: Sequence[str], shape: tuple[int, int, int]) -> LabelledImages:
+def read_labelled(
+    folder: Path, class_names: Sequence[str], shape: tuple[int, int, int], key: str = "data.labelled"
+) -> LabelledImages:
     """Read all images of the sub-folders that bear class names, once: uint8 of a shape, in memory.
 
     Labels are places in `class_names`; some of these may have no sub-folder. Each image is made to fit as `exml
     predict` does it; those that cannot be read are left out with a warning each. Raises `ExmlError`, before any image
     is read, if there is no folder, no sub-folder, one that is no class, or one without images; and if no image of a
-    class can be read.
+    class can be read. `key` is what these errors call the folder.
     """
     if shape[0] not in (1, 3):
-        raise ExmlError(f"data.labelled: the experts take images with {shape[0]} channels: files have 1 or 3")
+        raise ExmlError(f"{key}: the experts take images with {shape[0]} channels: files have 1 or 3")
     found = {name: image_files(folder / name) for name in class_folders(folder)}
-    _check(folder, list(found), class_names)
+    _check(folder, list(found), class_names, key)
     empty = [name for name, files in found.items() if not files]
     if empty:
-        raise ExmlError(f"data.labelled: {folder} has no images in {_listed(empty)}: put some there, or delete it")
+        raise ExmlError(f"{key}: {folder} has no images in {_listed(empty)}: put some there, or delete it")
     loose = len(image_files(folder)) - sum(map(len, found.values()))
     if loose > 0:
-        log.warning("data.labelled: %d images of %s lie in no folder of a class: left out", loose, folder)
+        log.warning("%s: %d images of %s lie in no folder of a class: left out", key, loose, folder)
     images = torch.empty(sum(map(len, found.values())), *shape, dtype=torch.uint8)
     labels: list[int] = []
     for name, files in found.items():
@@ -43,7 +45,7 @@ def read_labelled(folder: Path, class_names: Sequence[str], shape: tuple[int, in
                 images[len(labels) : len(labels) + len(good)] = pixels
                 labels += [class_names.index(name)] * len(good)
         except ExmlError as error:
-            raise ExmlError(f"data.labelled: {folder / name}: {error}") from error
+            raise ExmlError(f"{key}: {folder / name}: {error}") from error
     return without_groups(images[: len(labels)], torch.tensor(labels))
 
 
@@ -54,10 +56,10 @@ def class_folders(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _check(folder: Path, names: Sequence[str], class_names: Sequence[str]) -> None:
+def _check(folder: Path, names: Sequence[str], class_names: Sequence[str], key: str) -> None:
     if not names:
         what = "has no sub-folders" if folder.is_dir() else "is no folder"
-        raise ExmlError(f"data.labelled: {folder} {what}: name a folder with a sub-folder for each class")
+        raise ExmlError(f"{key}: {folder} {what}: name a folder with a sub-folder for each class")
     unknown = [name for name in names if name not in class_names]
     if not unknown:
         return
@@ -66,7 +68,7 @@ def _check(folder: Path, names: Sequence[str], class_names: Sequence[str]) -> No
     close = {name: difflib.get_close_matches(name.lower(), lower, n=1) for name in unknown}
     said = [f"{name} (did you mean {lower[near[0]]}?)" if near else name for name, near in close.items()]
     raise ExmlError(
-        f"data.labelled: {folder}: {which}: {_listed(said)}. The experts know {_listed(class_names)}: rename the "
+        f"{key}: {folder}: {which}: {_listed(said)}. The experts know {_listed(class_names)}: rename the "
         "folders, or take them away"
     )
 

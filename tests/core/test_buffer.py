@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from exml_lightning.core.buffer import Buffer, quotas, update_buffer
+from exml_lightning.core.buffer import NOBODY, Buffer, quotas, update_buffer
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.rng import keyed_generator
 
@@ -63,3 +63,22 @@ def test_columns_that_are_there_go_everywhere_together():
     assert list(joined.state_dict()) == ["images", "labels", "tasks", "experiences", "targets"]
     assert joined.targets[4:].tolist() == [[9, 10, 11], [3, 4, 5]]
     assert Buffer(**joined.state_dict()).to(torch.device("cpu")).images.equal(joined.images)
+
+
+def test_samples_of_nobody_keep_half_of_the_places():
+    buffer = replace(samples(0, 60), experiences=torch.full((60,), NOBODY))
+    for i in range(4):
+        buffer = update_buffer(buffer, samples(i, 30 // (i + 1)), 60, keyed_generator("subsample", i), FORMAT)
+        counts = Counter(buffer.experiences.tolist())
+        assert counts.pop(NOBODY) == 30
+        assert sum(counts.values()) == 30
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_samples_of_nobody_make_room_for_as_many_as_come():
+    """Where the first expert brings none, a later one's take the places of drawings alone."""
+    buffer = replace(samples(0, 60), experiences=torch.full((60,), NOBODY))
+    buffer = update_buffer(buffer, samples(3, 7), 60, keyed_generator("subsample"), FORMAT)
+    assert Counter(buffer.experiences.tolist()) == {NOBODY: 53, 3: 7}
+    buffer = update_buffer(buffer, samples(4, 6), 60, keyed_generator("subsample"), FORMAT)
+    assert Counter(buffer.experiences.tolist()) == {NOBODY: 47, 3: 7, 4: 6}

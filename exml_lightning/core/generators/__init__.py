@@ -7,6 +7,17 @@ from exml_lightning.core.generators.model_inversion import ModelInversion
 from exml_lightning.core.generators.noise import Noise
 from exml_lightning.core.generators.precomputed import Precomputed
 from exml_lightning.core.generators.replay import Replay
+from exml_lightning.core.generators.statistics_inversion import StatisticsInversion
 from exml_lightning.core.generators.unrelated import Unrelated
 
-__all__ = ["Auxiliary", "DataImpression", "Generator", "ModelInversion", "Noise", "Precomputed", "Replay", "Unrelated"]
+__all__ = [
+    "Auxiliary",
+    "DataImpression",
+    "Generator",
+    "ModelInversion",
+    "Noise",
+    "Precomputed",
+    "Replay",
+    "StatisticsInversion",
+    "Unrelated",
+]

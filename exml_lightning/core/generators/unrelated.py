@@ -1,11 +1,11 @@
 """Images that have nothing to do with the experts: a teacher can be matched on anything that it takes in."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 
-from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.buffer import NOBODY, Buffer
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators.generator import (
     Generator,
@@ -63,4 +63,5 @@ class Unrelated(Generator):
         else:
             kind = DRAWINGS if self.images is None else self.images
             pixels = kind.draw(num_samples, expert.image_format.shape, generator, expert.classes.device)
-        return label_by_expert(pixels, expert, progress)
+        samples = label_by_expert(pixels, expert, progress)
+        return replace(samples, experiences=torch.full_like(samples.experiences, NOBODY))

@@ -1,0 +1,109 @@
+"""Streams of experts some of which have published statistics: what is made of them, and whose answers are kept."""
+
+import shutil
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+
+from exml_lightning.callbacks import CheckExperts, SyntheticBufferCallback
+from exml_lightning.core.buffer import NOBODY
+from exml_lightning.core.class_statistics import Watch
+from exml_lightning.core.generators import StatisticsInversion
+from exml_lightning.core.losses import distillation_kl
+from exml_lightning.core.procedural import Strokes
+from exml_lightning.core.rng import keyed_generator
+from exml_lightning.core.scales import NormalScores, StatisticsScale
+from exml_lightning.core.targets import Target
+from exml_lightning.data import ExpertStream
+from exml_lightning.experts import load_expert, read_manifest, write_manifest
+from exml_lightning.experts.statistics_file import publish
+from exml_lightning.module import ExModelModule
+from tests.conftest import EXPERTS
+
+
+@pytest.fixture
+def zoo(tmp_path):
+    """Three of the shipped experts, of which the first and the third have statistics of drawings."""
+    folder = shutil.copytree(EXPERTS, tmp_path / "zoo")
+    manifest = replace(read_manifest(folder), experts=read_manifest(folder).experts[:3])
+    entries = list(manifest.experts)
+    for k in (0, 2):
+        pixels = Strokes().draw(60, (1, 32, 32), keyed_generator("drawn", k), torch.device("cpu"))
+        entries[k], _ = publish(load_expert(folder, manifest, k), entries[k], folder, pixels, torch.arange(60) % 2)
+    write_manifest(replace(manifest, experts=tuple(entries)), folder)
+    return folder
+
+
+class Kept(Callback):
+    """Keeps the buffer and the ex-model at the end of each experience."""
+
+    def __init__(self) -> None:
+        self.buffers, self.networks = [], []
+
+    def on_train_epoch_end(self, trainer, module):
+        self.buffers.append(module.stream.buffer)
+        self.networks.append(deepcopy(module.network).eval())
+
+
+def learn(experts, folder, checkpoint=None, epochs=-1):
+    stream = ExpertStream(experts=str(experts), n_iter=3, batch_size=4)
+    buffer, kept = SyntheticBufferCallback(20, statistics=StatisticsInversion(steps=2), cache=None), Kept()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "num_sanity_val_steps": 0}
+    trainer = Trainer(accelerator="cpu", max_epochs=epochs, callbacks=[CheckExperts(buffer), buffer, kept],
+                      default_root_dir=folder, **quiet)  # fmt: skip
+    module = ExModelModule()
+    trainer.fit(module, datamodule=stream, ckpt_path=checkpoint)
+    trainer.save_checkpoint(folder / f"{epochs}.ckpt")
+    return module, kept
+
+
+def test_images_of_statistics_stay_beside_drawings_with_what_everyone_said(zoo, tmp_path):
+    module, kept = learn(zoo, tmp_path)
+    assert isinstance(module.distillation.normalize, StatisticsScale)
+    first, second, third = kept.buffers
+    assert first.experiences.tolist() == [NOBODY] * 10 + [0] * 10
+    assert torch.equal(second.images, first.images)  # the second expert has nothing to make images of
+    counts = [third.experiences.tolist().count(k) for k in (NOBODY, 0, 2)]
+    assert counts == [10, 7, 3]
+    stream = ExpertStream(experts=str(zoo))
+    for k, buffer in ((0, first), (2, third)):
+        expert = stream.load_expert(k, torch.device("cpu"))
+        with Watch(expert.model.get_submodule("features.6"))() as watch, torch.no_grad():
+            logits = expert(buffer.images)
+            scores = 0.3 * logits - expert.statistics.strangeness(watch.pop(len(buffer)))[:, None] + 3
+        torch.testing.assert_close(buffer.targets[:, expert.classes], scores.clamp(-10, 10), rtol=1e-4, atol=1e-4)
+    known = [4, 5, 2, 8]
+    old, new = third.experiences != 2, third.experiences == 2
+    kept_rows = [(image == first.images).flatten(1).all(dim=1).nonzero()[0, 0] for image in third.images[old]]
+    assert torch.equal(third.targets[old][:, known], second.targets[torch.stack(kept_rows)][:, known])
+    with torch.no_grad():  # of images that the experts before never saw, the ex-model says what they would
+        said = kept.networks[1](third.images[new])
+    torch.testing.assert_close(third.targets[new][:, known], said[:, known], rtol=1e-4, atol=1e-4)
+
+
+def test_a_stream_of_them_goes_on_to_the_same_weights(zoo, tmp_path):
+    whole, _ = learn(zoo, tmp_path)
+    learn(zoo, tmp_path, epochs=2)
+    resumed, _ = learn(zoo, tmp_path, checkpoint=tmp_path / "2.ckpt")
+    for name, tensor in whole.network.state_dict().items():
+        assert torch.equal(tensor, resumed.network.state_dict()[name]), name
+
+
+def test_a_class_none_of_these_competes_where_one_has_statistics():
+    assert NormalScores().fitted(3, None, True) == (StatisticsScale(), "")
+    assert NormalScores().fitted(3, None, False) == (NormalScores(), "")
+    assert not NormalScores().fitted(1, None, True)[0].none_of_these
+    assert not NormalScores().fitted(3, [0, 1], True)[0].none_of_these
+
+
+def test_the_divergence_with_none_of_these_is_that_of_one_more_class():
+    draws = keyed_generator("divergence")
+    logits, wanted = torch.randn(5, 3, generator=draws), torch.randn(5, 3, generator=draws)
+    target = Target(wanted, torch.tensor([True, True, False]).expand(5, 3))
+    p, q = (torch.cat([x[:, :2], torch.zeros(5, 1)], dim=1).div(2).softmax(dim=1) for x in (wanted, logits))
+    expected = 4 * (p * (p / q).log()).sum(dim=1).mean()
+    torch.testing.assert_close(distillation_kl(logits, target, 2.0, none_of_these=True), expected)

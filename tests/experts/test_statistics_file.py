@@ -1,0 +1,95 @@
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from exml_lightning.cli.main import main
+from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.procedural import Strokes
+from exml_lightning.core.rng import keyed_generator
+from exml_lightning.experts import load_expert, read_manifest, write_manifest
+from exml_lightning.experts.statistics_file import NAMES, publish
+from exml_lightning.files import sha256
+from tests.conftest import EXPERTS, refused
+
+
+@pytest.fixture
+def zoo(tmp_path):
+    """The first shipped expert, alone, with statistics of drawings."""
+    folder = shutil.copytree(EXPERTS, tmp_path / "zoo")
+    manifest = replace(read_manifest(folder), experts=read_manifest(folder).experts[:1])
+    pixels = Strokes().draw(60, (1, 32, 32), keyed_generator("drawn"), torch.device("cpu"))
+    expert = load_expert(folder, manifest, 0)
+    entry, layer = publish(expert, manifest.experts[0], folder, pixels, torch.arange(60) % 2)
+    assert layer == "features.6"
+    write_manifest(replace(manifest, experts=(entry,)), folder)
+    return folder
+
+
+def test_what_is_published_is_read_back(zoo):
+    found = load_expert(zoo, read_manifest(zoo), 0).statistics
+    file = zoo / "expert_0.statistics.safetensors"
+    assert {name: tensor.tolist() for name, tensor in load_file(file).items()} == {
+        name: getattr(found, name).tolist() for name in NAMES
+    }
+    entry = read_manifest(zoo).experts[0].statistics
+    assert (entry.images, entry.layer, found.images.tolist()) == (60, "features.6", [30, 30])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: {k: v for k, v in t.items() if k != "rest"}, "it must hold means, directions, variances, rest"),
+        (lambda t: {**t, "means": t["means"][:, :-1]}, r"directions is torch.float32 .* where \[2, 64, 399\] is"),
+        (lambda t: {**t, "rest": t["rest"] * torch.nan}, "rest holds NaN or infinity"),
+        (lambda t: {**t, "rest": -t["rest"]}, "variances and the deviation of distances must be more than 0"),
+        (lambda t: {**t, "distance": t["distance"].double()}, r"distance is torch.float64 \[2\]"),
+        (lambda t: {**t, "means": torch.zeros(2, 5000)}, "it has 5000 values and 64 directions: at most 512 and 64"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(zoo, change, words):
+    file, manifest = zoo / "expert_0.statistics.safetensors", read_manifest(zoo)
+    save_file({name: tensor.contiguous() for name, tensor in change(load_file(file)).items()}, file)
+    entry = manifest.experts[0]
+    entry = replace(entry, statistics=replace(entry.statistics, sha256=sha256(file)))
+    with pytest.raises(ExmlError, match=rf"expert_0\.statistics\.safetensors: {words}"):
+        load_expert(zoo, replace(manifest, experts=(entry,)), 0)
+
+
+def test_another_file_a_missing_one_and_a_missing_layer_are_refused(zoo):
+    manifest, file = read_manifest(zoo), zoo / "expert_0.statistics.safetensors"
+    entry = manifest.experts[0]
+    other = replace(entry, statistics=replace(entry.statistics, layer="features.99"))
+    with pytest.raises(ExmlError, match=r"layer 'features.99', which the expert lacks"):
+        load_expert(zoo, replace(manifest, experts=(other,)), 0)
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(ExmlError, match="another hash"):
+        load_expert(zoo, manifest, 0)
+    file.unlink()
+    with pytest.raises(ExmlError, match="is missing, though the manifest beside it names it"):
+        load_expert(zoo, manifest, 0)
+
+
+def test_an_owner_publishes_from_a_folder_of_images(tmp_path, capsys):
+    """Of the experts all classes of which are there."""
+    zoo, images = shutil.copytree(EXPERTS, tmp_path / "zoo"), tmp_path / "images"
+    for name in ("5", "4", "8"):
+        pixels = Strokes().draw(25, (1, 32, 32), keyed_generator(name), torch.device("cpu"))
+        (images / name).mkdir(parents=True)
+        for k, image in enumerate(pixels):
+            Image.fromarray(image[0].numpy()).save(images / name / f"{k}.png")
+    main(["statistics", str(zoo), str(images)])
+    assert "expert_0.safetensors" in capsys.readouterr().out
+    entries = yaml.safe_load((zoo / "manifest.yaml").read_text())["experts"]
+    assert [entry.get("statistics") is not None for entry in entries] == [True, False, False, False, False]
+    assert entries[0]["statistics"]["images"] == 50
+    main(["catalog", str(zoo)])
+    assert "50 images" in capsys.readouterr().out
+    shutil.rmtree(images / "4")
+    assert "no expert has images of all its classes; expert 0 lacks ['4']" in refused(
+        ["statistics", str(zoo), str(images)], capsys
+    )

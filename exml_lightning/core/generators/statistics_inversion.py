@@ -29,7 +29,8 @@ class StatisticsInversion(OptimisedImages):
         ExmlError: If an expert has no statistics.
     """
 
-    steps: int = 80
+    steps: int = 40
+    lr: float = 0.2
     temperature: float = 1.0
     batch_size: int = 200
     l2: float = 0.0

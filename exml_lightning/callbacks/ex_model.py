@@ -44,6 +44,7 @@ class ExModelWriter(Callback):
                 "strategy": self._strategy,
                 "scenario": stream.scenario_name or stream.manifest.scenario,
                 "experts": trainer.max_epochs,
+                **({"none_of_these": True} if pl_module.distillation.normalize.none_of_these else {}),
                 "learned": [_noted(entry) for entry in stream.manifest.experts[: trainer.max_epochs]],
             },
         )

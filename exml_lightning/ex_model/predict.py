@@ -14,6 +14,8 @@ from exml_lightning.ex_model.model import load_chosen, read_chosen
 from exml_lightning.files import write_whole
 from exml_lightning.scenarios.image_files import image_files, read_images
 
+NONE = "none of these"
+"""Label of an image that is more probably of no class that the ex-model knows; see `Predictions.none`."""
 MOST_CLASSES = 12
 """Columns of a confusion matrix that there is room for."""
 
@@ -27,17 +29,26 @@ class Predictions:
         files: The images that could be read, relative to where they were looked for.
         probabilities: Float ``(len(files), len(classes))``; each row adds up to 1.
         broken: How many images could not be read.
+        none: How probable it is that an image is of none of the classes, float ``(len(files),)``; None of an ex-model
+            that was not taught so (docs/statistics.md). From 0.5 on the label is `NONE`.
     """
 
     classes: tuple[str, ...]
     files: tuple[str, ...]
     probabilities: Tensor
     broken: int
+    none: Tensor | None = None
+
+    @property
+    def places(self) -> Tensor:
+        """The place of each label in `classes`, int64 ``(len(files),)``; after the last for `NONE`."""
+        best = self.probabilities.argmax(dim=1)
+        return best if self.none is None else torch.where(self.none >= 0.5, len(self.classes), best)
 
     @property
     def labels(self) -> list[str]:
-        """The most probable class of each image."""
-        return [self.classes[place] for place in self.probabilities.argmax(dim=1).tolist()]
+        """The most probable class of each image, or `NONE`."""
+        return [[*self.classes, NONE][place] for place in self.places.tolist()]
 
     @property
     def confusion(self) -> Tensor:
@@ -45,7 +56,8 @@ class Predictions:
         counts = Confusion(len(self.classes))
         places = {name: place for place, name in enumerate(self.classes)}
         truth = torch.tensor([places.get(file.partition("/")[0] if "/" in file else "", -1) for file in self.files])
-        counts.update(self.probabilities[truth >= 0], truth[truth >= 0])
+        answers = self.probabilities.masked_fill(self.places[:, None] == len(self.classes), -torch.inf)
+        counts.update(answers[truth >= 0], truth[truth >= 0])
         return counts.counts
 
 
@@ -92,25 +104,32 @@ def predict(
     read, rows = [], []
     for good, pixels in read_images(files, own.shape, own.chunk, "predicting", show_progress):
         with torch.no_grad():
-            rows.append(ex_model(pixels.to(place)).float().softmax(dim=1).cpu())
+            rows.append(ex_model(pixels.to(place)).float().cpu())
         read += [Path(file).relative_to(root).as_posix() for file in good]
-    return Predictions(entry.classes, tuple(read), torch.cat(rows), len(files) - len(read))
+    logits = torch.cat(rows)
+    none = torch.sigmoid(-logits.logsumexp(dim=1)) if entry.training.get("none_of_these") is True else None
+    return Predictions(entry.classes, tuple(read), logits.softmax(dim=1), len(files) - len(read), none)
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
     """Write a CSV, replacing one that is there.
 
-    Columns: ``file``, ``label``, ``probability`` (of the label) and, for each class, ``p(<class>)``.
+    Columns: ``file``, ``label``, ``probability`` (of the label) and, for each class, ``p(<class>)``, among the classes;
+    then, if the ex-model tells, ``none of these``, the probability that it is of no class.
     """
+    none = [] if predictions.none is None else [NONE]
 
     def write(part: Path) -> None:
         with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             table = csv.writer(file)
-            table.writerow(["file", "label", "probability", *(f"p({name})" for name in predictions.classes)])
-            for name, label, row in zip(
-                predictions.files, predictions.labels, predictions.probabilities.tolist(), strict=True
+            table.writerow(["file", "label", "probability", *(f"p({name})" for name in predictions.classes), *none])
+            own = predictions.probabilities
+            columns = own if predictions.none is None else torch.cat([own, predictions.none[:, None]], dim=1)
+            places = predictions.places.tolist()
+            for name, label, place, row in zip(
+                predictions.files, predictions.labels, places, columns.tolist(), strict=True
             ):
-                table.writerow([name, label, *(f"{value:.6g}" for value in (max(row), *row))])
+                table.writerow([name, label, *(f"{value:.6g}" for value in (row[place], *row))])
 
     write_whole(path, write)
 
@@ -142,8 +161,10 @@ def how_much_is_right(predictions: Predictions) -> tuple[str, list[str], list[li
 
 def summarize(predictions: Predictions) -> list[tuple[str, str, str]]:
     """Return label, number of images and mean probability of each label that was given, in the order of the classes."""
-    best, given = predictions.probabilities.max(dim=1)
+    best, given = predictions.probabilities.amax(dim=1), predictions.places
+    if predictions.none is not None:
+        best = torch.where(given == len(predictions.classes), predictions.none, best)
     return [
-        (predictions.classes[k], str(int((given == k).sum())), f"{best[given == k].mean().item():.3f}")
+        ([*predictions.classes, NONE][k], str(int((given == k).sum())), f"{best[given == k].mean().item():.3f}")
         for k in given.unique().tolist()
     ]

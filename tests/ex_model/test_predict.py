@@ -217,3 +217,35 @@ def test_a_folder_for_the_csv_and_another_network_are_refused(ex_model, digits, 
     write_manifest(replace(manifest, experts=(broken,)), ex_model)
     assert "belongs to another network" in refused([*args, str(ex_model / "p.csv")], capsys)
     assert not list(ex_model.glob("*.csv"))
+
+
+def test_none_of_these_is_a_label_of_its_own(ex_model, digits, tmp_path):
+    """Of an ex-model whose manifest says that it was taught so: a class more, of logit 0."""
+    taught = shutil.copytree(ex_model, tmp_path / "taught")
+    manifest = read_manifest(taught)
+    entry = replace(manifest.experts[0], training={"none_of_these": True})
+    weights = load_file(taught / "expert_0.safetensors")
+    weights["classifier.bias"] -= 9  # so that it is sure of few
+    network = LeNet5()
+    network.load_state_dict(weights)
+    entry = replace(entry, sha256=save_weights(network, taught / "expert_0.safetensors"))
+    write_manifest(replace(manifest, experts=(entry,)), taught)
+    found, plain = predict(taught, digits), predict(ex_model, digits)
+    assert plain.none is None
+    torch.testing.assert_close(found.probabilities, plain.probabilities)  # a shift of all logits
+    files = [digits / file for file in found.files]
+    images = [np.asarray(Image.open(file).resize((32, 32), Image.Resampling.BILINEAR)) / 255 for file in files]
+    pixels = (torch.tensor(np.stack(images), dtype=torch.float32)[:, None] - MEAN) / STD
+    with torch.no_grad():
+        logits = network.eval()(pixels)[:, [5, 4]]
+    expected = torch.cat([logits, torch.zeros(40, 1)], dim=1).softmax(dim=1)
+    torch.testing.assert_close(found.none, expected[:, 2], rtol=1e-4, atol=1e-5)
+    rejected = [label == "none of these" for label in found.labels]
+    assert rejected == (expected[:, 2] >= 0.5).tolist()
+    assert 0 < sum(rejected) < 40
+    assert int(found.confusion[:, -1].sum()) == sum(rejected)
+    write_predictions(found, tmp_path / "found.csv")
+    with (tmp_path / "found.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row, none in zip(rows, rejected, strict=True):
+        assert float(row["probability"]) == float(row["none of these"] if none else row[f"p({row['label']})"])

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from exml_lightning.core.averaging import running_mean
+from exml_lightning.core.class_statistics import Watch
 from exml_lightning.core.confusion import Confusion
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
@@ -19,6 +20,7 @@ from exml_lightning.core.merging import Merge
 from exml_lightning.core.priors import BatchNormStatistics
 from exml_lightning.core.rng import derive_seed, keyed_generator
 from exml_lightning.core.running_scores import Combine, RunningScores
+from exml_lightning.core.scales import NormalScores, StatisticsScores
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import Manifest
 from exml_lightning.generation.samples import Sampler
@@ -26,6 +28,8 @@ from exml_lightning.generation.sources import StreamSources
 from exml_lightning.terminal import Bar
 
 BATCH_NORM_BATCH = 256
+BEST = NormalScores().score_weights()
+"""How much logits count beside statistics, by the default."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,42 @@ class Concat(Baseline):
     def answer(self, expert: Expert, images: Tensor, first_seen: int, num_classes: int) -> Tensor:
         """Return logits; see `Baseline.answer`."""
         return expert.own_logits(images, num_classes)
+
+
+class PublishedStatistics(Baseline):
+    """Each class's score on the scale of what its expert has published; the likeliest of all. Not in the paper."""
+
+    network: ClassVar[bool] = True
+    """Whether the network's answers count."""
+
+    def check(self, manifest: Manifest) -> None:
+        """Refuse experts without statistics; see `Baseline.check`."""
+        for index, entry in enumerate(manifest.experts):
+            if entry.statistics is None:
+                raise ExmlError(
+                    f"expert {index} has published no statistics: its owner can add them (exml statistics); "
+                    "choose another baseline"
+                )
+
+    def answer(self, expert: Expert, images: Tensor, first_seen: int, num_classes: int) -> Tensor:
+        """Return scores; see `Baseline.answer`."""
+        assert expert.statistics is not None
+        statistics = expert.statistics.to(images.device)
+        with Watch(expert.model.get_submodule(statistics.layer))() as watch:
+            logits = expert(images)
+            activations = watch.pop(len(images))
+        if self.network:
+            scores = StatisticsScores(BEST)(logits, statistics.strangeness(activations)[:, None])
+        else:
+            mean, deviation = statistics.distance
+            scores = (mean - statistics.log_distance(activations)) / deviation
+        return scores.new_full((len(images), num_classes), -torch.inf).index_copy(1, expert.classes, scores)
+
+
+class StatisticsAlone(PublishedStatistics):
+    """The class that an image is nearest to, by what experts have published: what is left without their networks."""
+
+    network = False
 
 
 class ParameterAverage(Baseline):

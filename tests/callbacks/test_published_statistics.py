@@ -9,9 +9,11 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from exml_lightning.baselines import PublishedStatistics, StatisticsAlone
 from exml_lightning.callbacks import CheckExperts, SyntheticBufferCallback
 from exml_lightning.core.buffer import NOBODY
 from exml_lightning.core.class_statistics import Watch
+from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.generators import StatisticsInversion
 from exml_lightning.core.losses import distillation_kl
 from exml_lightning.core.procedural import Strokes
@@ -91,6 +93,23 @@ def test_a_stream_of_them_goes_on_to_the_same_weights(zoo, tmp_path):
     resumed, _ = learn(zoo, tmp_path, checkpoint=tmp_path / "2.ckpt")
     for name, tensor in whole.network.state_dict().items():
         assert torch.equal(tensor, resumed.network.state_dict()[name]), name
+
+
+def test_stored_experts_are_asked_on_this_scale_and_without_their_networks(zoo):
+    manifest = read_manifest(zoo)
+    with pytest.raises(ExmlError, match="expert 1 has published no statistics"):
+        PublishedStatistics().check(manifest)
+    expert = load_expert(zoo, manifest, 2)
+    images = torch.randn(6, 1, 32, 32, generator=keyed_generator("images"))
+    with Watch(expert.model.get_submodule("features.6"))() as watch, torch.no_grad():
+        logits, away = expert(images), expert.statistics.log_distance(watch.pop(6))
+    mean, deviation = expert.statistics.distance
+    whole = (0.3 * logits - ((away.amin(dim=1) - mean) / deviation)[:, None] + 3).clamp(-10, 10)
+    for baseline, expected in ((PublishedStatistics(), whole), (StatisticsAlone(), (mean - away) / deviation)):
+        with torch.no_grad():
+            scores = baseline.answer(expert, images, 0, 10)
+        torch.testing.assert_close(scores[:, expert.classes], expected)
+        assert int(scores.isfinite().sum()) == 12
 
 
 def test_a_class_none_of_these_competes_where_one_has_statistics():

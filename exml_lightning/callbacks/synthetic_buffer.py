@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks.loggers import log_picture
 from exml_lightning.callbacks.stream_clock import StreamClock
-from exml_lightning.core.buffer import Buffer, share, update_buffer
+from exml_lightning.core.buffer import Buffer, made_places, share, update_buffer
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Generator, StatisticsInversion, Unrelated
@@ -32,7 +32,7 @@ class SyntheticBufferCallback(Callback):
     Args:
         size: N, the samples that the buffer holds; at least one for each expert.
         generator: How samples are made; default `Unrelated`.
-        statistics: How half of them are made of an expert that has published statistics, where `generator` makes images
+        statistics: How most of them are made of an expert that has published statistics, where `generator` makes images
             of nothing; default `StatisticsInversion`.
         cache: Folder that keeps generated samples for other runs; null for none. Delete it whenever you like.
         name: What the strategy is called in run folders and reports, of a-z, 0-9 and _; default the generator's name.
@@ -145,7 +145,7 @@ class SyntheticBufferCallback(Callback):
         """Return how many images are made when an expert comes, those of its statistics included."""
         if not self.generator.once:
             return share(self.size, experience)
-        return (0 if experience else self.size) + (share(self.size // 2, experience) if statistics else 0)
+        return (0 if experience else self.size) + (share(made_places(self.size), experience) if statistics else 0)
 
     def _fill(self, trainer: Trainer, module: ExModelModule, expert: Expert) -> Buffer:
         """Return the buffer for the experience of an expert."""
@@ -153,7 +153,7 @@ class SyntheticBufferCallback(Callback):
         buffer = stream.move_buffer(module.device) if stream.has_buffer else None
         todo = [(self.generator, share(size, experience))] if buffer is None or not self.generator.once else []
         if self.generator.once and expert.statistics is not None and stream.competing:
-            todo.append((self.statistics, share(size // 2, experience)))
+            todo.append((self.statistics, share(made_places(size), experience)))
         for generator, count in todo:
             new = self._new_samples(trainer, stream, expert, generator, count)
             if buffer is not None and buffer.targets is not None:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from exml_lightning.core.images import ImageFormat
 
+MADE = 5, 6
+"""Part of the buffer that samples made from experts may have beside those of nobody: five of six."""
 NOBODY = -1
 """The experience of samples that were made from no expert."""
 
@@ -82,15 +84,15 @@ def update_buffer(
 
     Returns ``size - len(new)`` samples of `buffer` (None before the first experience), fewer only if it has fewer, then
     `new`. As many stay from each earlier experience (differing by at most one); `generator` chooses. `size` is N. Where
-    the buffer holds samples of `NOBODY`, those of experts have at most half of the places. Where one of both holds
-    pixels and the other normalised images, these are made of the pixels, by `image_format`.
+    the buffer holds samples of `NOBODY`, those of experts have at most `made_places`. Where one of both holds pixels
+    and the other normalised images, these are made of the pixels, by `image_format`.
     """
     if buffer is None:
         return new
     experiences = buffer.experiences.cpu()
     groups = {int(e): (experiences == e).nonzero().flatten() for e in experiences.unique()}
     places, counts = min(size - len(new), len(buffer)), [len(group) for e, group in groups.items() if e != NOBODY]
-    room = max(size // 2 - len(new), places - len(groups[NOBODY])) if NOBODY in groups else places
+    room = max(made_places(size) - len(new), places - len(groups[NOBODY])) if NOBODY in groups else places
     shares = quotas(counts, min(room, sum(counts)))
     if NOBODY in groups:  # the first
         shares = [places - sum(shares), *shares]
@@ -102,6 +104,12 @@ def update_buffer(
     if old.images.dtype != new.images.dtype:
         old, new = (replace(part, images=image_format.to_input(part.images)) for part in (old, new))
     return Buffer.cat([old, new])
+
+
+def made_places(size: int) -> int:
+    """Return how many of N = `size` places samples made from experts may have beside those of nobody, at least 1."""
+    part, whole = MADE
+    return max(size * part // whole, 1)
 
 
 def share(size: int, experience: int) -> int:

@@ -65,13 +65,13 @@ def test_columns_that_are_there_go_everywhere_together():
     assert Buffer(**joined.state_dict()).to(torch.device("cpu")).images.equal(joined.images)
 
 
-def test_samples_of_nobody_keep_half_of_the_places():
+def test_samples_of_nobody_keep_a_sixth_of_the_places():
     buffer = replace(samples(0, 60), experiences=torch.full((60,), NOBODY))
     for i in range(4):
-        buffer = update_buffer(buffer, samples(i, 30 // (i + 1)), 60, keyed_generator("subsample", i), FORMAT)
+        buffer = update_buffer(buffer, samples(i, 50 // (i + 1)), 60, keyed_generator("subsample", i), FORMAT)
         counts = Counter(buffer.experiences.tolist())
-        assert counts.pop(NOBODY) == 30
-        assert sum(counts.values()) == 30
+        assert counts.pop(NOBODY) == 10
+        assert sum(counts.values()) == 50
         assert max(counts.values()) - min(counts.values()) <= 1
 
 

@@ -50,8 +50,9 @@ def publish_all(
     if not able:
         lacking = [manifest.class_names[c] for c in manifest.classes_of(0) if c not in there]
         raise ExmlError(f"images: no expert has images of all its classes; expert 0 lacks [{shown(lacking)}]")
+    bare = replace(manifest, experts=tuple(replace(entry, statistics=None) for entry in manifest.experts))
     for k in able:
-        expert, entries = load(folder, manifest, k), list(manifest.experts)
+        expert, entries = load(folder, bare, k), list(manifest.experts)  # what is there may be broken
         entries[k], _ = publish(expert, entries[k], folder, *of_classes(images, expert.classes.tolist()))
         manifest = replace(manifest, experts=tuple(entries))
         write_manifest(manifest, folder)

@@ -89,6 +89,9 @@ def test_an_owner_publishes_from_a_folder_of_images(tmp_path, capsys):
     assert entries[0]["statistics"]["images"] == 50
     main(["catalog", str(zoo)])
     assert "50 images" in capsys.readouterr().out
+    (zoo / "expert_0.statistics.safetensors").write_bytes(b"broken")
+    main(["statistics", str(zoo), str(images)])  # as the error about a broken file advises
+    assert load_expert(zoo, read_manifest(zoo), 0).statistics is not None
     shutil.rmtree(images / "4")
     assert "no expert has images of all its classes; expert 0 lacks ['4']" in refused(
         ["statistics", str(zoo), str(images)], capsys

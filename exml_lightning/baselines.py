@@ -161,6 +161,7 @@ class Concat(Baseline):
 class PublishedStatistics(Baseline):
     """Each class's score on the scale of what its expert has published; the likeliest of all. Not in the paper."""
 
+    combine: ClassVar[Combine] = "max"
     network: ClassVar[bool] = True
     """Whether the network's answers count."""
 

@@ -200,7 +200,12 @@ class ExpertStream(LightningDataModule):
     @property
     def statistics(self) -> bool:
         """Whether any expert has published statistics."""
-        return any(entry.statistics is not None for entry in self.manifest.experts)
+        return any(entry.statistics is not None for entry in self.manifest.experts[: self.num_experts])
+
+    @property
+    def publishing(self) -> bool:
+        """Whether statistics are used: some expert has published them, and experts compete."""
+        return self.competing and self.statistics
 
     @property
     def measures_accuracy(self) -> bool:

@@ -98,8 +98,8 @@ def distil(
         settings: Of `ExpertStream` but for a scenario (``labelled``, ``n_iter``, ``batch_size``, ``augmentation``,
             ``auxiliary``, ``root``, ``seed``), of `ExModelModule` and its `Distillation` (``architecture``, ``start``,
             ``optimizer``, ``lr_scheduler``, ``compile``, ``lambda_ce``, ``normalize``, ``merge``, ``loss``,
-            ``temperature``), of `SyntheticBufferCallback` (``buffer_size``, ``generator``, ``cache``), and
-            ``accelerator`` (``auto``, ``cpu``, ``gpu``) and ``precision`` of Lightning's trainer.
+            ``temperature``), of `SyntheticBufferCallback` (``buffer_size``, ``generator``, ``statistics``,
+            ``cache``), and ``accelerator`` (``auto``, ``cpu``, ``gpu``) and ``precision`` of Lightning's trainer.
 
     Returns:
         The ex-model, on the CPU, in eval mode.

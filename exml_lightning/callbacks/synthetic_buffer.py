@@ -32,8 +32,8 @@ class SyntheticBufferCallback(Callback):
     Args:
         size: N, the samples that the buffer holds; at least one for each expert.
         generator: How samples are made; default `Unrelated`.
-        statistics: How most of them are made of an expert that has published statistics, where `generator` makes images
-            of nothing; default `StatisticsInversion`.
+        statistics: How most of them are made of an expert that has published statistics, if `generator` is `Unrelated`;
+            not looked at by other generators. Default `StatisticsInversion`.
         cache: Folder that keeps generated samples for other runs; null for none. Delete it whenever you like.
         name: What the strategy is called in run folders and reports, of a-z, 0-9 and _; default the generator's name.
 
@@ -96,7 +96,9 @@ class SyntheticBufferCallback(Callback):
         assert isinstance(pl_module, ExModelModule)
         stream, clock, batches = pl_module.stream, self.clock, int(trainer.num_training_batches)
         entries = stream.manifest.experts[: trainer.max_epochs]
-        clock.shares = [self._images_of(k, entry.statistics is not None) for k, entry in enumerate(entries)]
+        clock.shares = [
+            self._images_of(k, entry.statistics is not None and stream.competing) for k, entry in enumerate(entries)
+        ]
         clock.steps = batches
         clock.images = sum(clock.shares[: stream.experience + 1])
         clock.distilled = trainer.current_epoch * batches + trainer.fit_loop.epoch_loop.batch_progress.current.ready
@@ -141,6 +143,10 @@ class SyntheticBufferCallback(Callback):
         module.learn(expert, stream.move_buffer(module.device), stream.images_stay, begins)
         self.clock.start()
 
+    def makes_from_statistics(self, expert: Expert, stream: ExpertStream) -> bool:
+        """Whether images are made from what an expert has published."""
+        return self.generator.once and expert.statistics is not None and stream.competing
+
     def _images_of(self, experience: int, statistics: bool) -> int:
         """Return how many images are made when an expert comes, those of its statistics included."""
         if not self.generator.once:
@@ -152,7 +158,7 @@ class SyntheticBufferCallback(Callback):
         stream, experience, size = module.stream, expert.experience, self.size
         buffer = stream.move_buffer(module.device) if stream.has_buffer else None
         todo = [(self.generator, share(size, experience))] if buffer is None or not self.generator.once else []
-        if self.generator.once and expert.statistics is not None and stream.competing:
+        if self.makes_from_statistics(expert, stream):
             todo.append((self.statistics, share(made_places(size), experience)))
         for generator, count in todo:
             new = self._new_samples(trainer, stream, expert, generator, count)

@@ -16,6 +16,7 @@ from exml_lightning.core import distributed
 from exml_lightning.core.budget import MINUTES, Budget, Costs, Plan, Work, plan
 from exml_lightning.core.buffer import share
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.generators import Generator
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.core.teachers import Teachers
 from exml_lightning.data import ExpertStream
@@ -88,39 +89,45 @@ def work_of(module: ExModelModule, buffer: SyntheticBufferCallback) -> Work:
     shape = stream.manifest.input.shape
     reference = scale.reference_images(stream.manifest.input, stream.seed, module.device)
     compared = int(scale.score_weights() is not None and (reference is not None or not unchanged))
-    resizable = generator.cheap and unchanged
+    resizable = generator.cheap and unchanged and not stream.publishing
     return Work(stream.batch_size, buffer.size, resizable, prod(shape), unchanged, once, compared)
 
 
 def measure(module: ExModelModule, buffer: SyntheticBufferCallback) -> Costs:
     """Time a step of the ex-model, and what experts and generator need for an image: an architecture once."""
     stream, found = module.stream, {}
-    asking, generating = [], []
+    asking, generating, inverting = [], [], []
     for k, entry in enumerate(stream.manifest.experts[: stream.num_experts]):
-        kind = repr((entry.architecture.skeleton(), entry.input))
+        kind = repr((entry.architecture.skeleton(), entry.input, entry.statistics is None))
         if kind not in found:
             expert = stream.load_expert(k, module.device)
             found[kind] = _time_expert(module, buffer, expert)
             del expert  # else it would stay in memory while the next one is read
         asking.append(found[kind][0])
         generating.append(found[kind][1])
+        inverting.append(found[kind][2])
     count = stream.manifest.input.chunk
     images = _noise(module, count)
     with torch.no_grad():
         previous = _seconds(lambda: module.previous(images), module.device) / count
-    return Costs(_time_step(module), asking, previous, generating)
+    return Costs(_time_step(module), asking, previous, generating, inverting)
 
 
-def _time_expert(module: ExModelModule, buffer: SyntheticBufferCallback, expert: Expert) -> tuple[float, float]:
-    """Time asking an expert about an image, and making one of it."""
+def _time_expert(module: ExModelModule, buffer: SyntheticBufferCallback, expert: Expert) -> tuple[float, float, float]:
+    """Time asking an expert about an image, making one of it, and making one from what it has published."""
     images, known = _noise(module, expert.chunk), torch.zeros_like(module.known)
     weights = module.distillation.normalize.score_weights()
     teachers = Teachers(expert, module.previous, known, images, weights=weights)
     asking = _seconds(lambda: teachers.ask(images), module.device) / len(images)
-    generator, times = buffer.generator.trial()
     count = min(expert.chunk, share(buffer.size, expert.experience))
-    making = _seconds(lambda: generator.generate(expert, count, keyed_generator("budget")), module.device) / count
-    return asking, times * making
+
+    def making(of: Generator) -> float:
+        short, times = of.trial()
+        seconds = _seconds(lambda: short.generate(expert, count, keyed_generator("budget")), module.device)
+        return times * seconds / count
+
+    published = buffer.makes_from_statistics(expert, module.stream)
+    return asking, making(buffer.generator), making(buffer.statistics) if published else 0.0
 
 
 def _time_step(module: ExModelModule) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from exml_lightning.core.buffer import share
+from exml_lightning.core.buffer import made_places, share
 
 Budget = Literal["small", "medium", "full"]
 MINUTES: dict[Budget, int] = {"small": 2, "medium": 15, "full": 60}
@@ -28,12 +28,14 @@ class Costs:
         asking: Asking each expert about an image.
         previous: Asking the previous ex-model about an image.
         generating: Making an image of each expert.
+        inverting: Making an image from what each expert has published; 0 where it is not done.
     """
 
     step: float
     asking: Sequence[float]
     previous: float
     generating: Sequence[float]
+    inverting: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Work:
             teachers, step = asking + (costs.previous if k and not self.once else 0.0), costs.step + OVERHEAD
             made = share(size, k) if not (self.once and k) else 0
             total += made * generating + self.compared * size * asking
+            total += share(made_places(size), k) * (costs.inverting[k] if costs.inverting else 0.0)
             if stay:
                 total += size * teachers + n_iter * step
             else:
@@ -96,6 +99,7 @@ def plan(seconds: float, costs: Costs, work: Work) -> Plan:
             size = _most(most)
         else:
             image = sum(share(1000, k) / 1000 * each for k, each in enumerate(costs.generating))
+            image += sum(share(made_places(1000), k) / 1000 * each for k, each in enumerate(costs.inverting))
             size = work.size if work.size * image <= seconds / 2 else min(work.size, _most(seconds / 2 / image))
         size = max(size, least)
         return Plan(n_iter, size, work.seconds(costs, n_iter, size))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from exml_lightning.core.expert import Expert
 
 RANK = 64
-"""Directions that are kept of a class, at most."""
+"""Directions that are kept of a class, at most; and at most half as many as it has images."""
 MOST_VALUES = 512
 """Values that the activations of an image are pooled to, at most."""
 LEAST_IMAGES = 20
@@ -64,11 +64,16 @@ class ClassStatistics:
 
         `activations` are float32 ``(n, values)``, as `Watch` pools them.
         """
-        away = activations[:, None] - self.means  # (n, classes, values)
-        along = torch.einsum("ncv,crv->ncr", away, self.directions).square()
-        across = (away.square().sum(dim=2) - along.sum(dim=2)).clamp_min(0)
-        squared = (along / self.variances).sum(dim=2) + across / self.rest
-        return squared.clamp_min(1e-12).log() / 2
+        squared = []
+        with torch.autocast(activations.device.type, enabled=False):  # squares overflow in half precision
+            for mean, directions, variances, rest in zip(
+                self.means, self.directions, self.variances, self.rest, strict=True
+            ):  # one class at a time: of all, the differences would take too much memory
+                away = activations.float() - mean
+                along = (away @ directions.T).square()
+                across = (away.square().sum(dim=1) - along.sum(dim=1)).clamp_min(0)
+                squared.append((along / variances).sum(dim=1) + across / rest)
+        return torch.stack(squared, dim=1).clamp_min(1e-12).log() / 2
 
     def strangeness(self, activations: Tensor) -> Tensor:
         """Say how much farther away from the nearest class images are than own ones, in standard deviations: ``(n,)``.
@@ -139,6 +144,8 @@ class Watch:
         seen, self._seen = self._seen, None
         if seen is None or len(seen) != images:
             raise ExmlError("its middle layer is not given an image after the other, so nothing can be said of classes")
+        if isinstance(self._layer, nn.Linear) and seen.ndim == 4:  # channels come last
+            seen = seen.flatten(1, 2)
         return pool(seen.float())
 
 
@@ -213,7 +220,9 @@ def measure(expert: "Expert", images: Tensor, columns: Tensor) -> ClassStatistic
     for column in range(len(counts)):
         own = order[columns[order] == column]
         held[own[: int(HELD_BACK * len(own))]] = True
-    moments = [_moments(activations[(columns == column) & ~held]) for column in range(len(counts))]
+    each = [activations[(columns == column) & ~held] for column in range(len(counts))]
+    rank = min(RANK, *(len(values) // 2 for values in each), max(activations.shape[1] - 1, 1))
+    moments = [_moments(values, rank) for values in each]
     means, directions, variances, rest = (torch.stack(column) for column in zip(*moments, strict=True))
     found = ClassStatistics(layer, means, directions, variances, rest, torch.tensor([0.0, 1.0]), counts)
     away = found.log_distance(activations[held]).amin(dim=1)
@@ -221,13 +230,12 @@ def measure(expert: "Expert", images: Tensor, columns: Tensor) -> ClassStatistic
     return found
 
 
-def _moments(activations: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _moments(activations: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return mean, directions, variances and the variance across them of the activations of a class."""
     values = activations.double()
     mean, size = values.mean(dim=0), values.shape[1]
     away = values - mean
     found, vectors = torch.linalg.eigh(away.T @ away / len(values))
-    rank = min(RANK, max(size - 1, 1))
     variances, directions = found.flip(0).clamp_min(0), vectors.flip(1).T
     average = variances.mean().clamp_min(1e-8)  # a class whose images are all alike
     rest = (variances[rank:].mean() if size > rank else variances.new_zeros(())) + 0.01 * average

@@ -51,7 +51,8 @@ def merge_targets(
         answers: Of both.
         labels: Class index y_syn of each sample, int64 ``(n,)``; read by ``merge="sample"`` only.
         scale: Normalises the logits of each model over the classes that it knows.
-        merge: ``unit``: a class that only one of the two knows takes its logit, a class that both know takes the mean.
+        merge: ``unit``: a class that only one of the two knows takes its logit, a class that both know takes the mean,
+            or the larger one where "none of these" competes.
             ``sample``: the literal reading of Eq. 9, where the sample's label chooses the whole vector of the expert,
             of the previous ex-model, or their mean.
         heads: The task of each class, int64 ``(num_classes,)``, for a multi-head ex-model; see `Scale`. Unit by unit,
@@ -70,4 +71,6 @@ def merge_targets(
         from_previous = answers.known[labels, None] & answers.known
     votes = from_expert.long() + from_previous.long()
     logits = (expert * from_expert + previous * from_previous) / votes.clamp_min(1)
+    if scale.none_of_these:  # who finds an image strange does not say that it is of no class
+        logits = torch.where(votes > 1, torch.maximum(expert, previous), logits)
     return Target(logits, votes > 0)

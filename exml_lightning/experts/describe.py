@@ -12,6 +12,7 @@ from exml_lightning.experts import manifest as manifests
 from exml_lightning.experts.architecture import Architecture, last_linear, probe
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest
 from exml_lightning.experts.origin import check_origin
+from exml_lightning.experts.statistics_file import SUFFIX as STATISTICS
 from exml_lightning.experts.weights import load_expert
 from exml_lightning.files import natural_order, sha256
 
@@ -145,6 +146,7 @@ def _weight_files(folder: Path, new: NewExperts, listed: list[ExpertEntry]) -> l
         initial = {entry.training.get("initial") for entry in listed}  # `exml experts` leaves it; it is no expert
         found = [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file()]
         names = [path.name for path in found if path.name[0] != "." and path.name not in initial]
+        names = [name for name in names if not name.endswith(STATISTICS)]  # what `exml statistics` leaves is none
         return sorted(names, key=natural_order)
     for file in new.files:
         path = Path(file)

@@ -15,6 +15,7 @@ from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.experts.manifest import ExpertEntry, Manifest, PublishedStatistics, write_manifest
 from exml_lightning.files import check_regular, reason, sha256, write_whole
 
+SUFFIX = ".statistics.safetensors"
 REMEDY = "write it anew with `exml statistics`, or take `statistics` out of the manifest"
 NAMES = ("means", "directions", "variances", "rest", "distance", "images")
 
@@ -27,12 +28,21 @@ def publish(
     Returns the entry that names them, and the layer; see `core.class_statistics.measure` for images and errors.
     """
     found = measure(expert, images, columns)
-    name = f"{Path(entry.file).stem}.statistics.safetensors"
+    task = f".task{entry.task}" if entry.task else ""  # one file may be listed once a task
+    name = f"{entry.file.removesuffix('.safetensors')}{task}{SUFFIX}"
     path = entry.path(folder).with_name(name)
     tensors = {name: tensor.contiguous() for name, tensor in found.tensors().items()}
     write_whole(path, lambda part: save_file(tensors, part))
     published = PublishedStatistics(name, sha256(path), found.layer, int(found.images.sum()))
     return replace(entry, statistics=published), found.layer
+
+
+def is_published(entry: ExpertEntry, folder: Path) -> bool:
+    """Whether the statistics of an expert are there, as its manifest says."""
+    if entry.statistics is None:
+        return False
+    path = entry.path(folder).with_name(entry.statistics.file)
+    return path.is_file() and sha256(path) == entry.statistics.sha256
 
 
 def publish_all(
@@ -43,10 +53,16 @@ def publish_all(
     `load` reads an expert, and labels of `images` are places in the manifest's class names. Returns the manifest.
 
     Raises:
-        ExmlError: If no expert has images of all its classes, or one has too few of a class.
+        ExmlError: If no expert has images of all its classes, one has too few of a class, or is a private one.
     """
     there = set(images.labels.unique().tolist())
     able = [k for k in range(len(manifest.experts)) if set(manifest.classes_of(k)) <= there]
+    for k in able:
+        if manifest.experts[k].privacy is not None:
+            raise ExmlError(
+                f"expert {k} was trained with differential privacy, which statistics of its images would undo: "
+                "take the images of its classes away"
+            )
     if not able:
         lacking = [manifest.class_names[c] for c in manifest.classes_of(0) if c not in there]
         raise ExmlError(f"images: no expert has images of all its classes; expert 0 lacks [{shown(lacking)}]")

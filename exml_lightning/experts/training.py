@@ -22,7 +22,7 @@ from exml_lightning.experts.matching import experts_command
 from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, check_installed, plan_noise
 from exml_lightning.experts.private_training import PrivateExpertModule, check_network, check_trainer
 from exml_lightning.experts.selection import is_selection
-from exml_lightning.experts.statistics_file import of_classes, publish
+from exml_lightning.experts.statistics_file import is_published, of_classes, publish
 from exml_lightning.experts.weights import load_expert, load_weights, save_weights
 from exml_lightning.files import sha256
 from exml_lightning.scenarios import Scenario
@@ -72,7 +72,7 @@ def train_experts(
     listed = _listed(job.folder, wanted)
     done = {k for k, entry in enumerate(listed) if entry.path(job.folder).is_file()}
     pending = [k for k in range(len(wanted.experts))[:limit] if k not in done]
-    silent = [k for k in sorted(done) if listed[k].statistics is None] if job.recipe.statistics else []
+    silent = [k for k in sorted(done) if not is_published(listed[k], job.folder)] if job.recipe.statistics else []
     for k, entry in enumerate(wanted.experts[:limit]):
         if k in done:
             say(f"{_which(k, wanted)} is done: {job.folder / entry.file}")
@@ -98,8 +98,8 @@ def train_experts(
             write_manifest(replace(wanted, experts=tuple(listed)), job.folder)
             job.checkpoint(k).unlink(missing_ok=True)
         if job.recipe.statistics:
-            manifest = replace(wanted, experts=tuple(listed))
-            expert = load_expert(job.folder, manifest, k)
+            bare = [replace(entry, statistics=None) for entry in listed]  # what is there may be broken
+            expert = load_expert(job.folder, replace(wanted, experts=tuple(bare)), k)
             own = of_classes(originals[k], expert.classes.tolist())
             listed[k], layer = publish(expert, listed[k], job.folder, *own)
             write_manifest(replace(wanted, experts=tuple(listed)), job.folder)

@@ -29,6 +29,7 @@ def describe_samples(
     return {
         "version": VERSION,
         **generator.describe(),
+        **({} if entry.statistics is None else {"statistics": entry.statistics.sha256}),
         "expert": entry.sha256,
         "architecture": asdict(entry.architecture),
         "classes": expert.classes.tolist(),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from exml_lightning.core.scales import Center, NoScale
+from exml_lightning.core.scales import Center, NoScale, StatisticsScale
 from exml_lightning.core.targets import Answers, merge_targets
 
 EXPERT = torch.tensor([[4.0, 2.0], [0.0, 6.0]])  # classes 3 and 1
@@ -61,3 +61,14 @@ def test_with_heads_the_new_one_asks_the_expert_and_the_old_ones_the_previous_ex
         target = merge_targets(Answers(expert, torch.tensor([3, 2, 4]), previous, known), labels, Center(), heads=HEADS)
         assert target.logits.tolist() == [[-1, 1, -3, -1, 4], [-3, 3, 3, -3, 0]]
         assert target.mask.all()
+
+
+def test_a_class_of_two_takes_the_larger_score_where_none_of_these_competes():
+    """An expert that finds an image strange does not say that it is of no class."""
+    answers = Answers(
+        torch.tensor([[4.0, -9.0]]), torch.tensor([1, 2]), torch.tensor([[0.5, -8.0, -3.0]]), torch.tensor([True] * 3)
+    )
+    target = merge_targets(answers, torch.zeros(1, dtype=torch.long), StatisticsScale())
+    assert target.logits.tolist() == [[0.5, 4.0, -3.0]]
+    plain = merge_targets(answers, torch.zeros(1, dtype=torch.long), NoScale())
+    assert plain.logits.tolist() == [[0.5, -2.0, -6.0]]

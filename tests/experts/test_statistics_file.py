@@ -12,6 +12,7 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.procedural import Strokes
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.experts import load_expert, read_manifest, write_manifest
+from exml_lightning.experts.manifest import PrivacySpent
 from exml_lightning.experts.statistics_file import NAMES, publish
 from exml_lightning.files import sha256
 from tests.conftest import EXPERTS, refused
@@ -44,11 +45,11 @@ def test_what_is_published_is_read_back(zoo):
     ("change", "words"),
     [
         (lambda t: {k: v for k, v in t.items() if k != "rest"}, "it must hold means, directions, variances, rest"),
-        (lambda t: {**t, "means": t["means"][:, :-1]}, r"directions is torch.float32 .* where \[2, 64, 399\] is"),
+        (lambda t: {**t, "means": t["means"][:, :-1]}, r"directions is torch.float32 .* where \[2, 12, 399\] is"),
         (lambda t: {**t, "rest": t["rest"] * torch.nan}, "rest holds NaN or infinity"),
         (lambda t: {**t, "rest": -t["rest"]}, "variances and the deviation of distances must be more than 0"),
         (lambda t: {**t, "distance": t["distance"].double()}, r"distance is torch.float64 \[2\]"),
-        (lambda t: {**t, "means": torch.zeros(2, 5000)}, "it has 5000 values and 64 directions: at most 512 and 64"),
+        (lambda t: {**t, "means": torch.zeros(2, 5000)}, "it has 5000 values and 12 directions: at most 512 and 64"),
     ],
 )
 def test_a_file_of_something_else_is_refused(zoo, change, words):
@@ -96,3 +97,21 @@ def test_an_owner_publishes_from_a_folder_of_images(tmp_path, capsys):
     assert "no expert has images of all its classes; expert 0 lacks ['4']" in refused(
         ["statistics", str(zoo), str(images)], capsys
     )
+
+
+def test_private_experts_stay_private_and_statistics_are_no_weights(zoo, capsys):
+    (zoo / "images" / "5").mkdir(parents=True)
+    (zoo / "images" / "4").mkdir()
+    for name, value in (("5", 9), ("4", 200)):
+        for k in range(25):
+            Image.new("L", (32, 32), value + k).save(zoo / "images" / name / f"{k}.png")
+    manifest = read_manifest(zoo)
+    private = replace(manifest.experts[0], privacy=PrivacySpent(8.0, 1e-4))
+    write_manifest(replace(manifest, experts=(private,)), zoo)
+    assert "expert 0 was trained with differential privacy" in refused(
+        ["statistics", str(zoo), str(zoo / "images")], capsys
+    )
+    for k in range(1, 5):
+        (zoo / f"expert_{k}.safetensors").unlink()
+    main(["manifest", str(zoo), "--architecture", "exml_lightning.models.LeNet5", "--classes", "5", "4"])
+    assert "nothing was added" in capsys.readouterr().out

@@ -155,6 +155,7 @@ class SyntheticBufferCallback(Callback):
 
     def _fill(self, trainer: Trainer, module: ExModelModule, expert: Expert) -> Buffer:
         """Return the buffer for the experience of an expert."""
+        self.clock.newest_generating = 0.0
         stream, experience, size = module.stream, expert.experience, self.size
         buffer = stream.move_buffer(module.device) if stream.has_buffer else None
         todo = [(self.generator, share(size, experience))] if buffer is None or not self.generator.once else []
@@ -179,8 +180,9 @@ class SyntheticBufferCallback(Callback):
         sampler = Sampler(generator, stream, self.cache, shown)
         new = sampler(expert, count, trainer.max_epochs, self.clock.while_generating)
         self.clock.images += count
-        self.clock.newest_generating = time.monotonic() - start
-        self.clock.seconds_generating += self.clock.newest_generating
+        seconds = time.monotonic() - start
+        self.clock.newest_generating += seconds
+        self.clock.seconds_generating += seconds
         if trainer.is_global_zero:
             picture = save_pictures(Path(trainer.default_root_dir), new, expert, stream.manifest.class_names)
             for logger in trainer.loggers:

@@ -137,7 +137,7 @@ class NormalScores(NoScale):
             return Center(), "the common scale (heads of different tasks never compete)"
         if num_experts == 1:
             return Center(), "the common scale (a single expert has nothing to be compared with)"
-        return (StatisticsScale(**vars(self)) if statistics else self), ""
+        return (StatisticsScale if statistics else NormalScores)(**vars(self)), ""
 
     def reference_images(self, image_format: ImageFormat, seed: int, device: torch.device) -> Tensor | None:
         """Draw `reference`, if there is one; see `Scale.reference_images`."""

@@ -115,6 +115,7 @@ def test_stored_experts_are_asked_on_this_scale_and_without_their_networks(zoo):
 def test_a_class_none_of_these_competes_where_one_has_statistics():
     assert NormalScores().fitted(3, None, True) == (StatisticsScale(), "")
     assert NormalScores().fitted(3, None, False) == (NormalScores(), "")
+    assert StatisticsScale().fitted(3, None, False) == (NormalScores(), "")  # given by hand, and nobody publishes
     assert not NormalScores().fitted(1, None, True)[0].none_of_these
     assert not NormalScores().fitted(3, [0, 1], True)[0].none_of_these
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from exml_lightning.core.averaging import running_mean
-from exml_lightning.core.class_statistics import Watch
 from exml_lightning.core.confusion import Confusion
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.features import Features
 from exml_lightning.core.first_look import draw_everything, first_look
 from exml_lightning.core.merging import Merge
 from exml_lightning.core.priors import BatchNormStatistics
@@ -178,14 +178,13 @@ class PublishedStatistics(Baseline):
         """Return scores; see `Baseline.answer`."""
         assert expert.statistics is not None
         statistics = expert.statistics.to(images.device)
-        with Watch(expert.model.get_submodule(statistics.layer))() as watch:
-            logits = expert(images)
-            activations = watch.pop(len(images))
+        with Features(expert, statistics.layer)() as look:
+            logits, features = expert(images), look.pop(images)
         if self.network:
-            scores = StatisticsScores(BEST)(logits, statistics.strangeness(activations)[:, None])
+            scores = StatisticsScores(BEST)(logits, statistics.strangeness(features)[:, None])
         else:
             mean, deviation = statistics.distance
-            scores = (mean - statistics.log_distance(activations)) / deviation
+            scores = (mean - statistics.log_distance(features)) / deviation
         return scores.new_full((len(images), num_classes), -torch.inf).index_copy(1, expert.classes, scores)
 
 

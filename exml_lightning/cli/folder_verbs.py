@@ -202,8 +202,8 @@ def _why_not_learned(output: Path, listed: "Sequence[Choice]") -> str | None:
     return None
 
 
-def statistics(folder: Path, images: Path) -> None:
-    """Publish, beside the experts of a folder, what one of their layers saw of images of their classes.
+def statistics(folder: Path, images: Path, epsilon: float | None = None, delta: float | None = None) -> None:
+    """Publish, beside the experts of a folder, what they see of images of their classes, in a few moments.
 
     What is learned from an expert that has such statistics is far better. They are a few moments for each class: images
     like the average of a class, and its common variations, can be made from them, so ask whose images these are first
@@ -214,15 +214,22 @@ def statistics(folder: Path, images: Path) -> None:
     Args:
         folder: Folder of experts with a manifest.yaml, which is extended.
         images: Folder with a sub-folder of images for each class. Experts that lack images of a class are left alone.
+        epsilon: What the statistics of each expert may tell of one image, by differential privacy (docs/privacy.md);
+            less is more private. Null for statistics without noise. Needs the extra ``privacy``.
+        delta: Beside epsilon, below 1 / n for n images of an expert; null for 1 / (10 n).
     """
     from exml_lightning.experts import load_expert, read_manifest
     from exml_lightning.experts.manifest import FILE_NAME
+    from exml_lightning.experts.privacy import PrivacySettings, check_installed
     from exml_lightning.experts.statistics_file import publish_all
     from exml_lightning.scenarios.labelled_folder import read_labelled
 
     found = read_manifest(folder)
     labelled = read_labelled(images, found.class_names, found.input.shape, "images")
-    written = publish_all(folder, found, labelled, load_expert)
+    PrivacySettings(epsilon, delta)  # refuses what has no meaning
+    if epsilon is not None:
+        check_installed()
+    written = publish_all(folder, found, labelled, load_expert, epsilon, delta)
     rows = [
         [str(k), entry.file, "" if entry.statistics is None else str(entry.statistics.images)]
         for k, entry in enumerate(written.experts)

@@ -41,6 +41,11 @@ class Buffer:
     def __getitem__(self, rows: Tensor) -> "Buffer":
         return self._each(lambda column: column[rows])
 
+    @property
+    def certain_labels(self) -> Tensor:
+        """The labels of samples that were made from experts, -1 for those of `NOBODY`: int64 ``(n,)``."""
+        return self.labels.masked_fill(self.experiences == NOBODY, -1)
+
     def columns(self) -> dict[str, Tensor]:
         """Return the columns that there are, by name."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}

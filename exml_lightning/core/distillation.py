@@ -19,7 +19,8 @@ class Distillation:
     """The loss of Eq. 11.
 
     Args:
-        lambda_ce: Weight of the cross-entropy with the buffer's labels (Eq. 11), 0 or more.
+        lambda_ce: Weight of the cross-entropy with the buffer's labels (Eq. 11), 0 or more. Null for 1 where images are
+            made from published statistics, which are of their class for certain, else 0.
         normalize: How the logits of both teachers are put on one scale (Eq. 6, 7): `Center`, `Standardize`,
             `CenterBatch`, `NoScale`, or `NormalScores` (docs/distillation.md).
         merge: How they are merged (Eq. 9): class by class (`unit`) or by each sample's label (`sample`).
@@ -32,14 +33,14 @@ class Distillation:
         ExmlError: If a setting has no meaning.
     """
 
-    lambda_ce: float = 0.0
+    lambda_ce: float | None = None
     normalize: Scale = field(default_factory=NormalScores)
     merge: Merge = "unit"
     loss: Loss = "kl"
     temperature: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.lambda_ce >= 0:
+        if self.lambda_ce is not None and not self.lambda_ce >= 0:
             raise ExmlError(f"model.lambda_ce is {self.lambda_ce}: give 0 or more")
         if self.temperature is not None and not self.temperature > 0:
             raise ExmlError(f"model.temperature is {self.temperature}: give more than 0")
@@ -50,9 +51,14 @@ class Distillation:
         return self.temperature or (1.0 if self.normalize.none_of_these else 2.0)
 
     @property
+    def weight_of_labels(self) -> float:
+        """The weight of the cross-entropy."""
+        return (1.0 if self.normalize.none_of_these else 0.0) if self.lambda_ce is None else self.lambda_ce
+
+    @property
     def needs_labels(self) -> bool:
         """Whether the labels of samples are read."""
-        return self.lambda_ce > 0 or self.merge == "sample"
+        return bool(self.lambda_ce) or self.merge == "sample"
 
     def target(self, answers: Answers, labels: Tensor, heads: Tensor | None = None) -> Target:
         """Merge what both teachers say; see `merge_targets`."""
@@ -67,7 +73,7 @@ class Distillation:
         heads: Tensor | None = None,
         tasks: Sequence[int] = (),
     ) -> dict[str, Tensor]:
-        """Compute the loss and its terms for the ex-model's logits and y_syn, `labels`, int64 ``(n,)``.
+        """Compute the loss and its terms for the ex-model's logits and y_syn, `labels`, int64 ``(n,)``, -1 for none.
 
         Logits are float ``(n, num_classes)``; `possible` are the classes that the cross-entropy is over, see
         `known_cross_entropy`. For a multi-head ex-model `heads` is the task of each class, int64 ``(num_classes,)``,
@@ -80,13 +86,14 @@ class Distillation:
         else:
             masks = [] if heads is None else [heads.eq(task) for task in tasks]
             distilled = distillation_kl(logits, target, self.softness, masks, self.normalize.none_of_these)
-        if not self.lambda_ce:
+        if not self.weight_of_labels:
             return {self.loss: distilled, "loss": distilled}
-        cross_entropy = known_cross_entropy(logits, labels, possible)
-        loss = distilled + self.lambda_ce * cross_entropy
+        cross_entropy = known_cross_entropy(logits, labels, possible, self.normalize.none_of_these)
+        loss = distilled + self.weight_of_labels * cross_entropy
         return {self.loss: distilled, "cross_entropy": cross_entropy, "loss": loss}
 
     def settings(self) -> dict[str, Any]:
         """Return the settings, as plain values; the temperature only where it has a meaning."""
         temperature = self.softness if self.loss == "kl" else None
-        return {**asdict(self), "normalize": self.normalize.settings(), "temperature": temperature}
+        resolved = {"normalize": self.normalize.settings(), "lambda_ce": self.weight_of_labels}
+        return {**asdict(self), **resolved, "temperature": temperature}

@@ -21,7 +21,7 @@ class Batch(NamedTuple):
 
     Args:
         images: Normalised images, float ``(n, channels, height, width)``.
-        labels: Class indices in the stream, int64 ``(n,)``.
+        labels: Class indices in the stream, int64 ``(n,)``; -1 for images of nobody.
         tasks: Task labels, int64 ``(n,)``.
         rows: Places in the buffer, int64 ``(n,)``; None for samples of the test stream.
     """
@@ -75,6 +75,7 @@ class BufferLoader:
 
     def _batches(self) -> Iterator[Batch]:
         experience, buffer = self._read()
+        labels = buffer.certain_labels
         if self._experience != experience:
             self._experience, self._position = experience, 0
         while self._position < self._n_iter:
@@ -82,7 +83,7 @@ class BufferLoader:
             for rows, matrices in zip(*self._draw(buffer, ahead), strict=True):
                 self._position += 1
                 images = self._augmentation.apply(self._format.to_input(buffer.images[rows]), matrices)
-                yield Batch(images, buffer.labels[rows], buffer.tasks[rows], rows)
+                yield Batch(images, labels[rows], buffer.tasks[rows], rows)
 
     def _draw(self, buffer: Buffer, steps: range) -> tuple[Tensor, Tensor]:
         """Draw samples and changes of this process for some steps, and bring them to the buffer's device at once."""

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from exml_lightning.core.errors import ExmlError, printable, shown
 from exml_lightning.experts.architecture import Architecture
-from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, read_manifest
+from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, PublishedStatistics, read_manifest
 from exml_lightning.experts.selection import Choice, choose
 from exml_lightning.files import check_regular, natural_order
 
@@ -141,6 +141,13 @@ def class_words(names: Sequence[str]) -> str:
     return " ".join(short) + (f" ... ({len(names)})" if len(names) > MOST_CLASSES else "")
 
 
+def _statistics(published: PublishedStatistics | None) -> str:
+    if published is None:
+        return ""
+    private = "" if published.privacy is None else f", epsilon {published.privacy.epsilon:.3g}"
+    return f"{published.images:,} images{private}"
+
+
 def _row(expert: Choice) -> dict[str, str]:
     privacy, (size, parameters) = expert.privacy, _measure(expert.folder / expert.file)
     return {
@@ -150,7 +157,7 @@ def _row(expert: Choice) -> dict[str, str]:
         "input": "x".join(map(str, expert.input.shape)) if expert.input else "",
         "accuracy": "" if expert.accuracy is None else f"{100 * expert.accuracy:.1f} %",
         "epsilon, delta": "" if privacy is None else f"{privacy.epsilon:.3g}, {privacy.delta:.2g}",
-        "statistics": "" if expert.statistics is None else f"{expert.statistics.images:,} images",
+        "statistics": _statistics(expert.statistics),
         "MB": "missing" if size is None else f"{size / 1e6:.2f}",
         "parameters": "" if parameters is None else f"{parameters:,}",
         "ex-model": _strategy(expert) or "",

@@ -29,16 +29,17 @@ class PrivacySpent:
 
 @dataclass(frozen=True)
 class PublishedStatistics:
-    """What the owner of an expert has published of what a layer of it saw (docs/statistics.md).
+    """What the owner of an expert has published of what it saw of its classes (docs/statistics.md).
 
-    `file`, beside the weights, holds it, and `sha256` its hash; `layer` is the dotted name of the layer; `images` how
-    many images were measured.
+    `file`, beside the weights, holds it, and `sha256` its hash; `layer` is the dotted name of the layer that was looked
+    at; `images` how many images were measured; `privacy` what this alone has spent, None if it is not private.
     """
 
     file: schema.FileName
     sha256: schema.Digest
     layer: schema.Text
     images: schema.Whole
+    privacy: PrivacySpent | None = None
 
 
 @dataclass(frozen=True)

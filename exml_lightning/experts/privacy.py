@@ -1,7 +1,9 @@
 """Differential privacy of an expert: the settings, the noise they ask for, what was spent (docs/privacy.md)."""
 
 import math
+import secrets
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -11,11 +13,15 @@ from exml_lightning.experts.manifest import PrivacySpent
 
 MECHANISM = "rdp"
 """Opacus's accountant by Renyi divergences (Mironov et al. 2019): a proven bound that holds for any amount of noise."""
+STATISTICS_SHARE = 0.5
+"""What the statistics of an expert would spend alone, of the epsilon of an expert that publishes them."""
 
 
 @dataclass(frozen=True)
 class PrivacySettings:
     """Differential privacy of the experts that `exml experts` trains, by DP-SGD (Abadi et al. 2016).
+
+    What is published of an expert, its statistics included (``experts.statistics``), spends no more than this together.
 
     Two training sets that differ in one image give the same expert but for a factor exp(epsilon) in probability and an
     exception of probability delta.
@@ -47,23 +53,46 @@ class NoisePlan:
 
     An image takes part in a step with a probability of at most `sample_rate`, whatever the others do (Poisson
     sampling); `noise_multiplier` is the standard deviation of the noise on the sum of gradients, divided by
-    `max_grad_norm`, the norm to which that of each image is clipped.
+    `max_grad_norm`, the norm to which that of each image is clipped. `statistics` is that of the noise on the sums that
+    are published beside the weights (`core.private_moments.GaussianMechanism`), None for no such.
     """
 
     sample_rate: float
     noise_multiplier: float
     max_grad_norm: float
     delta: float
+    statistics: float | None = None
 
     def spent(self, steps: int) -> PrivacySpent:
-        """Ask the accountant what so many steps have spent."""
-        from opacus.accountants import create_accountant
+        """Ask the accountant what so many steps have spent, and the statistics with them."""
+        history = [(self.noise_multiplier, self.sample_rate, steps)]
+        if self.statistics is not None:
+            history.append((self.statistics, 1.0, 1))
+        return _spent(history, self.delta)
 
-        accountant = create_accountant(MECHANISM)
-        accountant.history = [(self.noise_multiplier, self.sample_rate, steps)]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that more orders could give a lower bound
-            return PrivacySpent(float(accountant.get_epsilon(self.delta)), self.delta)
+
+@dataclass(frozen=True)
+class StatisticsNoise:
+    """Noise on the sums of an expert's statistics: its standard deviation, and what it spends."""
+
+    multiplier: float
+    spent: PrivacySpent
+
+
+def _spent(history: list[tuple[float, float, int]], delta: float) -> PrivacySpent:
+    """Ask the accountant about noise multipliers, sample rates and numbers of steps."""
+    from opacus.accountants import create_accountant
+
+    accountant = create_accountant(MECHANISM)
+    accountant.history = history
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that more orders could give a lower bound
+        return PrivacySpent(float(accountant.get_epsilon(delta)), delta)
+
+
+def secret_seed() -> int:
+    """Draw a seed from the operating system's entropy."""
+    return secrets.randbits(64)
 
 
 def check_installed() -> None:
@@ -73,26 +102,54 @@ def check_installed() -> None:
         raise ExmlError(f"privacy.epsilon needs Opacus, which is not installed: {install}")
 
 
-def plan_noise(settings: PrivacySettings, recipe: ExpertRecipe, images: int, name: str) -> NoisePlan:
+def _delta(delta: float | None, images: int, name: str) -> float:
+    if delta is not None and delta >= 1 / images:
+        what = f"privacy.delta is {delta}, but {name} has {images} training images: give less than 1/{images}"
+        raise ExmlError(f"{what}, or publishing one of them outright would be allowed")
+    return 1 / (10 * images) if delta is None else delta
+
+
+def statistics_noise(epsilon: float, delta: float | None, images: int, name: str) -> StatisticsNoise:
+    """Find the noise on statistics of so many images that spends `epsilon` and no more; see `plan_noise`."""
+    delta = _delta(delta, images, name)
+    multiplier = _least(lambda noise: _spent([(noise, 1.0, 1)], delta).epsilon <= epsilon)
+    if multiplier is None:
+        raise ExmlError(f"epsilon {epsilon} is too low for any noise on {name}: give more")
+    return StatisticsNoise(multiplier, _spent([(multiplier, 1.0, 1)], delta))
+
+
+def _least(enough: Callable[[float], bool]) -> float | None:
+    """Find the least noise that is enough, to 1 part in 1,000; None if no noise is."""
+    low, high = 1e-2, 1e-2
+    while not enough(high):
+        low, high = high, 2 * high
+        if high > 1e6:
+            return None
+    while high > 1.001 * low:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def plan_noise(
+    settings: PrivacySettings, recipe: ExpertRecipe, images: int, name: str, statistics: bool = False
+) -> NoisePlan:
     """Find the noise that spends `settings.epsilon`, and no more, in all ``epochs * ceil(images / batch_size)`` steps.
 
+    With `statistics`, these get the noise that would spend `STATISTICS_SHARE` of it alone, and the steps what is left.
     The number of training images is taken as public. Raises `ExmlError`, which calls the expert `name`, if delta is so
     large that it protects no one, or no noise is enough.
     """
-    from opacus.accountants.utils import get_noise_multiplier
-
-    delta = 1 / (10 * images) if settings.delta is None else settings.delta
-    if delta >= 1 / images:
-        what = f"privacy.delta is {delta}, but {name} has {images} training images: give less than 1/{images}"
-        raise ExmlError(f"{what}, or publishing one of them outright would be allowed")
+    assert settings.epsilon is not None
+    epsilon, delta = settings.epsilon, _delta(settings.delta, images, name)
     steps = math.ceil(images / recipe.batch_size)  # an epoch; Opacus may round to one less, which spends less
     rate = min(1.0, 1 / steps + 2**-23)  # Opacus draws by numbers of 24 bits, so 1 / steps may be exceeded by that much
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            target = {"target_epsilon": settings.epsilon, "target_delta": delta, "accountant": MECHANISM}
-            noise = get_noise_multiplier(**target, sample_rate=rate, steps=recipe.epochs * steps)
-    except ValueError as error:
-        what = f"privacy.epsilon {settings.epsilon} is too low for any noise on {name}"
-        raise ExmlError(f"{what} ({error}): give more") from error
-    return NoisePlan(rate, float(noise), settings.max_grad_norm, delta)
+    beside = statistics_noise(epsilon * STATISTICS_SHARE, delta, images, name).multiplier if statistics else None
+
+    def plan(noise: float) -> NoisePlan:
+        return NoisePlan(rate, noise, settings.max_grad_norm, delta, beside)
+
+    noise = _least(lambda noise: plan(noise).spent(recipe.epochs * steps).epsilon <= epsilon)
+    if noise is None:
+        raise ExmlError(f"privacy.epsilon {epsilon} is too low for any noise on {name}: give more")
+    return plan(noise)

@@ -1,5 +1,6 @@
 """The file beside an expert's weights that holds what its owner has published of its classes (docs/statistics.md)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,32 +9,43 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from exml_lightning.core.class_statistics import MOST_VALUES, RANK, ClassStatistics, measure
+from exml_lightning.core.class_statistics import RANK, ClassStatistics
 from exml_lightning.core.errors import ExmlError, shown
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.features import MOST_VALUES, thumbnail_size
 from exml_lightning.core.labelled_images import LabelledImages
-from exml_lightning.experts.manifest import ExpertEntry, Manifest, PublishedStatistics, write_manifest
+from exml_lightning.core.measure_statistics import measure
+from exml_lightning.core.private_moments import GaussianMechanism
+from exml_lightning.experts.manifest import ExpertEntry, Manifest, PrivacySpent, PublishedStatistics, write_manifest
+from exml_lightning.experts.privacy import StatisticsNoise, secret_seed, statistics_noise
 from exml_lightning.files import check_regular, reason, sha256, write_whole
 
 SUFFIX = ".statistics.safetensors"
 REMEDY = "write it anew with `exml statistics`, or take `statistics` out of the manifest"
-NAMES = ("means", "directions", "variances", "rest", "distance", "images")
+NAMES = ("units", "means", "directions", "variances", "rest", "distance", "images")
 
 
 def publish(
-    expert: Expert, entry: ExpertEntry, folder: Path, images: Tensor, columns: Tensor
+    expert: Expert,
+    entry: ExpertEntry,
+    folder: Path,
+    images: Tensor,
+    columns: Tensor,
+    noise: StatisticsNoise | None = None,
 ) -> tuple[ExpertEntry, str]:
-    """Measure the statistics of an expert and write them beside its weights.
+    """Measure the statistics of an expert and write them beside its weights, with `noise` if they are to be private.
 
-    Returns the entry that names them, and the layer; see `core.class_statistics.measure` for images and errors.
+    Returns the entry that names them, and the layer; see `core.measure_statistics.measure` for images and errors.
     """
-    found = measure(expert, images, columns)
+    generator = torch.Generator().manual_seed(secret_seed())
+    found = measure(expert, images, columns, None if noise is None else GaussianMechanism(noise.multiplier, generator))
     task = f".task{entry.task}" if entry.task else ""  # one file may be listed once a task
     name = f"{entry.file.removesuffix('.safetensors')}{task}{SUFFIX}"
     path = entry.path(folder).with_name(name)
     tensors = {name: tensor.contiguous() for name, tensor in found.tensors().items()}
     write_whole(path, lambda part: save_file(tensors, part))
-    published = PublishedStatistics(name, sha256(path), found.layer, int(found.images.sum()))
+    spent = None if noise is None else noise.spent
+    published = PublishedStatistics(name, sha256(path), found.layer, int(found.images.sum()), spent)
     return replace(entry, statistics=published), found.layer
 
 
@@ -46,22 +58,30 @@ def is_published(entry: ExpertEntry, folder: Path) -> bool:
 
 
 def publish_all(
-    folder: Path, manifest: Manifest, images: LabelledImages, load: Callable[[Path, Manifest, int], Expert]
+    folder: Path,
+    manifest: Manifest,
+    images: LabelledImages,
+    load: Callable[[Path, Manifest, int], Expert],
+    epsilon: float | None = None,
+    delta: float | None = None,
 ) -> Manifest:
     """Publish the statistics of each expert of which all classes have images; the manifest is written after each.
 
-    `load` reads an expert, and labels of `images` are places in the manifest's class names. Returns the manifest.
+    `load` reads an expert, and labels of `images` are places in the manifest's class names. With `epsilon` and `delta`
+    (default 1 / (10 n) for n images) they are private; what they spend is added to what a private expert has spent.
+    Returns the manifest.
 
     Raises:
-        ExmlError: If no expert has images of all its classes, one has too few of a class, or is a private one.
+        ExmlError: If no expert has images of all its classes, one has too few of a class, or is a private one and there
+            is no `epsilon`.
     """
     there = set(images.labels.unique().tolist())
     able = [k for k in range(len(manifest.experts)) if set(manifest.classes_of(k)) <= there]
     for k in able:
-        if manifest.experts[k].privacy is not None:
+        if manifest.experts[k].privacy is not None and epsilon is None:
             raise ExmlError(
                 f"expert {k} was trained with differential privacy, which statistics of its images would undo: "
-                "take the images of its classes away"
+                "give --epsilon, which adds up with what it has spent"
             )
     if not able:
         lacking = [manifest.class_names[c] for c in manifest.classes_of(0) if c not in there]
@@ -69,7 +89,12 @@ def publish_all(
     bare = replace(manifest, experts=tuple(replace(entry, statistics=None) for entry in manifest.experts))
     for k in able:
         expert, entries = load(folder, bare, k), list(manifest.experts)  # what is there may be broken
-        entries[k], _ = publish(expert, entries[k], folder, *of_classes(images, expert.classes.tolist()))
+        own = of_classes(images, expert.classes.tolist())
+        noise = None if epsilon is None else statistics_noise(epsilon, delta, len(own[1]), f"expert {k}")
+        if noise is not None and (before := entries[k].privacy) is not None:
+            both = PrivacySpent(before.epsilon + noise.spent.epsilon, before.delta + noise.spent.delta)
+            entries[k] = replace(entries[k], privacy=both)
+        entries[k], _ = publish(expert, entries[k], folder, *own, noise)
         manifest = replace(manifest, experts=tuple(entries))
         write_manifest(manifest, folder)
     return manifest
@@ -101,7 +126,7 @@ def read_statistics(path: Path, published: PublishedStatistics, expert: Expert) 
         raise ExmlError(f"{path}: {error}") from error
     except Exception as error:  # readers of broken files raise almost anything
         raise ExmlError(f"{path} cannot be read ({reason(error)}): {REMEDY}") from error
-    if wrong := _wrong(tensors, len(expert.classes)):
+    if wrong := _wrong(tensors, len(expert.classes), math.prod(thumbnail_size(expert.image_format.shape))):
         raise ExmlError(f"{path}: {wrong}: {REMEDY}")
     layers = dict(expert.model.named_modules())
     if published.layer not in layers:
@@ -109,7 +134,7 @@ def read_statistics(path: Path, published: PublishedStatistics, expert: Expert) 
     return ClassStatistics(published.layer, **{name: tensors[name] for name in NAMES})
 
 
-def _wrong(tensors: dict[str, Tensor], classes: int) -> str:
+def _wrong(tensors: dict[str, Tensor], classes: int, thumbnail: int) -> str:
     """Say what of a stranger's file is not as `ClassStatistics` has it; "" for nothing."""
     if set(tensors) != set(NAMES):
         return f"it must hold {', '.join(NAMES)}"
@@ -117,9 +142,11 @@ def _wrong(tensors: dict[str, Tensor], classes: int) -> str:
     if means.ndim != 2 or directions.ndim != 3:
         return "means must be of two dimensions, directions of three"
     values, rank = means.shape[1], directions.shape[1]
-    if not 0 < values <= MOST_VALUES or not 0 < rank <= RANK:
-        return f"it has {values} values and {rank} directions: at most {MOST_VALUES} and {RANK}"
+    most = thumbnail + MOST_VALUES
+    if not thumbnail < values <= most or not 0 < rank <= RANK:
+        return f"it has {values} values and {rank} directions: give {thumbnail + 1} to {most} and at most {RANK}"
     shapes = {
+        "units": (values,),
         "means": (classes, values),
         "directions": (classes, rank, values),
         "variances": (classes, rank),
@@ -133,6 +160,7 @@ def _wrong(tensors: dict[str, Tensor], classes: int) -> str:
             return f"{name} is {tensor.dtype} {list(tensor.shape)} where {list(shape)} is needed"
         if not tensor.isfinite().all():
             return f"{name} holds NaN or infinity"
-    if min(float(tensors["variances"].min()), float(tensors["rest"].min()), float(tensors["distance"][1])) <= 0:
-        return "variances and the deviation of distances must be more than 0"
+    positive = ("units", "variances", "rest")
+    if min(float(tensors["distance"][1]), *(float(tensors[name].min()) for name in positive)) <= 0:
+        return "units, variances and the deviation of distances must be more than 0"
     return ""

@@ -19,7 +19,15 @@ from exml_lightning.experts.architecture import Architecture, last_linear, probe
 from exml_lightning.experts.expert_module import ADVICE, ExpertModule, ExpertRecipe
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, read_manifest, write_manifest
 from exml_lightning.experts.matching import experts_command
-from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, check_installed, plan_noise
+from exml_lightning.experts.privacy import (
+    STATISTICS_SHARE,
+    NoisePlan,
+    PrivacySettings,
+    StatisticsNoise,
+    check_installed,
+    plan_noise,
+    statistics_noise,
+)
 from exml_lightning.experts.private_training import PrivateExpertModule, check_network, check_trainer
 from exml_lightning.experts.selection import is_selection
 from exml_lightning.experts.statistics_file import is_published, of_classes, publish
@@ -87,7 +95,7 @@ def train_experts(
         job.scenario.dataset.download(job.root)
     originals = job.scenario.train_images(job.root, job.scenario.experiences(job.run_id, job.root))
     private = pending if job.privacy.epsilon is not None else []
-    plans = {k: plan_noise(job.privacy, job.recipe, len(originals[k]), f"expert {k}") for k in private}
+    plans = {k: _plan(job, k, len(originals[k])) for k in private}
     test = job.scenario.dataset.load(job.root, train=False) if pending else None
     if initial is not None:
         save_weights(initial, job.folder / INITIAL)
@@ -101,7 +109,7 @@ def train_experts(
             bare = [replace(entry, statistics=None) for entry in listed]  # what is there may be broken
             expert = load_expert(job.folder, replace(wanted, experts=tuple(bare)), k)
             own = of_classes(originals[k], expert.classes.tolist())
-            listed[k], layer = publish(expert, listed[k], job.folder, *own)
+            listed[k], layer = publish(expert, listed[k], job.folder, *own, _noise(job, k, len(own[1])))
             write_manifest(replace(wanted, experts=tuple(listed)), job.folder)
             say(f"{_which(k, wanted)} publishes what its layer {layer} saw of its classes")
     shutil.rmtree(job.folder / "training", ignore_errors=True)
@@ -122,11 +130,6 @@ def _check(job: ExpertTraining, make_trainer: MakeTrainer) -> None:
     if units != classes:
         raise ExmlError(f"{name} has {units} output units: {scenario.name} needs {classes}, one a class")
     if job.privacy.epsilon is not None:
-        if job.recipe.statistics:
-            raise ExmlError(
-                "experts.statistics are not protected by differential privacy, which privacy.epsilon asks for: "
-                "give one of both"
-            )
         check_installed()
         check_trainer(make_trainer("", job.checkpoint(0), job.recipe.epochs))
         check_network(skeleton.build(), shape, name)
@@ -139,7 +142,8 @@ def _wanted(job: ExpertTraining) -> Manifest:
     given = job.architecture.init_args
     training |= {key: value for key, value in given.items() if skeleton.init_args[key] != value}  # pretrained weights
     if job.privacy.epsilon is not None:
-        training |= {"privacy": asdict(job.privacy), "noise": "secret, so not reproducible"}
+        both = {"statistics": True} if job.recipe.statistics else {}  # they share epsilon, so weights are others
+        training |= {"privacy": asdict(job.privacy) | both, "noise": "secret, so not reproducible"}
     classifier = last_linear(skeleton.build())
     entries = [
         ExpertEntry(
@@ -206,6 +210,17 @@ def _train(
     spent = None if plan is None else plan.spent(trainer.global_step)
     say(f"{which} {known}" + (f"; epsilon {spent.epsilon:.2f}, delta {spent.delta:.1e}" if spent else ""))
     return replace(entry, sha256=save_weights(network, entry.path(job.folder)), accuracy=accuracy, privacy=spent)
+
+
+def _plan(job: ExpertTraining, k: int, images: int) -> NoisePlan:
+    return plan_noise(job.privacy, job.recipe, images, f"expert {k}", job.recipe.statistics)
+
+
+def _noise(job: ExpertTraining, k: int, images: int) -> StatisticsNoise | None:
+    """Return the noise that the statistics of an expert get, which its plan has accounted for."""
+    if job.privacy.epsilon is None:
+        return None
+    return statistics_noise(job.privacy.epsilon * STATISTICS_SHARE, job.privacy.delta, images, f"expert {k}")
 
 
 def _which(k: int, wanted: Manifest) -> str:

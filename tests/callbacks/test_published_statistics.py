@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from exml_lightning.baselines import PublishedStatistics, StatisticsAlone
 from exml_lightning.callbacks import CheckExperts, SyntheticBufferCallback
 from exml_lightning.core.buffer import NOBODY
-from exml_lightning.core.class_statistics import Watch
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.features import Features
 from exml_lightning.core.generators import StatisticsInversion
 from exml_lightning.core.losses import distillation_kl
 from exml_lightning.core.procedural import Strokes
@@ -74,9 +74,9 @@ def test_images_of_statistics_stay_beside_drawings_with_what_everyone_said(zoo, 
     stream = ExpertStream(experts=str(zoo))
     for k, buffer in ((0, first), (2, third)):
         expert = stream.load_expert(k, torch.device("cpu"))
-        with Watch(expert.model.get_submodule("features.6"))() as watch, torch.no_grad():
+        with Features(expert, "features.6")() as look, torch.no_grad():
             logits = expert(buffer.images)
-            scores = 0.3 * logits - expert.statistics.strangeness(watch.pop(len(buffer)))[:, None] + 3
+            scores = 0.3 * logits - expert.statistics.strangeness(look.pop(buffer.images))[:, None] + 3
         torch.testing.assert_close(buffer.targets[:, expert.classes], scores.clamp(-10, 10), rtol=1e-4, atol=1e-4)
     known = [4, 5, 2, 8]
     old, new = third.experiences != 2, third.experiences == 2
@@ -101,8 +101,8 @@ def test_stored_experts_are_asked_on_this_scale_and_without_their_networks(zoo):
         PublishedStatistics().check(manifest)
     expert = load_expert(zoo, manifest, 2)
     images = torch.randn(6, 1, 32, 32, generator=keyed_generator("images"))
-    with Watch(expert.model.get_submodule("features.6"))() as watch, torch.no_grad():
-        logits, away = expert(images), expert.statistics.log_distance(watch.pop(6))
+    with Features(expert, "features.6")() as look, torch.no_grad():
+        logits, away = expert(images), expert.statistics.log_distance(look.pop(images))
     mean, deviation = expert.statistics.distance
     whole = (0.3 * logits - ((away.amin(dim=1) - mean) / deviation)[:, None] + 3).clamp(-10, 10)
     for baseline, expected in ((PublishedStatistics(), whole), (StatisticsAlone(), (mean - away) / deviation)):

@@ -71,7 +71,7 @@ class DataImpression(OptimisedImages):
         meant = targets.argmax(dim=1)
         targets = targets.to(expert.classes.device)
 
-        def divergence(logits: Tensor, rows: Tensor) -> Tensor:
+        def divergence(logits: Tensor, rows: Tensor, _: Tensor) -> Tensor:
             if logits.shape[1] == 1:  # softmax over one class says nothing: take the logit against 0
                 return F.softplus(-logits).sum()
             return F.kl_div(logits.log_softmax(dim=1), targets[rows], reduction="sum")

@@ -34,7 +34,7 @@ class ModelInversion(OptimisedImages):
         """Make samples from one expert; see `Generator.generate`."""
         columns = balanced_columns(num_samples, len(expert.classes), generator).to(expert.classes.device)
 
-        def cross_entropy(logits: Tensor, rows: Tensor) -> Tensor:
+        def cross_entropy(logits: Tensor, rows: Tensor, _: Tensor) -> Tensor:
             if logits.shape[1] == 1:  # softmax over one class says nothing: take the logit against 0
                 return F.softplus(-logits).sum()
             return F.cross_entropy(logits, columns[rows], reduction="sum")

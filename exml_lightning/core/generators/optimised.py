@@ -21,9 +21,9 @@ from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.rng import keyed_generator
 
 log = logging.getLogger(__name__)
-OutputLoss = Callable[[Tensor, Tensor], Tensor]
-"""What the expert's answers lack: called with logits divided by the temperature and the rows they belong to, int64;
-returns the sum over these rows."""
+OutputLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""What the expert's answers lack: called with logits divided by the temperature, the rows they belong to, int64, and
+the images that it was asked about; returns the sum over these rows."""
 LOOK_EVERY = 5
 """Steps between two looks at who may leave: a GPU has to wait for each."""
 
@@ -95,13 +95,14 @@ class OptimisedImages(Generator):
         output_loss: OutputLoss,
         generator: torch.Generator,
         progress: Progress,
+        start: Tensor | None = None,
     ) -> Tensor:
         """Make images for which a loss on the expert's answers and the priors are small.
 
         Several processes take batches in turn, and all end with all images. The draws of an image depend on its place
         alone: neither the number of processes nor the size of a batch changes them. The CPU generator draws the images
-        to start from and the augmentation; `columns` is the place of the class each is meant for among the expert's,
-        int64 ``(num_samples,)``.
+        to start from, unless `start` gives normalised ones, and the augmentation; `columns` is the place of the class
+        each is meant for among the expert's, int64 ``(num_samples,)``.
 
         Returns normalised images on the expert's device, ``(num_samples, channels, height, width)``; raises
         `BrokenExpertError` if the expert's answers are NaN or infinite, and `ExmlError` if `batch_norm` has a weight
@@ -119,7 +120,7 @@ class OptimisedImages(Generator):
                 expert.experience + 1,
                 max(num_samples // distributed.world_size(), 1),
             )
-        images = self._start(expert, num_samples, generator)
+        images = self._start(expert, num_samples, generator) if start is None else start.clone()
         seed, broken = generator.initial_seed(), None
 
         def changes(step: int, rows: Tensor) -> Tensor:
@@ -127,14 +128,14 @@ class OptimisedImages(Generator):
             return self.augmentation.matrices(draws[rows], *images.shape[-2:])
 
         for i, rows in enumerate(parts):
-            if self.initial is None:
+            if self.initial is None and start is None:
                 images[rows] = torch.randn(images[rows].shape, generator=generator).to(images.device)
             if i % distributed.world_size() != distributed.rank():
                 continue
             try:
                 low, high = expert.image_format.limits(images.device)
-                start = images[rows].clamp(low, high)
-                batch = ImageBatch(start, torch.arange(rows.start, rows.stop), self.lr)
+                begun = images[rows].clamp(low, high)
+                batch = ImageBatch(begun, torch.arange(rows.start, rows.stop), self.lr)
                 images[rows] = self._optimise(expert, batch, columns, output_loss, changes, progress)
             except BrokenExpertError as error:
                 broken = error
@@ -177,7 +178,8 @@ class OptimisedImages(Generator):
                 watch.add(step, logits)
                 self._check(watch.look(), expert)
                 # A sum, not a mean: the gradient of an image must not depend on how many are optimised beside it.
-                loss = output_loss(logits.float() / self.temperature, batch.places) + self._image_loss(batch.images)
+                loss = output_loss(logits.float() / self.temperature, batch.places, changed)
+                loss = loss + self._image_loss(batch.images)
                 if statistics is not None:
                     loss = loss + self.batch_norm * len(batch) * statistics.pop()
                 (gradient,) = torch.autograd.grad(loss, [batch.images])

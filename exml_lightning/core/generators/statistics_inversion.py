@@ -7,29 +7,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from exml_lightning.core.buffer import Buffer
-from exml_lightning.core.class_statistics import Watch
 from exml_lightning.core.expert import Expert
+from exml_lightning.core.features import Features, enlarge
 from exml_lightning.core.generators.generator import Progress, balanced_columns, no_progress, require, to_buffer
 from exml_lightning.core.generators.optimised import OptimisedImages
 
 
 @dataclass
 class StatisticsInversion(OptimisedImages):
-    """Images that a layer of the expert sees as it saw images of a class: activations are drawn, an image is fitted.
+    """Images that have features as the expert's owner published them of a class: these are drawn, an image is fitted.
 
-    Each image has activations of its own (`ClassStatistics.sample`), so images of a class differ as the class does.
-    Minimises their `misfit`, the cross-entropy of the class and weighted priors. See `OptimisedImages` for the other
-    settings.
+    Each image has features of its own (`ClassStatistics.sample`), so images of a class differ as the class does. It
+    begins with its thumbnail, enlarged; then their `misfit`, the cross-entropy of the class and weighted priors are
+    minimised. See `OptimisedImages` for the other settings; without `initial`.
 
     Args:
-        misfit: Weight of the squared distance to the activations.
+        misfit: Weight of the squared distance to the features.
         cross_entropy: Weight of the cross-entropy over the expert's own classes.
 
     Raises:
         ExmlError: If an expert has no statistics.
     """
 
-    steps: int = 40
+    steps: int = 10
     lr: float = 0.2
     temperature: float = 1.0
     batch_size: int = 200
@@ -52,14 +52,15 @@ class StatisticsInversion(OptimisedImages):
         statistics = expert.statistics.to(device)
         columns = balanced_columns(num_samples, len(expert.classes), generator).to(device)
         wanted = statistics.sample(columns, generator)
-        with Watch(expert.model.get_submodule(statistics.layer))() as watch:
+        start = enlarge(wanted, expert.image_format.shape)
+        with Features(expert, statistics.layer)() as look:
 
-            def loss(logits: Tensor, rows: Tensor) -> Tensor:
-                misfit = statistics.misfit(watch.pop(len(rows)), wanted[rows], columns[rows]).sum()
+            def loss(logits: Tensor, rows: Tensor, images: Tensor) -> Tensor:
+                misfit = statistics.misfit(look.pop(images), wanted[rows], columns[rows]).sum()
                 if not self.cross_entropy or logits.shape[1] == 1:
                     return self.misfit * misfit
                 ce = F.cross_entropy(logits, columns[rows], reduction="sum")
                 return self.misfit * misfit + self.cross_entropy * ce
 
-            images = self.optimise(expert, num_samples, columns, loss, generator, progress)
+            images = self.optimise(expert, num_samples, columns, loss, generator, progress, start)
         return to_buffer(images, columns, expert)

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from exml_lightning.core.class_statistics import Watch, measure
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.features import Features
 from exml_lightning.core.generators import StatisticsInversion
+from exml_lightning.core.measure_statistics import measure
 from exml_lightning.core.procedural import Strokes
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
@@ -22,15 +23,15 @@ def expert():
 
 def test_images_are_seen_as_those_of_their_class_were(expert):
     """Thick strokes are brighter; each image is its own, and nearer to its class than what it began with."""
-    samples = StatisticsInversion(steps=60).generate(expert, 40, keyed_generator("made"))
+    samples = StatisticsInversion().generate(expert, 40, keyed_generator("made"))
     assert sorted(samples.labels.unique().tolist()) == [4, 5]
     thick = samples.labels == expert.classes[1]
     assert samples.images[thick].mean() > samples.images[~thick].mean() + 0.3
     statistics = expert.statistics
-    with Watch(expert.model.get_submodule(statistics.layer))() as watch:
+    with Features(expert, statistics.layer)() as look:
         expert(samples.images)
-        activations = watch.pop(40)
-    assert torch.equal(statistics.log_distance(activations).argmin(dim=1), thick.long())
+        features = look.pop(samples.images)
+    assert torch.equal(statistics.log_distance(features).argmin(dim=1), thick.long())
     assert samples.images[thick].std(dim=0).mean() > 0.1
 
 

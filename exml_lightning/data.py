@@ -193,19 +193,9 @@ class ExpertStream(LightningDataModule):
         return None if self._scenario is None else self._scenario.name
 
     @property
-    def competing(self) -> bool:
-        """Whether classes of several experts compete, in one head."""
-        return self.heads is None and len(self.manifest.experts) > 1
-
-    @property
     def statistics(self) -> bool:
         """Whether any expert has published statistics."""
         return any(entry.statistics is not None for entry in self.manifest.experts[: self.num_experts])
-
-    @property
-    def publishing(self) -> bool:
-        """Whether statistics are used: some expert has published them, and experts compete."""
-        return self.competing and self.statistics
 
     @property
     def measures_accuracy(self) -> bool:

@@ -210,12 +210,13 @@ class ExModelModule(LightningModule):
         return compile_network(network, self.device) if self._compile else network.__call__
 
     @torch.no_grad()
-    def said_of(self, images: Tensor) -> Tensor:
-        """Ask the ex-model about new images, as a buffer holds them: float32 ``(n, num_classes)``, 0 if not known."""
+    def answer(self, images: Tensor) -> Tensor:
+        """Ask the ex-model about images, as a buffer holds them: float32 ``(n, num_classes)``, 0 if not known."""
+        training = self.training
         self.eval()
         image_format = self.stream.manifest.input
         parts = [self.network(image_format.to_input(part)).float() for part in images.split(image_format.chunk)]
-        self.train()
+        self.train(training)
         return torch.cat(parts) * self.known
 
     def targets(self, labels: Tensor) -> Tensor | None:

@@ -49,7 +49,7 @@ class CheckExperts(Callback):
             expert = stream.load_expert(index, device)
             looks[index] = first_look(expert, drawings)
             rehearsal(expert)
-            if self._buffer.makes_from_statistics(expert, stream):
+            if self._buffer.makes_from_statistics(expert):
                 Sampler(self._buffer.statistics, stream, None, False).rehearse(expert)
             del expert  # else it would stay in memory while the next one is read
         if trainer.is_global_zero:

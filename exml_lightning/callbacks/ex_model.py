@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks.accuracy import AccuracyCallback
 from exml_lightning.callbacks.results import ResultsCallback
+from exml_lightning.core.rejection import rejection_threshold
 from exml_lightning.ex_model.model import WEIGHTS
 from exml_lightning.experts import ExpertEntry, Manifest, save_weights, write_manifest
 from exml_lightning.module import ExModelModule
@@ -44,7 +45,7 @@ class ExModelWriter(Callback):
                 "strategy": self._strategy,
                 "scenario": stream.scenario_name or stream.manifest.scenario,
                 "experts": trainer.max_epochs,
-                **({"none_of_these": True} if pl_module.distillation.normalize.none_of_these else {}),
+                **_rejection(pl_module),
                 "learned": [_noted(entry) for entry in stream.manifest.experts[: trainer.max_epochs]],
             },
         )
@@ -60,6 +61,15 @@ class ExModelWriter(Callback):
             return None
         seen = self._results.over_time(module)[1][-1]
         return None if math.isnan(seen) else seen
+
+
+def _rejection(module: ExModelModule) -> dict[str, float]:
+    """Say from which probability on an image is taken for none of the classes, where the ex-model was taught that."""
+    buffer = module.stream.buffer
+    own = buffer.images[buffer.certain_labels >= 0]
+    if not module.distillation.normalize.none_of_these or not len(own):
+        return {}
+    return {"none_of_these": rejection_threshold(module.answer(own)[:, module.known])}
 
 
 def _noted(entry: ExpertEntry) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class SameSettings(Callback):
             **{f"model.{key}": value for key, value in pl_module.settings().items()},
             "buffer.size": buffer.size,
             "buffer.generator": buffer.generator.settings(),
-            **({"buffer.statistics": buffer.statistics.settings()} if pl_module.stream.publishing else {}),
+            **({"buffer.statistics": buffer.statistics.settings()} if pl_module.stream.statistics else {}),
             "trainer.precision": str(trainer.precision),
             "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
             "trainer.gradient_clip_val": trainer.gradient_clip_val,

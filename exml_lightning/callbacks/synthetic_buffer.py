@@ -82,6 +82,9 @@ class SyntheticBufferCallback(Callback):
                 "unrelated images are asked about once, before the first step, so no step may change them: set shift "
                 "and rotation of data.augmentation to 0, and flip to false"
             )
+        if pl_module.distillation.lambda_ce is None:
+            labelled = self.generator.once and stream.statistics  # what is made from statistics of a class is of it
+            pl_module.distillation = replace(pl_module.distillation, lambda_ce=float(labelled))
         self.generator.connect(StreamSources(stream, self.size))
         stream.keep_images(self.generator.once)
         trainer.fit_loop.max_epochs = stream.num_experts
@@ -96,9 +99,7 @@ class SyntheticBufferCallback(Callback):
         assert isinstance(pl_module, ExModelModule)
         stream, clock, batches = pl_module.stream, self.clock, int(trainer.num_training_batches)
         entries = stream.manifest.experts[: trainer.max_epochs]
-        clock.shares = [
-            self._images_of(k, entry.statistics is not None and stream.competing) for k, entry in enumerate(entries)
-        ]
+        clock.shares = [self._images_of(k, entry.statistics is not None) for k, entry in enumerate(entries)]
         clock.steps = batches
         clock.images = sum(clock.shares[: stream.experience + 1])
         clock.distilled = trainer.current_epoch * batches + trainer.fit_loop.epoch_loop.batch_progress.current.ready
@@ -143,9 +144,9 @@ class SyntheticBufferCallback(Callback):
         module.learn(expert, stream.move_buffer(module.device), stream.images_stay, begins)
         self.clock.start()
 
-    def makes_from_statistics(self, expert: Expert, stream: ExpertStream) -> bool:
+    def makes_from_statistics(self, expert: Expert) -> bool:
         """Whether images are made from what an expert has published."""
-        return self.generator.once and expert.statistics is not None and stream.competing
+        return self.generator.once and expert.statistics is not None
 
     def _images_of(self, experience: int, statistics: bool) -> int:
         """Return how many images are made when an expert comes, those of its statistics included."""
@@ -159,12 +160,12 @@ class SyntheticBufferCallback(Callback):
         stream, experience, size = module.stream, expert.experience, self.size
         buffer = stream.move_buffer(module.device) if stream.has_buffer else None
         todo = [(self.generator, share(size, experience))] if buffer is None or not self.generator.once else []
-        if self.makes_from_statistics(expert, stream):
+        if self.makes_from_statistics(expert):
             todo.append((self.statistics, share(made_places(size), experience)))
         for generator, count in todo:
             new = self._new_samples(trainer, stream, expert, generator, count)
             if buffer is not None and buffer.targets is not None:
-                new = replace(new, targets=module.said_of(new.images))
+                new = replace(new, targets=module.answer(new.images))
             draws = keyed_generator("subsample", stream.seed, experience)
             buffer = update_buffer(buffer, new, size, draws, expert.image_format)
         assert buffer is not None

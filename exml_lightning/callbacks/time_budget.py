@@ -89,7 +89,7 @@ def work_of(module: ExModelModule, buffer: SyntheticBufferCallback) -> Work:
     shape = stream.manifest.input.shape
     reference = scale.reference_images(stream.manifest.input, stream.seed, module.device)
     compared = int(scale.score_weights() is not None and (reference is not None or not unchanged))
-    resizable = generator.cheap and unchanged and not stream.publishing
+    resizable = generator.cheap and unchanged and not stream.statistics
     return Work(stream.batch_size, buffer.size, resizable, prod(shape), unchanged, once, compared)
 
 
@@ -126,7 +126,7 @@ def _time_expert(module: ExModelModule, buffer: SyntheticBufferCallback, expert:
         seconds = _seconds(lambda: short.generate(expert, count, keyed_generator("budget")), module.device)
         return times * seconds / count
 
-    published = buffer.makes_from_statistics(expert, module.stream)
+    published = buffer.makes_from_statistics(expert)
     return asking, making(buffer.generator), making(buffer.statistics) if published else 0.0
 
 

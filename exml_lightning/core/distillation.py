@@ -51,11 +51,6 @@ class Distillation:
         return self.temperature or (1.0 if self.normalize.none_of_these else 2.0)
 
     @property
-    def weight_of_labels(self) -> float:
-        """The weight of the cross-entropy."""
-        return (1.0 if self.normalize.none_of_these else 0.0) if self.lambda_ce is None else self.lambda_ce
-
-    @property
     def needs_labels(self) -> bool:
         """Whether the labels of samples are read."""
         return bool(self.lambda_ce) or self.merge == "sample"
@@ -86,14 +81,13 @@ class Distillation:
         else:
             masks = [] if heads is None else [heads.eq(task) for task in tasks]
             distilled = distillation_kl(logits, target, self.softness, masks, self.normalize.none_of_these)
-        if not self.weight_of_labels:
+        if not self.lambda_ce:
             return {self.loss: distilled, "loss": distilled}
-        cross_entropy = known_cross_entropy(logits, labels, possible, self.normalize.none_of_these)
-        loss = distilled + self.weight_of_labels * cross_entropy
+        cross_entropy = known_cross_entropy(logits, labels, possible)
+        loss = distilled + self.lambda_ce * cross_entropy
         return {self.loss: distilled, "cross_entropy": cross_entropy, "loss": loss}
 
     def settings(self) -> dict[str, Any]:
         """Return the settings, as plain values; the temperature only where it has a meaning."""
         temperature = self.softness if self.loss == "kl" else None
-        resolved = {"normalize": self.normalize.settings(), "lambda_ce": self.weight_of_labels}
-        return {**asdict(self), **resolved, "temperature": temperature}
+        return {**asdict(self), "normalize": self.normalize.settings(), "temperature": temperature}

@@ -42,14 +42,12 @@ def distillation_kl(
     return F.kl_div(given, wanted, log_target=True, reduction="batchmean") * temperature**2
 
 
-def known_cross_entropy(logits: Tensor, labels: Tensor, known: Tensor, none_of_these: bool = False) -> Tensor:
+def known_cross_entropy(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
     """Cross-entropy over the classes that the ex-model knows so far (second term of Eq. 11), the mean over samples.
 
-    Logits are ``(n, num_classes)``, labels y_syn, int64 ``(n,)``, each a known class; `known` is bool
-    ``(num_classes,)``, or ``(n, num_classes)`` where each sample has its own, those of its task's head. With
-    `none_of_these` a class beside all others has the logit 0, and samples of label -1 add nothing.
+    Logits are ``(n, num_classes)``, labels y_syn, int64 ``(n,)``, each a known class, or -1 for a sample that has none
+    and adds nothing; `known` is bool ``(num_classes,)``, or ``(n, num_classes)`` where each sample has its own, those
+    of its task's head.
     """
     possible = logits.masked_fill(~known, torch.finfo(logits.dtype).min)
-    if not none_of_these:
-        return F.cross_entropy(possible, labels)
-    return F.cross_entropy(F.pad(possible, (0, 1)), labels, ignore_index=-1, reduction="sum") / len(labels)
+    return F.cross_entropy(possible, labels, ignore_index=-1, reduction="sum") / len(labels)

@@ -1,7 +1,7 @@
 """Labels and probabilities of image files by one expert of a folder: an ex-model, or any other."""
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from exml_lightning.core.confusion import Confusion, accuracy_on
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.rejection import none_of_these
 from exml_lightning.ex_model.model import load_chosen, read_chosen
 from exml_lightning.files import write_whole
 from exml_lightning.scenarios.image_files import image_files, read_images
@@ -30,7 +31,8 @@ class Predictions:
         probabilities: Float ``(len(files), len(classes))``; each row adds up to 1.
         broken: How many images could not be read.
         none: How probable it is that an image is of none of the classes, float ``(len(files),)``; None of an ex-model
-            that was not taught so (docs/statistics.md). From 0.5 on the label is `NONE`.
+            that was not taught so (docs/statistics.md).
+        threshold: The label is `NONE` where `none` is more.
     """
 
     classes: tuple[str, ...]
@@ -38,12 +40,13 @@ class Predictions:
     probabilities: Tensor
     broken: int
     none: Tensor | None = None
+    threshold: float = 1.0
 
     @property
     def places(self) -> Tensor:
         """The place of each label in `classes`, int64 ``(len(files),)``; after the last for `NONE`."""
         best = self.probabilities.argmax(dim=1)
-        return best if self.none is None else torch.where(self.none >= 0.5, len(self.classes), best)
+        return best if self.none is None else torch.where(self.none > self.threshold, len(self.classes), best)
 
     @property
     def labels(self) -> list[str]:
@@ -107,8 +110,11 @@ def predict(
             rows.append(ex_model(pixels.to(place)).float().cpu())
         read += [Path(file).relative_to(root).as_posix() for file in good]
     logits = torch.cat(rows)
-    none = torch.sigmoid(-logits.logsumexp(dim=1)) if entry.training.get("none_of_these") is True else None
-    return Predictions(entry.classes, tuple(read), logits.softmax(dim=1), len(files) - len(read), none)
+    threshold = entry.training.get("none_of_these")
+    found = Predictions(entry.classes, tuple(read), logits.softmax(dim=1), len(files) - len(read))
+    if isinstance(threshold, float):  # it was taught to tell
+        found = replace(found, none=none_of_these(logits), threshold=threshold)
+    return found
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:

@@ -44,12 +44,21 @@ def test_what_is_published_is_read_back(zoo):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: {k: v for k, v in t.items() if k != "rest"}, "it must hold units, means, directions, variances, rest"),
-        (lambda t: {**t, "means": t["means"][:, :-1], "units": t["units"][:-1]}, r"directions is torch.float32 .* where \[2, 12, 543\] is"),
+        (
+            lambda t: {k: v for k, v in t.items() if k != "rest"},
+            "it must hold units, means, directions, variances, rest",
+        ),
+        (
+            lambda t: {**t, "means": t["means"][:, :-1], "units": t["units"][:-1]},
+            r"directions is torch.float32 .* where \[2, 12, 543\] is",
+        ),
         (lambda t: {**t, "rest": t["rest"] * torch.nan}, "rest holds NaN or infinity"),
         (lambda t: {**t, "rest": -t["rest"]}, "units, variances and the deviation of distances must be more than 0"),
         (lambda t: {**t, "distance": t["distance"].double()}, r"distance is torch.float64 \[2\]"),
-        (lambda t: {**t, "means": torch.zeros(2, 5000)}, "it has 5000 values and 12 directions: give 145 to 656 and at most 64"),
+        (
+            lambda t: {**t, "means": torch.zeros(2, 5000)},
+            "it has 5000 values and 12 directions: give 145 to 656 and at most 64",
+        ),
     ],
 )
 def test_a_file_of_something_else_is_refused(zoo, change, words):

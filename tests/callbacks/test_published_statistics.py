@@ -18,7 +18,7 @@ from exml_lightning.core.generators import StatisticsInversion
 from exml_lightning.core.losses import distillation_kl
 from exml_lightning.core.procedural import Strokes
 from exml_lightning.core.rng import keyed_generator
-from exml_lightning.core.scales import NormalScores, StatisticsScale
+from exml_lightning.core.scales import Center, NormalScores, StatisticsScale
 from exml_lightning.core.targets import Target
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import load_expert, read_manifest, write_manifest
@@ -51,13 +51,14 @@ class Kept(Callback):
         self.networks.append(deepcopy(module.network).eval())
 
 
-def learn(experts, folder, checkpoint=None, epochs=-1):
+def learn(experts, folder, checkpoint=None, epochs=-1, module=None):
     stream = ExpertStream(experts=str(experts), n_iter=3, batch_size=4)
     buffer, kept = SyntheticBufferCallback(20, statistics=StatisticsInversion(steps=2), cache=None), Kept()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "num_sanity_val_steps": 0}
     trainer = Trainer(accelerator="cpu", max_epochs=epochs, callbacks=[CheckExperts(buffer), buffer, kept],
                       default_root_dir=folder, **quiet)  # fmt: skip
-    module = ExModelModule()
+    module = module or ExModelModule()
+    folder.mkdir(exist_ok=True)
     trainer.fit(module, datamodule=stream, ckpt_path=checkpoint)
     trainer.save_checkpoint(folder / f"{epochs}.ckpt")
     return module, kept
@@ -66,6 +67,7 @@ def learn(experts, folder, checkpoint=None, epochs=-1):
 def test_images_of_statistics_stay_beside_drawings_with_what_everyone_said(zoo, tmp_path):
     module, kept = learn(zoo, tmp_path)
     assert isinstance(module.distillation.normalize, StatisticsScale)
+    assert module.distillation.lambda_ce == 1  # of the labels of images that are of their class for certain
     first, second, third = kept.buffers
     assert first.experiences.tolist() == [NOBODY] * 4 + [0] * 16
     assert torch.equal(second.images, first.images)  # the second expert has nothing to make images of
@@ -85,6 +87,44 @@ def test_images_of_statistics_stay_beside_drawings_with_what_everyone_said(zoo, 
     with torch.no_grad():  # of images that the experts before never saw, the ex-model says what they would
         said = kept.networks[1](third.images[new])
     torch.testing.assert_close(third.targets[new][:, known], said[:, known], rtol=1e-4, atol=1e-4)
+
+
+def test_the_loss_has_the_labels_of_images_of_statistics_alone(zoo, tmp_path):
+    class Losses(ExModelModule):
+        def loss_terms(self, logits, answers, batch, known):
+            terms = super().loss_terms(logits, answers, batch, known)
+            if batch.rows is None or not self.stream.has_buffer:  # the rehearsal
+                return terms
+            experiences = self.stream.buffer.experiences[batch.rows]
+            each = torch.nn.functional.cross_entropy(logits[:, known], known.cumsum(0)[batch.labels] - 1,
+                                                     reduction="none", ignore_index=-2)  # fmt: skip
+            own = experiences != NOBODY
+            assert torch.equal(batch.labels[own], self.stream.buffer.labels[batch.rows][own])
+            torch.testing.assert_close(terms["cross_entropy"], each[own].sum() / len(own))
+            torch.testing.assert_close(terms["loss"], terms["kl"] + terms["cross_entropy"])
+            seen.append(int((~own).sum()))
+            return terms
+
+    seen: list[int] = []
+    learn(zoo, tmp_path, module=Losses())
+    assert len(seen) == 9
+    assert sum(seen) > 0
+
+
+def test_experts_that_do_not_compete_make_images_of_their_statistics_too(zoo, tmp_path):
+    """Of several tasks, and alone: their logits are compared as they would be without."""
+    manifest = read_manifest(zoo)
+    tasks = tuple(replace(entry, task=k) for k, entry in enumerate(manifest.experts))
+    for name, entries in (("tasks", tasks), ("alone", manifest.experts[:1])):
+        write_manifest(replace(manifest, experts=entries), zoo)
+        module, kept = learn(zoo, tmp_path / name)
+        assert isinstance(module.distillation.normalize, Center)
+        assert (module.distillation.lambda_ce, module.distillation.softness) == (1, 2)
+        assert kept.buffers[0].experiences.tolist() == [NOBODY] * 4 + [0] * 16
+        assert int((kept.buffers[-1].experiences >= 0).sum()) == 16
+    write_manifest(replace(manifest, experts=(replace(manifest.experts[1], statistics=None),)), zoo)
+    module, _ = learn(zoo, tmp_path / "without")
+    assert module.distillation.lambda_ce == 0
 
 
 def test_a_stream_of_them_goes_on_to_the_same_weights(zoo, tmp_path):

@@ -5,9 +5,10 @@ import io
 import pytest
 import torch
 
-from exml_lightning.baselines import EnsembleAverage, MinEntropy
+from exml_lightning.baselines import EnsembleAverage, MinEntropy, PublishedStatistics
 from exml_lightning.callbacks.stored_experts import StoredExperts
 from exml_lightning.core.labelled_images import LabelledImages
+from exml_lightning.core.measure_statistics import measure
 from exml_lightning.scenarios import TestPart
 from tests.test_baselines import CPU, STREAMS, images, measured, narrow, open_stream, wide, write_experts
 
@@ -51,6 +52,33 @@ def test_an_expert_of_one_class_leaves_the_average_alone(tmp_path):
     for k in range(2):
         stored.meet(stream.load_expert(k, CPU), stream, False)
     assert stored.found[1] == ("ensemble_average", pytest.approx(best(stream, {"": EnsembleAverage()})[1]))
+
+
+def test_experts_that_have_statistics_are_asked_on_their_scale_too(tmp_path):
+    """Until one has none; and not where a task label says which expert to ask."""
+    stream = stream_of(tmp_path / "plain", [narrow(0, 1), narrow(2, 3, 4)])
+    experts = [stream.load_expert(k, CPU) for k in range(2)]
+    for expert in experts:
+        draws = images(60 * len(expert.classes))
+        expert.statistics = measure(expert, draws, torch.arange(len(draws)) % len(expert.classes))
+    stored, way = StoredExperts(), PublishedStatistics()
+    scores = torch.full((40, 5), -torch.inf)
+    rows = [expert.image_format.to_input(part.images.images) for part in stream.test_parts]
+    for expert in experts:
+        stored.meet(expert, stream, False)
+        scores = torch.maximum(scores, torch.cat([way.answer(expert, part, 0, 5) for part in rows]))
+    labels = torch.cat([part.images.labels for part in stream.test_parts])
+    right = float((scores.argmax(dim=1) == labels).float().mean())
+    assert set(stored._scores) == {"ensemble_average", "min_entropy", "published_statistics"}
+    assert right == pytest.approx(
+        float((stored._scores["published_statistics"].scores().argmax(1) == labels).float().mean())
+    )
+    assert stored.found[1][1] >= right
+    experts[1].statistics = None
+    mixed = StoredExperts()
+    for expert in experts:
+        mixed.meet(expert, stream, False)
+    assert set(mixed._scores) == {"ensemble_average", "min_entropy"}
 
 
 def test_the_task_label_leaves_the_classes_of_the_head(tmp_path):

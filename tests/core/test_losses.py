@@ -72,3 +72,14 @@ def test_kl_of_equal_probabilities_is_zero_and_classes_left_out_get_no_gradient(
     assert logits.grad.isfinite().all()
     assert logits.grad[:, 2].tolist() == [0, 0]
     assert logits.grad[:, :2].abs().min() > 0
+
+
+def test_cross_entropy_of_samples_without_a_label_is_nothing():
+    logits, labels = torch.randn(5, 3), torch.tensor([2, -1, 0, -1, 1])
+    logits.requires_grad_()
+    found = known_cross_entropy(logits, labels, torch.ones(3, dtype=torch.bool))
+    each = -logits.log_softmax(dim=1)
+    torch.testing.assert_close(found, (each[0, 2] + each[2, 0] + each[4, 1]) / 5)
+    (gradient,) = torch.autograd.grad(found, logits)
+    assert not gradient[[1, 3]].any()
+    assert float(known_cross_entropy(logits, torch.full((5,), -1), torch.ones(3, dtype=torch.bool))) == 0

@@ -5,7 +5,7 @@ import pytest
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts.expert_module import ExpertRecipe
-from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, plan_noise
+from exml_lightning.experts.privacy import NoisePlan, PrivacySettings, plan_noise, statistics_noise
 
 RECIPE = ExpertRecipe(epochs=50, batch_size=32)
 
@@ -63,6 +63,34 @@ def test_another_accountant_finds_no_more_spent():
     tight.history = [(plan.noise_multiplier, plan.sample_rate, 500)]
     spent = plan.spent(500).epsilon
     assert 0.8 * spent < tight.get_epsilon(plan.delta) < spent
+
+
+def test_noise_on_statistics_is_that_of_one_gaussian_mechanism():
+    """Renyi divergence of order a: a / (2 s^2) (Mironov 2017, corollary 3)."""
+    found = statistics_noise(2.0, 1e-5, 1000, "expert 0")
+    s, delta = found.multiplier, 1e-5
+    bound = min(
+        a / (2 * s * s) + math.log1p(-1 / a) - (math.log(delta) + math.log(a)) / (a - 1)
+        for a in (1 + x / 10 for x in range(1, 400))
+    )
+    assert found.spent.epsilon == pytest.approx(bound, rel=0.01)
+    assert 1.98 < found.spent.epsilon <= 2
+    assert statistics_noise(2.0, None, 1000, "expert 0").spent.delta == 1e-4
+    with pytest.raises(ExmlError, match=r"epsilon 1e-05 is too low for any noise on expert 3"):
+        statistics_noise(1e-5, None, 1000, "expert 3")
+
+
+def test_weights_and_statistics_spend_no_more_than_both_may():
+    """Together less than the sum of both: divergences add up, not epsilons."""
+    alone = plan_noise(PrivacySettings(4.0), RECIPE, 290, "expert 0")
+    both = plan_noise(PrivacySettings(4.0), RECIPE, 290, "expert 0", statistics=True)
+    assert both.noise_multiplier > alone.noise_multiplier
+    steps = RECIPE.epochs * math.ceil(290 / RECIPE.batch_size)
+    assert 3.96 < both.spent(steps).epsilon <= 4
+    beside = statistics_noise(2.0, None, 290, "expert 0")
+    assert both.statistics == beside.multiplier
+    weights = replace(both, statistics=None).spent(steps).epsilon
+    assert weights < 4 < weights + beside.spent.epsilon
 
 
 def test_a_batch_larger_than_the_set_is_the_whole_set():

@@ -117,9 +117,22 @@ def test_private_experts_stay_private_and_statistics_are_no_weights(zoo, capsys)
     manifest = read_manifest(zoo)
     private = replace(manifest.experts[0], privacy=PrivacySpent(8.0, 1e-4))
     write_manifest(replace(manifest, experts=(private,)), zoo)
-    assert "expert 0 was trained with differential privacy" in refused(
-        ["statistics", str(zoo), str(zoo / "images")], capsys
-    )
+    args = ["statistics", str(zoo), str(zoo / "images")]
+    assert "expert 0 was trained with differential privacy" in refused(args, capsys)
+    assert "privacy.epsilon is -1.0" in refused([*args, "--epsilon", "-1"], capsys)
+    main([*args, "--epsilon", "2"])
+    entry = read_manifest(zoo).experts[0]
+    assert entry.statistics.privacy.epsilon == pytest.approx(2, rel=0.01)
+    assert entry.statistics.privacy.delta == 1 / 500
+    assert entry.privacy.epsilon == pytest.approx(10, rel=0.01)  # what weights and statistics have spent, added up
+    assert entry.privacy.delta == pytest.approx(1e-4 + 1 / 500)
+    main(["catalog", str(zoo)])
+    assert "50 images, epsilon 2" in capsys.readouterr().out
+    first = load_expert(zoo, read_manifest(zoo), 0).statistics
+    main([*args, "--epsilon", "2"])
+    again = load_expert(zoo, read_manifest(zoo), 0).statistics
+    assert not torch.equal(first.means, again.means)  # secret noise, another each time
+    assert read_manifest(zoo).experts[0].privacy.epsilon == pytest.approx(12, rel=0.01)
     for k in range(1, 5):
         (zoo / f"expert_{k}.safetensors").unlink()
     main(["manifest", str(zoo), "--architecture", "exml_lightning.models.LeNet5", "--classes", "5", "4"])

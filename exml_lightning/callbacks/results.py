@@ -10,7 +10,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from exml_lightning.callbacks.summary import peak_memory_mb, write_summary
+from exml_lightning.callbacks.summary import peak_memory_mb, statistics_used, write_summary
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 from exml_lightning.core.expert import Expert
 from exml_lightning.files import write_text
@@ -106,6 +106,8 @@ class ResultsCallback(Callback, ABC):
             "seconds_distilling": self._buffer.clock.seconds_distilling,
         }
         work = {"steps": module.stream.n_iter, "images": self._buffer.size}
+        if self._buffer.generator.once or module.distillation.normalize.none_of_these:
+            work |= statistics_used(module.stream.manifest.experts[: module.stream.num_experts])
         all_figures = {**figures, **costs, "experiences_learned": len(self.matrix), **work}
         write_summary(folder / "summary.json", all_figures, module.stream, module.device, self._command)
         return figures, costs

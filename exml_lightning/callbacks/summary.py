@@ -3,7 +3,7 @@
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,14 @@ def origin(stream: ExpertStream, device: torch.device, command: str) -> dict[str
         "expert_architecture": _common([_architecture(entry) for entry in entries]),
         "experts_digest": hashlib.sha256(hashes.encode()).hexdigest()[:8],
     }
+
+
+def statistics_used(entries: Sequence[ExpertEntry]) -> dict[str, Any]:
+    """Return how many experts publish statistics, and the largest epsilon of those that are private, if any."""
+    published = [entry.statistics for entry in entries if entry.statistics is not None]
+    private = [each.privacy.epsilon for each in published if each.privacy is not None]
+    found: dict[str, Any] = {"experts_with_statistics": len(published)} if published else {}
+    return found | ({"statistics_epsilon": max(private)} if private else {})
 
 
 def peak_memory_mb(device: torch.device) -> float:

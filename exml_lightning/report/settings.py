@@ -47,6 +47,9 @@ _MOVED = ("model.others", "model.raw_logits", "model.familiarity", "model.refere
 _OF_SCENARIO = "data.scenario.auxiliary"
 """What ``data.auxiliary`` is where it is not given; before, scenarios gave that."""
 
+PUBLISHED = {"experts.with_statistics": "experts_with_statistics", "experts.epsilon": "statistics_epsilon"}
+"""What a run has used of experts, by the names of its results."""
+
 Settings = dict[str, Any]
 """Numbers, texts and true by ``group.key.key``; null and false are left out, as versions without the key have it."""
 
@@ -64,6 +67,8 @@ def settings_of(run: Run) -> Settings:
     settings |= _flat(architecture, "expert.architecture")
     settings |= _flat(run.results.get("expert_training"), "expert.training")
     settings |= {"experts": run.results["experts"], "experts.skipped": run.results.get("experiences_skipped") or None}
+    # Rows of runs whose experts published statistics stand by themselves.
+    settings |= {key: run.results.get(name) for key, name in PUBLISHED.items()}
     settings["processes"] = None if run.is_baseline else run.results.get("processes", 1)
     plain = {key: _plain(value) for key, value in settings.items() if value is not None and value is not False}
     return {key: json.dumps(value) if isinstance(value, list) else value for key, value in plain.items()}

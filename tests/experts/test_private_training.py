@@ -292,3 +292,20 @@ def test_a_delta_that_protects_no_one_and_a_missing_opacus_are_told_before_work(
     with pytest.raises(ExmlError, match=re.escape("pip install 'exml-lightning[privacy]'")):
         train_digits(tmp_path / "experts", **PRIVATE)
     assert not (tmp_path / "experts").exists()
+
+
+def test_statistics_share_what_an_expert_may_spend(tmp_path):
+    """In all no more than it; and another recipe than without, since the weights have more noise."""
+    settings = PrivacySettings(8.0)
+    (entry, *_) = train_digits(tmp_path, 1, privacy=settings, statistics=True).experts
+    assert 7.9 < entry.privacy.epsilon <= 8
+    assert 3.9 < entry.statistics.privacy.epsilon <= 4
+    assert load_expert(tmp_path, read_manifest(tmp_path), 0).statistics is not None
+    file = tmp_path / entry.statistics.file
+    before = file.read_bytes()
+    file.unlink()
+    again = train_digits(tmp_path, 1, privacy=settings, statistics=True).experts[0]
+    assert again.sha256 == entry.sha256
+    assert file.read_bytes() != before
+    with pytest.raises(ExmlError, match="expert 0: training is"):
+        train_digits(tmp_path, 1, privacy=settings)

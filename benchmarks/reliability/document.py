@@ -49,7 +49,7 @@ FILES = """\
 ## Hostile and damaged files
 
 Each file of a catalogue of hostile ones must be refused by one line of error before anything in it is run
-([security.md](security.md) says what is trusted and what is not). Damaged manifests and buffer files, made by
+([security.md](security.md) says what is trusted and what is not). Damaged manifests, buffer files and statistics, made by
 hypothesis, must be read, or refused by a clear error.
 """
 
@@ -132,7 +132,7 @@ def _counts(found: dict[str, Any]) -> list[list[str]]:
         add("writes that fail, disks that are full or read-only", tried, len(disks["failures"]))
     if "files" in found:
         add("hostile files", found["files"]["tried"], len(found["files"]["failures"]))
-    for name in ("manifest.yaml", "buffer file"):
+    for name in ("manifest.yaml", "buffer file", "statistics"):
         if name in found.get("fuzz", {}):
             counts = found["fuzz"][name]
             what = f"damaged files, {name} ({counts['refused']:,} refused, {counts['accepted']:,} as good as whole)"

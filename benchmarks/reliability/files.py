@@ -24,16 +24,17 @@ def run(folder: Path) -> dict[str, Any]:
 
 
 def run_fuzz(folder: Path, cases: int = CASES) -> dict[str, Any]:
-    """Read damaged manifests and buffer files.
+    """Read damaged manifests, buffer files and statistics.
 
     Args:
         folder: Not needed.
         cases: How many of each.
     """
-    from benchmarks.reliability.fuzz import fuzz_buffer_file, fuzz_manifest
+    from benchmarks.reliability.fuzz import fuzz_buffer_file, fuzz_manifest, fuzz_statistics
 
     result: dict[str, Any] = {"failures": []}
-    for name, fuzz in {"manifest.yaml": fuzz_manifest, "buffer file": fuzz_buffer_file}.items():
+    kinds = {"manifest.yaml": fuzz_manifest, "buffer file": fuzz_buffer_file, "statistics": fuzz_statistics}
+    for name, fuzz in kinds.items():
         print(f"{name}: {cases} cases", flush=True)
         try:
             result[name] = fuzz(cases)._asdict()

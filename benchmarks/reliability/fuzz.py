@@ -1,4 +1,4 @@
-"""Thousands of damaged manifests and buffer files: each is refused by a clear error, or is as documented."""
+"""Thousands of damaged manifests, buffer files and statistics: each is refused by a clear error, or is as documented."""
 
 import copy
 import json
@@ -14,7 +14,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.experts.manifest import Manifest, read_manifest, write_manifest
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.images import ImageFormat
+from exml_lightning.experts.manifest import Manifest, PublishedStatistics, read_manifest, write_manifest
+from exml_lightning.experts.statistics_file import read_statistics
+from exml_lightning.files import sha256
 from exml_lightning.generation.buffer_file import BufferFile, read_buffer, write_buffer
 
 LENET = {"class_path": "exml_lightning.models.LeNet5", "init_args": {"num_classes": 3}}
@@ -31,6 +35,13 @@ EXPERT = {
     "training": {"epochs": 2, "seen": [1.5, None]},
     "privacy": {"epsilon": 3.0, "delta": 1e-05},
     "license": "CC-BY-4.0",
+    "statistics": {
+        "file": "a.statistics.safetensors",
+        "sha256": "ef" * 32,
+        "layer": "features.6",
+        "images": 40,
+        "privacy": {"epsilon": 2.0, "delta": 1e-05},
+    },
 }
 MANIFEST = {
     "format": 1,
@@ -54,6 +65,16 @@ COLUMNS = {
     "experiences": torch.tensor([3, 3, 3, 3]),
 }
 """Metadata and tensors of a whole buffer file."""
+STATISTICS = {
+    "units": torch.ones(5),
+    "means": torch.linspace(-1, 1, 10).view(2, 5),
+    "directions": torch.eye(5)[:2].expand(2, 2, 5).contiguous(),
+    "variances": torch.ones(2, 2),
+    "rest": torch.tensor([0.25, 0.5]),
+    "distance": torch.tensor([0.5, 0.25]),
+    "images": torch.tensor([20, 30]),
+}
+"""Tensors of whole statistics, of images of four pixels and a layer of one value."""
 
 ODD: st.SearchStrategy[Any] = st.sampled_from(
     [
@@ -97,23 +118,44 @@ def fuzz_manifest(cases: int) -> Counts:
     return _run(documents, cases, "manifest.yaml", _try_manifest)
 
 
+def fuzz_statistics(cases: int) -> Counts:
+    """Read damaged files of published statistics; anything raised but an `ExmlError` comes through.
+
+    Args:
+        cases: How many; the same number gives the same cases.
+    """
+    layer = torch.nn.Linear(1, 2)
+    expert = Expert(torch.nn.Sequential(layer), [0, 1], [0, 1], ImageFormat((1, 2, 2), (0.5,), (0.5,)))
+
+    def attempt(path: Path) -> None:
+        found = read_statistics(path, PublishedStatistics(path.name, sha256(path), "0", 50), expert)
+        features = torch.linspace(-1, 1, 2 * found.means.shape[1]).view(2, -1)
+        assert found.log_distance(features).shape == (2, 2)
+        assert found.sample(torch.tensor([0, 1]), torch.Generator()).shape == features.shape
+
+    return _run(_damaged_tensors(STATISTICS, {}), cases, "a.statistics.safetensors", attempt)
+
+
 def fuzz_buffer_file(cases: int) -> Counts:
     """Read damaged buffer files; anything raised but an `ExmlError` comes through.
 
     Args:
         cases: How many; the same number gives the same cases.
     """
-    whole = save(COLUMNS, METADATA)
+    return _run(_damaged_tensors(COLUMNS, METADATA), cases, "samples.safetensors", _try_buffer_file)
+
+
+def _damaged_tensors(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> st.SearchStrategy[bytes]:
+    whole = save(tensors, metadata)
     length = int.from_bytes(whole[:8], "little")
     header, data = json.loads(whole[8 : 8 + length]), whole[8 + length :]
-    inner = {**METADATA, **{key: json.loads(METADATA[key]) for key in ("class_names", "input", "about")}}
-    documents = st.one_of(
+    inner = {key: value if key == "format" else json.loads(value) for key, value in metadata.items()}
+    return st.one_of(
         _changed(header).map(lambda changed: _safetensors(changed, data)),
         _changed(inner).map(lambda changed: _safetensors({**header, "__metadata__": _texts(changed)}, data)),
         _damaged(data).map(lambda changed: _safetensors(header, changed[: len(data)].ljust(len(data), b"\0"))),
         _damaged(whole),
     )
-    return _run(documents, cases, "samples.safetensors", _try_buffer_file)
 
 
 def _run(documents: st.SearchStrategy[bytes], cases: int, name: str, attempt: Callable[[Path], None]) -> Counts:

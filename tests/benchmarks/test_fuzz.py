@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("hypothesis")
 
-from benchmarks.reliability.fuzz import fuzz_buffer_file, fuzz_manifest
+from benchmarks.reliability.fuzz import fuzz_buffer_file, fuzz_manifest, fuzz_statistics
 
 
 @pytest.mark.parametrize(
@@ -12,8 +12,10 @@ from benchmarks.reliability.fuzz import fuzz_buffer_file, fuzz_manifest
     [
         (fuzz_manifest, 40),
         (fuzz_buffer_file, 80),
+        (fuzz_statistics, 60),
         pytest.param(fuzz_manifest, 5000, marks=pytest.mark.slow),
         pytest.param(fuzz_buffer_file, 5000, marks=pytest.mark.slow),
+        pytest.param(fuzz_statistics, 5000, marks=pytest.mark.slow),
     ],
 )
 def test_only_clear_errors_come_out(fuzz, cases):

@@ -144,6 +144,19 @@ def test_a_row_is_mean_and_standard_deviation_of_its_runs(tmp_path):
     assert first_rows(rows) == rows[:2]
 
 
+def test_runs_from_experts_with_statistics_are_rows_of_their_own(tmp_path):
+    write_run(tmp_path, "split_mnist", "best", 0, 0.8)
+    for k, results in enumerate([{}, {}, {"statistics_epsilon": 8.0}]):
+        published = {"experts_with_statistics": 5, **results}
+        write_run(tmp_path, "split_mnist", "best", k, 0.9, f"published{k}", results=published)
+    found, left_out = report(tmp_path)
+    rows = found["split_mnist"]
+    assert not left_out
+    assert sorted(row.percent[0] for row in rows) == [80, 90, 90]
+    words = {words for row in rows for words in differing(row, rows)}
+    assert {"experts.with_statistics 5", "experts.with_statistics null", "experts.epsilon 8"} <= words
+
+
 def test_a_run_that_is_there_twice_counts_once(tmp_path):
     write_run(tmp_path, "split_mnist", "replay", 0, 0.9)
     write_run(tmp_path, "split_mnist", "replay", 0, 0.9, "again1")

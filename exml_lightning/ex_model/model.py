@@ -58,6 +58,12 @@ class ExModel(nn.Module):
         return self.manifest.experts[0].classes
 
     @property
+    def rejection_threshold(self) -> float | None:
+        """The probability of `none_of_these` from which on an image is of none of the classes; None if not taught."""
+        threshold = self.manifest.experts[0].training.get("none_of_these")
+        return threshold if isinstance(threshold, float) else None
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images it takes."""
         return self.manifest.input.shape

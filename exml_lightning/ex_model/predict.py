@@ -110,9 +110,9 @@ def predict(
             rows.append(ex_model(pixels.to(place)).float().cpu())
         read += [Path(file).relative_to(root).as_posix() for file in good]
     logits = torch.cat(rows)
-    threshold = entry.training.get("none_of_these")
+    threshold = ex_model.rejection_threshold
     found = Predictions(entry.classes, tuple(read), logits.softmax(dim=1), len(files) - len(read))
-    if isinstance(threshold, float):  # it was taught to tell
+    if threshold is not None:
         found = replace(found, none=none_of_these(logits), threshold=threshold)
     return found
 

@@ -16,7 +16,7 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.ex_model.export import folder as export_folder
 from exml_lightning.ex_model.export import onnx_file
-from exml_lightning.ex_model.export.card import model_card, read_figures
+from exml_lightning.ex_model.export.card import config_json, model_card, read_figures
 from exml_lightning.ex_model.export.folder import FILES, export_ex_model
 from exml_lightning.ex_model.export.onnx_file import Comparison
 from exml_lightning.ex_model.model import load_ex_model
@@ -216,6 +216,17 @@ def test_the_card_says_how_it_was_made_and_escapes_what_strangers_wrote():
     assert "## Agreement\n\nNo labelled images were at hand, so accuracy is **not known**" in card
     assert "- agreement: 90.00%\n" in card
     assert ModelCard(card).data.eval_results is None
+
+
+def test_the_card_and_the_configuration_say_when_an_image_is_of_no_class():
+    taught = grown()
+    assert "none of its classes" not in model_card(taught, {}, COMPARED, None)
+    assert "none_of_these_above" not in json.loads(config_json(taught))
+    taught.manifest.experts[0].training["none_of_these"] = 0.01234
+    card = model_card(taught, {}, COMPARED, None)
+    assert "`1 / (1 + exp(logits).sum())`. From 0.0123 on take it for such" in card
+    assert "It answers with one of its classes whatever" not in card
+    assert json.loads(config_json(taught))["none_of_these_above"] == 0.01234
 
 
 def test_figures_are_those_of_the_run(tmp_path, digits, no_onnx):

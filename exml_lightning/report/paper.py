@@ -10,6 +10,7 @@ TITLES = {
     "auxiliary": "Aux. Data ED",
     "procedural": "Procedural ED",
     "best": "Procedural ED, best",
+    "best_with_statistics": "Best, experts with statistics",
     "refined": "Procedural ED, refined",
     "replay": "Replay ED",
     "probability_average": "Probability Avg.",

@@ -20,6 +20,8 @@ from exml_lightning.report.text import printable
 NOT_SEARCHED = ("buffer", "cache", "checkpoints", "ex_model", "samples")
 """Folders that hold no runs but may hold much else."""
 FILES = ("config.yaml", "summary.json", "test.json")
+WITH_STATISTICS = "_with_statistics"
+"""After the strategy of runs whose experts published statistics: another task, which has rows of its own."""
 REMEDY = "make the run again, or leave its folder out"
 
 Whole = Annotated[int, Field(strict=True, ge=0)]
@@ -171,6 +173,7 @@ class _Results(BaseModel):
     experiences_learned: Whole = 0
     experiences_skipped: list[object] | None = None
     baseline: str | None = None
+    experts_with_statistics: Whole = 0
 
 
 @contextmanager
@@ -232,7 +235,7 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         scenario=_stream(folder, labelled) if scenario is None else scenario.name,
-        strategy=config.strategy,
+        strategy=config.strategy + (WITH_STATISTICS if results.experts_with_statistics else ""),
         run_id=config.data.run_id,
         measure=measure,
         is_baseline=config.baseline is not None,

@@ -67,7 +67,6 @@ def settings_of(run: Run) -> Settings:
     settings |= _flat(architecture, "expert.architecture")
     settings |= _flat(run.results.get("expert_training"), "expert.training")
     settings |= {"experts": run.results["experts"], "experts.skipped": run.results.get("experiences_skipped") or None}
-    # Rows of runs whose experts published statistics stand by themselves.
     settings |= {key: run.results.get(name) for key, name in PUBLISHED.items()}
     settings["processes"] = None if run.is_baseline else run.results.get("processes", 1)
     plain = {key: _plain(value) for key, value in settings.items() if value is not None and value is not False}

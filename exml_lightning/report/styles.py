@@ -11,6 +11,7 @@ STYLES = {
     "auxiliary": ("#009e73", "^"),
     "procedural": ("#56b4e9", "p"),
     "best": ("#6a3d9a", "H"),
+    "best_with_statistics": ("#c51b7d", "$s$"),
     "refined": ("#00494f", "$r$"),
     "replay": ("#222222", "D"),
     "noise": ("#8c8c8c", "v"),

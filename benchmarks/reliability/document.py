@@ -49,8 +49,8 @@ FILES = """\
 ## Hostile and damaged files
 
 Each file of a catalogue of hostile ones must be refused by one line of error before anything in it is run
-([security.md](security.md) says what is trusted and what is not). Damaged manifests, buffer files and statistics, made by
-hypothesis, must be read, or refused by a clear error.
+([security.md](security.md) says what is trusted and what is not). Damaged manifests, buffer files and statistics, made
+by hypothesis, must be read, or refused by a clear error.
 """
 
 STREAM = """\

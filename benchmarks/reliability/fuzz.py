@@ -1,4 +1,4 @@
-"""Thousands of damaged manifests, buffer files and statistics: each is refused by a clear error, or is as documented."""
+"""Thousands of damaged manifests, buffer files and statistics: each is refused clearly, or is as documented."""
 
 import copy
 import json

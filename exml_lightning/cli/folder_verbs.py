@@ -219,6 +219,7 @@ def statistics(folder: Path, images: Path, epsilon: float | None = None, delta: 
         delta: Beside epsilon, below 1 / n for n images of an expert; null for 1 / (10 n).
     """
     from exml_lightning.experts import load_expert, read_manifest
+    from exml_lightning.experts.catalog import published_words
     from exml_lightning.experts.manifest import FILE_NAME
     from exml_lightning.experts.privacy import PrivacySettings, check_installed
     from exml_lightning.experts.statistics_file import publish_all
@@ -230,11 +231,8 @@ def statistics(folder: Path, images: Path, epsilon: float | None = None, delta: 
     if epsilon is not None:
         check_installed()
     written = publish_all(folder, found, labelled, load_expert, epsilon, delta)
-    rows = [
-        [str(k), entry.file, "" if entry.statistics is None else str(entry.statistics.images)]
-        for k, entry in enumerate(written.experts)
-    ]
-    print_rows(f"{folder / FILE_NAME}: published statistics", ["", "file", "images measured"], rows)
+    rows = [[str(k), entry.file, published_words(entry.statistics)] for k, entry in enumerate(written.experts)]
+    print_rows(f"{folder / FILE_NAME}: published statistics", ["", "file", "measured"], rows)
 
 
 def predict(

@@ -141,7 +141,8 @@ def class_words(names: Sequence[str]) -> str:
     return " ".join(short) + (f" ... ({len(names)})" if len(names) > MOST_CLASSES else "")
 
 
-def _statistics(published: PublishedStatistics | None) -> str:
+def published_words(published: PublishedStatistics | None) -> str:
+    """Say how many images statistics are of, and what they have spent; nothing where there are none."""
     if published is None:
         return ""
     private = "" if published.privacy is None else f", epsilon {published.privacy.epsilon:.3g}"
@@ -157,7 +158,7 @@ def _row(expert: Choice) -> dict[str, str]:
         "input": "x".join(map(str, expert.input.shape)) if expert.input else "",
         "accuracy": "" if expert.accuracy is None else f"{100 * expert.accuracy:.1f} %",
         "epsilon, delta": "" if privacy is None else f"{privacy.epsilon:.3g}, {privacy.delta:.2g}",
-        "statistics": _statistics(expert.statistics),
+        "statistics": published_words(expert.statistics),
         "MB": "missing" if size is None else f"{size / 1e6:.2f}",
         "parameters": "" if parameters is None else f"{parameters:,}",
         "ex-model": _strategy(expert) or "",

@@ -215,7 +215,8 @@ class ExModelModule(LightningModule):
         training = self.training
         self.eval()
         image_format = self.stream.manifest.input
-        parts = [self.network(image_format.to_input(part)).float() for part in images.split(image_format.chunk)]
+        device = self.known.device  # the CPU once a fit has ended, wherever the images are
+        parts = [self.network(image_format.to_input(x.to(device))).float() for x in images.split(image_format.chunk)]
         self.train(training)
         return torch.cat(parts) * self.known
 

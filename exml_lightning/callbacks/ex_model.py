@@ -16,6 +16,9 @@ from exml_lightning.experts import ExpertEntry, Manifest, save_weights, write_ma
 from exml_lightning.module import ExModelModule
 from exml_lightning.terminal import say
 
+MOST_IMAGES = 1000
+"""Of the buffer, that say when an image is of no class."""
+
 
 class ExModelWriter(Callback):
     """Writes ``ex_model/`` (weights and manifest) into the run folder, so that an ex-model can be an expert."""
@@ -67,6 +70,7 @@ def _rejection(module: ExModelModule) -> dict[str, float]:
     """Say from which probability on an image is taken for none of the classes, where the ex-model was taught that."""
     buffer = module.stream.buffer
     own = buffer.images[buffer.certain_labels >= 0]
+    own = own[:: -(-len(own) // MOST_IMAGES) or 1]
     if not module.distillation.normalize.none_of_these or not len(own):
         return {}
     return {"none_of_these": rejection_threshold(module.answer(own)[:, module.known])}

@@ -75,14 +75,15 @@ class SyntheticBufferCallback(Callback):
             return
         assert isinstance(pl_module, ExModelModule)
         stream = pl_module.stream
-        if self.generator.once and pl_module.distillation.needs_labels:
+        weight = pl_module.distillation.lambda_ce
+        if self.generator.once and (pl_module.distillation.merge == "sample" or (weight and not stream.statistics)):
             raise ExmlError("unrelated images have no labels: set model.lambda_ce to 0 and model.merge to unit")
         if self.generator.once and stream.augmentation.changes:
             raise ExmlError(
                 "unrelated images are asked about once, before the first step, so no step may change them: set shift "
                 "and rotation of data.augmentation to 0, and flip to false"
             )
-        if pl_module.distillation.lambda_ce is None:
+        if weight is None:
             labelled = self.generator.once and stream.statistics  # what is made from statistics of a class is of it
             pl_module.distillation = replace(pl_module.distillation, lambda_ce=float(labelled))
         self.generator.connect(StreamSources(stream, self.size))

@@ -3,6 +3,7 @@
 Whatever takes seconds to import is imported when a verb runs, not for its help.
 """
 
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -221,15 +222,18 @@ def statistics(folder: Path, images: Path, epsilon: float | None = None, delta: 
     from exml_lightning.experts import load_expert, read_manifest
     from exml_lightning.experts.catalog import published_words
     from exml_lightning.experts.manifest import FILE_NAME
-    from exml_lightning.experts.privacy import PrivacySettings, check_installed
+    from exml_lightning.experts.privacy import check_installed
     from exml_lightning.experts.statistics_file import publish_all
     from exml_lightning.scenarios.labelled_folder import read_labelled
 
+    if epsilon is not None:
+        if not 0 < epsilon < math.inf:
+            raise ExmlError(f"--epsilon is {epsilon}: give a number greater than 0")
+        check_installed("--epsilon")
+    if delta is not None and (epsilon is None or not 0 < delta < 1):
+        raise ExmlError(f"--delta is {delta}: give --epsilon with it, and a probability far below 1 / number of images")
     found = read_manifest(folder)
     labelled = read_labelled(images, found.class_names, found.input.shape, "images")
-    PrivacySettings(epsilon, delta)  # refuses what has no meaning
-    if epsilon is not None:
-        check_installed()
     written = publish_all(folder, found, labelled, load_expert, epsilon, delta)
     rows = [[str(k), entry.file, published_words(entry.statistics)] for k, entry in enumerate(written.experts)]
     print_rows(f"{folder / FILE_NAME}: published statistics", ["", "file", "measured"], rows)

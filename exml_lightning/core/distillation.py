@@ -50,11 +50,6 @@ class Distillation:
         """The temperature."""
         return self.temperature or (1.0 if self.normalize.none_of_these else 2.0)
 
-    @property
-    def needs_labels(self) -> bool:
-        """Whether the labels of samples are read."""
-        return bool(self.lambda_ce) or self.merge == "sample"
-
     def target(self, answers: Answers, labels: Tensor, heads: Tensor | None = None) -> Target:
         """Merge what both teachers say; see `merge_targets`."""
         return merge_targets(answers, labels, self.normalize, self.merge, heads)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from exml_lightning.core.conversion import InputConversion
 from exml_lightning.core.errors import ExmlError
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class Features:
     """
 
     def __init__(self, expert: "Expert", layer: str) -> None:
-        self._layer = expert.model.get_submodule(layer)
-        self._size = thumbnail_size(expert.image_format.shape)
+        self._layer, self._convert = expert.model.get_submodule(layer), expert.convert
+        self._size = thumbnail_size(expert.own_format.shape)
         self._seen: Tensor | None = None
 
     @contextmanager
@@ -59,7 +60,7 @@ class Features:
     def pop(self, images: Tensor) -> Tensor:
         """Return the features of the normalised images that the expert was asked about last: float32 ``(n, values)``.
 
-        Gradients flow to them.
+        Those of what the network takes, so that they are the same in a stream of other images. Gradients flow to these.
 
         Raises:
             ExmlError: If the layer was not called, or was given something else than images along the first dimension.
@@ -69,7 +70,7 @@ class Features:
             raise ExmlError("its middle layer is not given an image after the other, so nothing can be said of classes")
         if isinstance(self._layer, nn.Linear) and seen.ndim == 4:  # channels come last
             seen = seen.flatten(1, 2)
-        thumbnails = F.adaptive_avg_pool2d(images.float(), self._size[1:])
+        thumbnails = F.adaptive_avg_pool2d(self._convert(images.float()), self._size[1:])
         return torch.cat([thumbnails.flatten(1), pool(seen.float())], dim=1)
 
 
@@ -86,11 +87,16 @@ def pool(activations: Tensor) -> Tensor:
     return flat if flat.shape[1] <= MOST_VALUES else F.adaptive_avg_pool1d(flat[:, None], MOST_VALUES)[:, 0]
 
 
-def enlarge(features: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Make images ``(n, *shape)`` of the thumbnails that features ``(n, values)`` begin with, smooth between them."""
-    channels, height, width = thumbnail_size(shape)
+def enlarge(features: Tensor, expert: "Expert") -> Tensor:
+    """Make normalised images of the thumbnails that features ``(n, values)`` begin with, smooth between their values.
+
+    Returns ``(n, *expert.image_format.shape)``.
+    """
+    own, shown = expert.own_format, expert.image_format
+    channels, height, width = thumbnail_size(own.shape)
     small = features[:, : channels * height * width].unflatten(1, (channels, height, width))
-    return F.interpolate(small, size=shape[1:], mode="bicubic", align_corners=False)
+    images = F.interpolate(small, size=own.shape[1:], mode="bicubic", align_corners=False)
+    return images if own == shown else InputConversion(own, shown).to(images.device)(images)
 
 
 def middle_layer(expert: "Expert") -> str:

@@ -43,11 +43,9 @@ def measure(
         The statistics, on the CPU.
 
     Raises:
-        ExmlError: If a class has fewer than `LEAST_IMAGES` images, or the layer sees no single images.
+        ExmlError: If a class has fewer than `LEAST_IMAGES` images, the layer sees no single images, or it is given NaN.
     """
-    counts = torch.bincount(columns, minlength=len(expert.classes))
-    if int(counts.min()) < LEAST_IMAGES:
-        raise ExmlError(f"{expert.name}: {int(counts.min())} images of one of its classes: give {LEAST_IMAGES} or more")
+    counts = check_counts(expert.name, columns, len(expert.classes))
     look, to_input = Features(expert, layer := middle_layer(expert)), expert.image_format.to_input
 
     def features(pixels: Tensor) -> Tensor:
@@ -60,8 +58,10 @@ def measure(
         return torch.cat(parts)
 
     drawings = DRAWINGS.draw(NUM_DRAWINGS, expert.image_format.shape, keyed_generator("units"), torch.device("cpu"))
-    centre, units = _units(features(drawings), math.prod(thumbnail_size(expert.image_format.shape)))
+    centre, units = _units(features(drawings), math.prod(thumbnail_size(expert.own_format.shape)))
     values = features(images) / units - centre
+    if mechanism is None and not values.isfinite().all():
+        raise ExmlError(f"{expert.name}: what its layer {layer} is given is NaN or infinite for some images")
     held = _held_back(columns, counts) if mechanism is None else mechanism.held_back(len(images), HELD_BACK)
     rank = min(RANK, *(counts * (1 - HELD_BACK) // 2).int().tolist(), values.shape[1] - 1)
     moments = []
@@ -81,6 +81,14 @@ def measure(
     else:
         nearest, deviation = mechanism.mean_and_deviation(away, usual - 1, usual + 2, len(images) * HELD_BACK)
     return replace(found, distance=torch.tensor([nearest, max(deviation, LEAST_DEVIATION)]))
+
+
+def check_counts(name: str, columns: Tensor, classes: int) -> Tensor:
+    """Return how many images of each class there are; `ExmlError`, which calls the expert `name`, if too few."""
+    counts = torch.bincount(columns, minlength=classes)
+    if int(counts.min()) < LEAST_IMAGES:
+        raise ExmlError(f"{name}: {int(counts.min())} images of one of its classes: give {LEAST_IMAGES} or more")
+    return counts
 
 
 def _units(features: Tensor, thumbnail: int) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from exml_lightning.files import write_whole
 from exml_lightning.scenarios.image_files import image_files, read_images
 
 NONE = "none of these"
-"""Label of an image that is more probably of no class that the ex-model knows; see `Predictions.none`."""
+"""Label of an image that is likely of no class that the ex-model knows; see `Predictions.none`."""
 MOST_CLASSES = 12
 """Columns of a confusion matrix that there is room for."""
 

@@ -26,6 +26,12 @@ class PrivacySpent:
     epsilon: Annotated[float, AllowInfNan(True), Field(ge=0)]
     delta: schema.Fraction
 
+    def plus(self, other: "PrivacySpent | None") -> "PrivacySpent":
+        """Return what both have spent together, at most (basic composition)."""
+        if other is None:
+            return self
+        return PrivacySpent(self.epsilon + other.epsilon, min(self.delta + other.delta, 1.0))
+
 
 @dataclass(frozen=True)
 class PublishedStatistics:

@@ -1,7 +1,6 @@
 """Differential privacy of an expert: the settings, the noise they ask for, what was spent (docs/privacy.md)."""
 
 import math
-import secrets
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,21 +89,16 @@ def _spent(history: list[tuple[float, float, int]], delta: float) -> PrivacySpen
         return PrivacySpent(float(accountant.get_epsilon(delta)), delta)
 
 
-def secret_seed() -> int:
-    """Draw a seed from the operating system's entropy."""
-    return secrets.randbits(64)
-
-
-def check_installed() -> None:
-    """Refuse to train privately without Opacus."""
+def check_installed(option: str = "privacy.epsilon") -> None:
+    """Refuse what needs Opacus where it is missing; `option` asked for it."""
     if find_spec("opacus") is None:
         install = "pip install 'exml-lightning[privacy]' (in a clone: pip install -e '.[privacy]')"
-        raise ExmlError(f"privacy.epsilon needs Opacus, which is not installed: {install}")
+        raise ExmlError(f"{option} needs Opacus, which is not installed: {install}")
 
 
 def _delta(delta: float | None, images: int, name: str) -> float:
     if delta is not None and delta >= 1 / images:
-        what = f"privacy.delta is {delta}, but {name} has {images} training images: give less than 1/{images}"
+        what = f"delta is {delta}, but {name} has {images} training images: give less than 1/{images}"
         raise ExmlError(f"{what}, or publishing one of them outright would be allowed")
     return 1 / (10 * images) if delta is None else delta
 

@@ -1,5 +1,6 @@
 """`PrivateExpertModule`: training one expert by DP-SGD, which Opacus's privacy engine does (docs/privacy.md)."""
 
+import secrets
 import warnings
 from typing import Any
 
@@ -12,10 +13,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.experts.expert_module import ExpertModule
-from exml_lightning.experts.privacy import NoisePlan, secret_seed
+from exml_lightning.experts.privacy import NoisePlan
 
 PRECISIONS = ("32-true", "bf16-mixed")
 REMEDY = "take LeNet5, or SlimResNet18 with norm: group (docs/privacy.md)"
+
+
+def secret_seed() -> int:
+    """Draw a seed from the operating system's entropy."""
+    return secrets.randbits(64)
 
 
 class PrivateExpertModule(ExpertModule):

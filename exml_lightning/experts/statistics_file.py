@@ -1,7 +1,7 @@
 """The file beside an expert's weights that holds what its owner has published of its classes (docs/statistics.md)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from exml_lightning.core.class_statistics import RANK, ClassStatistics
-from exml_lightning.core.errors import ExmlError, shown
+from exml_lightning.core.errors import ExmlError, foreign_code, shown
 from exml_lightning.core.expert import Expert
-from exml_lightning.core.features import MOST_VALUES, thumbnail_size
+from exml_lightning.core.features import MOST_VALUES, Features, thumbnail_size
 from exml_lightning.core.labelled_images import LabelledImages
-from exml_lightning.core.measure_statistics import measure
+from exml_lightning.core.measure_statistics import check_counts, measure
 from exml_lightning.core.private_moments import GaussianMechanism
-from exml_lightning.experts.manifest import ExpertEntry, Manifest, PrivacySpent, PublishedStatistics, write_manifest
-from exml_lightning.experts.privacy import StatisticsNoise, secret_seed, statistics_noise
+from exml_lightning.experts.manifest import ExpertEntry, Manifest, PublishedStatistics, write_manifest
+from exml_lightning.experts.privacy import StatisticsNoise, statistics_noise
 from exml_lightning.files import check_regular, reason, sha256, write_whole
 
 SUFFIX = ".statistics.safetensors"
@@ -35,16 +35,17 @@ def publish(
 ) -> tuple[ExpertEntry, str]:
     """Measure the statistics of an expert and write them beside its weights, with `noise` if they are to be private.
 
-    Returns the entry that names them, and the layer; see `core.measure_statistics.measure` for images and errors.
+    Returns the entry that names them, and the layer; see `core.measure_statistics.measure` for images and errors. What
+    was published before has spent, too.
     """
-    generator = torch.Generator().manual_seed(secret_seed())
-    found = measure(expert, images, columns, None if noise is None else GaussianMechanism(noise.multiplier, generator))
+    found = measure(expert, images, columns, None if noise is None else GaussianMechanism(noise.multiplier))
     task = f".task{entry.task}" if entry.task else ""  # one file may be listed once a task
     name = f"{entry.file.removesuffix('.safetensors')}{task}{SUFFIX}"
     path = entry.path(folder).with_name(name)
     tensors = {name: tensor.contiguous() for name, tensor in found.tensors().items()}
     write_whole(path, lambda part: save_file(tensors, part))
-    spent = None if noise is None else noise.spent
+    before = None if entry.statistics is None else entry.statistics.privacy
+    spent = None if noise is None else noise.spent.plus(before)
     published = PublishedStatistics(name, sha256(path), found.layer, int(found.images.sum()), spent)
     return replace(entry, statistics=published), found.layer
 
@@ -86,27 +87,30 @@ def publish_all(
     if not able:
         lacking = [manifest.class_names[c] for c in manifest.classes_of(0) if c not in there]
         raise ExmlError(f"images: no expert has images of all its classes; expert 0 lacks [{shown(lacking)}]")
+    noises = {}
+    for k in able:  # all of them before any is published, which spends
+        name, (rows, columns) = f"expert {k}", rows_of(images, manifest.classes_of(k))
+        check_counts(name, columns, len(manifest.classes_of(k)))
+        noises[k] = None if epsilon is None else statistics_noise(epsilon, delta, len(rows), name)
     bare = replace(manifest, experts=tuple(replace(entry, statistics=None) for entry in manifest.experts))
-    for k in able:
+    for k, noise in noises.items():
         expert, entries = load(folder, bare, k), list(manifest.experts)  # what is there may be broken
-        own = of_classes(images, expert.classes.tolist())
-        noise = None if epsilon is None else statistics_noise(epsilon, delta, len(own[1]), f"expert {k}")
-        if noise is not None and (before := entries[k].privacy) is not None:
-            both = PrivacySpent(before.epsilon + noise.spent.epsilon, before.delta + noise.spent.delta)
-            entries[k] = replace(entries[k], privacy=both)
-        entries[k], _ = publish(expert, entries[k], folder, *own, noise)
+        rows, columns = rows_of(images, expert.classes.tolist())
+        if noise is not None and entries[k].privacy is not None:
+            entries[k] = replace(entries[k], privacy=noise.spent.plus(entries[k].privacy))
+        entries[k], _ = publish(expert, entries[k], folder, images.read(rows), columns, noise)
         manifest = replace(manifest, experts=tuple(entries))
         write_manifest(manifest, folder)
     return manifest
 
 
-def of_classes(images: LabelledImages, classes: list[int]) -> tuple[Tensor, Tensor]:
-    """Read the images of classes: uint8 ``(n, channels, height, width)``, and the place of each among `classes`."""
+def rows_of(images: LabelledImages, classes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Find the images of classes: their rows, and the place of each one's class among `classes`, int64 ``(n,)``."""
     places = torch.full((max([*classes, int(images.labels.max())]) + 1,), -1)
-    places[classes] = torch.arange(len(classes))
+    places[list(classes)] = torch.arange(len(classes))
     columns = places[images.labels]
     rows = (columns >= 0).nonzero().flatten()
-    return images.read(rows), columns[rows]
+    return rows, columns[rows]
 
 
 def read_statistics(path: Path, published: PublishedStatistics, expert: Expert) -> ClassStatistics:
@@ -126,12 +130,21 @@ def read_statistics(path: Path, published: PublishedStatistics, expert: Expert) 
         raise ExmlError(f"{path}: {error}") from error
     except Exception as error:  # readers of broken files raise almost anything
         raise ExmlError(f"{path} cannot be read ({reason(error)}): {REMEDY}") from error
-    if wrong := _wrong(tensors, len(expert.classes), math.prod(thumbnail_size(expert.image_format.shape))):
+    if wrong := _wrong(tensors, len(expert.classes), math.prod(thumbnail_size(expert.own_format.shape))):
         raise ExmlError(f"{path}: {wrong}: {REMEDY}")
-    layers = dict(expert.model.named_modules())
-    if published.layer not in layers:
+    if published.layer not in dict(expert.model.named_modules()):
         raise ExmlError(f"{path}: the manifest says layer {published.layer!r}, which the expert lacks: {REMEDY}")
-    return ClassStatistics(published.layer, **{name: tensors[name] for name in NAMES})
+    found = ClassStatistics(published.layer, **{name: tensors[name] for name in NAMES})
+    black = torch.zeros(1, *expert.image_format.shape)
+    doing = expert.name, "a black image", "give a network that takes it"
+    with foreign_code(*doing), torch.no_grad(), Features(expert, published.layer)() as look:
+        expert(black)
+        seen = look.pop(black)
+    if seen.shape[1] != len(found.units):
+        raise ExmlError(f"{path}: it is of {len(found.units)} values, the expert has {seen.shape[1]}: {REMEDY}")
+    if not found.log_distance(torch.cat([seen, found.means * found.units])).isfinite().all():
+        raise ExmlError(f"{path}: its numbers are too large or too small to be those of images: {REMEDY}")
+    return found
 
 
 def _wrong(tensors: dict[str, Tensor], classes: int, thumbnail: int) -> str:

@@ -12,9 +12,12 @@ from lightning import Trainer
 from torch import nn
 
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.expert import Expert
+from exml_lightning.core.features import middle_layer
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.core.layout import fast_layout
+from exml_lightning.core.measure_statistics import check_counts
 from exml_lightning.experts.architecture import Architecture, last_linear, probe
 from exml_lightning.experts.expert_module import ADVICE, ExpertModule, ExpertRecipe
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, read_manifest, write_manifest
@@ -30,7 +33,7 @@ from exml_lightning.experts.privacy import (
 )
 from exml_lightning.experts.private_training import PrivateExpertModule, check_network, check_trainer
 from exml_lightning.experts.selection import is_selection
-from exml_lightning.experts.statistics_file import is_published, of_classes, publish
+from exml_lightning.experts.statistics_file import is_published, publish, rows_of
 from exml_lightning.experts.weights import load_expert, load_weights, save_weights
 from exml_lightning.files import sha256
 from exml_lightning.scenarios import Scenario
@@ -95,6 +98,10 @@ def train_experts(
         job.scenario.dataset.download(job.root)
     originals = job.scenario.train_images(job.root, job.scenario.experiences(job.run_id, job.root))
     private = pending if job.privacy.epsilon is not None else []
+    if job.recipe.statistics:
+        for k in sorted({*pending, *silent}):
+            entry = wanted.experts[k]
+            check_counts(f"expert {k}", rows_of(originals[k], entry.outputs)[1], len(entry.outputs))
     plans = {k: _plan(job, k, len(originals[k])) for k in private}
     test = job.scenario.dataset.load(job.root, train=False) if pending else None
     if initial is not None:
@@ -108,8 +115,12 @@ def train_experts(
         if job.recipe.statistics:
             bare = [replace(entry, statistics=None) for entry in listed]  # what is there may be broken
             expert = load_expert(job.folder, replace(wanted, experts=tuple(bare)), k)
-            own = of_classes(originals[k], expert.classes.tolist())
-            listed[k], layer = publish(expert, listed[k], job.folder, *own, _noise(job, k, len(own[1])))
+            rows, columns = rows_of(originals[k], expert.classes.tolist())
+            noise = _noise(job, k, len(rows))
+            if noise is not None and (lost := listed[k].statistics) is not None:
+                say(f"{job.folder / lost.file} is lost: the epsilon of new statistics counts beside it")
+                listed[k] = replace(listed[k], privacy=noise.spent.plus(listed[k].privacy))
+            listed[k], layer = publish(expert, listed[k], job.folder, originals[k].read(rows), columns, noise)
             write_manifest(replace(wanted, experts=tuple(listed)), job.folder)
             say(f"{_which(k, wanted)} publishes what its layer {layer} saw of its classes")
     shutil.rmtree(job.folder / "training", ignore_errors=True)
@@ -129,6 +140,9 @@ def _check(job: ExpertTraining, make_trainer: MakeTrainer) -> None:
     units = probe(skeleton.build(), shape, name)
     if units != classes:
         raise ExmlError(f"{name} has {units} output units: {scenario.name} needs {classes}, one a class")
+    if job.recipe.statistics:
+        unit, shown = (0,), scenario.dataset.image_format
+        middle_layer(Expert(skeleton.build(), unit, unit, shown, file=name))
     if job.privacy.epsilon is not None:
         check_installed()
         check_trainer(make_trainer("", job.checkpoint(0), job.recipe.epochs))

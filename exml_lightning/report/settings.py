@@ -68,6 +68,8 @@ def settings_of(run: Run) -> Settings:
     settings |= _flat(run.results.get("expert_training"), "expert.training")
     settings |= {"experts": run.results["experts"], "experts.skipped": run.results.get("experiences_skipped") or None}
     settings |= {key: run.results.get(name) for key, name in PUBLISHED.items()}
+    if not settings["experts.with_statistics"] and not settings.get("model.lambda_ce"):
+        settings["model.lambda_ce"] = None  # which is 0 there
     settings["processes"] = None if run.is_baseline else run.results.get("processes", 1)
     plain = {key: _plain(value) for key, value in settings.items() if value is not None and value is not False}
     return {key: json.dumps(value) if isinstance(value, list) else value for key, value in plain.items()}

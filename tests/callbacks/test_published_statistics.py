@@ -127,6 +127,12 @@ def test_experts_that_do_not_compete_make_images_of_their_statistics_too(zoo, tm
     assert module.distillation.lambda_ce == 0
 
 
+def test_the_same_module_is_fitted_again_and_a_weight_of_ones_own_is_taken(zoo, tmp_path):
+    module, _ = learn(zoo, tmp_path)
+    assert learn(zoo, tmp_path / "again", module=module)[0].distillation.lambda_ce == 1
+    assert learn(zoo, tmp_path / "own", module=ExModelModule(lambda_ce=0.3))[0].distillation.lambda_ce == 0.3
+
+
 def test_a_stream_of_them_goes_on_to_the_same_weights(zoo, tmp_path):
     whole, _ = learn(zoo, tmp_path)
     learn(zoo, tmp_path, epochs=2)

@@ -42,14 +42,37 @@ def test_the_middle_layer_is_looked_into(model, shape, layer, values):
 def test_thumbnails_are_enlarged_to_what_they_were_made_of():
     """Where it was smooth; a small image is its own thumbnail."""
     across = torch.linspace(-1, 1, 36)
-    image = (across[:, None] + 2 * across).expand(1, 2, 36, 36)
+    image = (across[:, None] + 2 * across).expand(1, 1, 36, 36)
     thumbnail = nn.functional.avg_pool2d(image, 3)
     features = torch.cat([thumbnail.flatten(1), torch.ones(1, 7)], dim=1)
-    again = enlarge(features, (2, 36, 36))
+    own = ImageFormat((1, 36, 36), (0.5,), (0.5,))
+    again = enlarge(features, Expert(nn.Identity(), [0], [0], own))
     assert (again - image)[..., 5:-5, 5:-5].abs().max() < 0.05
     assert thumbnail_size((3, 8, 40)) == (3, 8, 12)
-    small = torch.randn(1, 2 * 9 * 9, generator=keyed_generator("small"))
-    torch.testing.assert_close(enlarge(small, (2, 9, 9)), small.view(1, 2, 9, 9))
+    small = torch.randn(1, 9 * 9, generator=keyed_generator("small"))
+    tiny = Expert(nn.Identity(), [0], [0], ImageFormat((1, 9, 9), (0.5,), (0.5,)))
+    torch.testing.assert_close(enlarge(small, tiny), small.view(1, 1, 9, 9))
+    shown = ImageFormat((3, 36, 36), (0.2, 0.3, 0.4), (0.5, 0.25, 0.5))  # of a stream of other images
+    colour = enlarge(features, Expert(nn.Identity(), [0], [0], shown, own_format=own))
+    pixels = again / 2 + 0.5
+    torch.testing.assert_close(
+        colour, torch.cat([(pixels - 0.2) / 0.5, (pixels - 0.3) / 0.25, (pixels - 0.4) / 0.5], 1)
+    )
+
+
+def test_features_are_those_of_what_the_network_takes():
+    """So that they are the same in a stream of other images, but for what converting these loses."""
+    network, own = LeNet5(2), ImageFormat((1, 32, 32), (0.1307,), (0.3081,))
+    pixels = torch.rand(4, 1, 32, 32, generator=keyed_generator("pixels"))
+    found = []
+    for shown in (own, ImageFormat((1, 32, 32), (0.5,), (0.5,)), ImageFormat((3, 32, 32), (0.5,) * 3, (0.25,) * 3)):
+        expert = Expert(network, [0, 1], [0, 1], shown, own_format=own)
+        images = shown.normalize(pixels.expand(-1, shown.shape[0], -1, -1))
+        with Features(expert, "features.6")() as look, torch.no_grad():
+            expert(images)
+            found.append(look.pop(images))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[2], found[0], rtol=1e-4, atol=1e-4)
 
 
 class Turned(nn.Module):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -66,13 +67,26 @@ def test_a_private_release_with_little_noise_is_near_the_moments():
     columns = torch.arange(40_000) % 2
     pixels[columns == 1] += 80
     plain = measure(expert, pixels, columns)
-    found = measure(expert, pixels, columns, GaussianMechanism(0.5, torch.Generator().manual_seed(3)))
+    found = measure(expert, pixels, columns, GaussianMechanism(0.5, np.random.default_rng(3)))
     assert not torch.equal(found.means, plain.means)
     torch.testing.assert_close(found.means, plain.means, rtol=0, atol=0.02)
     for private, exact in zip(covariances(found), covariances(plain), strict=True):
         torch.testing.assert_close(private, exact, rtol=0, atol=0.02)
     torch.testing.assert_close(found.distance, plain.distance, rtol=0.1, atol=0.05)
-    noisy = measure(expert, pixels, columns, GaussianMechanism(1e4, torch.Generator().manual_seed(3)))
+    noisy = measure(expert, pixels, columns, GaussianMechanism(1e4, np.random.default_rng(3)))
     assert all(tensor.isfinite().all() for tensor in noisy.tensors().values())  # hidden, and still to be read
     assert (noisy.means - plain.means).abs().max() > 0.2
     assert min(float(noisy.variances.min()), float(noisy.rest.min()), float(noisy.distance[1])) > 0
+
+
+class Broken(Flat):
+    """Its middle layer is given NaN for black images."""
+
+    def forward(self, images):
+        return self.third(self.second(self.first(images.flatten(1)).log()))
+
+
+def test_features_that_are_no_numbers_are_refused():
+    expert = Expert(Broken(), [3, 7], [0, 1], FORMAT)
+    with pytest.raises(ExmlError, match="expert 0: what its layer second is given is NaN or infinite"):
+        measure(expert, torch.zeros(60, 1, 2, 2).byte(), torch.arange(60) % 2)

@@ -101,7 +101,7 @@ def test_a_batch_larger_than_the_set_is_the_whole_set():
 
 def test_a_delta_that_protects_no_one_and_an_epsilon_that_no_noise_gives_are_refused():
     assert plan_noise(PrivacySettings(1.0, delta=1e-5), RECIPE, 290, "expert 2").delta == 1e-5
-    with pytest.raises(ExmlError, match=r"privacy\.delta is 0\.01, but expert 2 has 100 training images"):
+    with pytest.raises(ExmlError, match=r"delta is 0\.01, but expert 2 has 100 training images"):
         plan_noise(PrivacySettings(8.0, delta=0.01), RECIPE, 100, "expert 2")
     with pytest.raises(ExmlError, match=r"privacy\.epsilon 0\.001 is too low for any noise on expert 2"):
         plan_noise(PrivacySettings(0.001), RECIPE, 290, "expert 2")

@@ -286,7 +286,7 @@ def test_steps_are_counted_once_when_a_stopped_expert_goes_on(trained, tmp_path,
 
 
 def test_a_delta_that_protects_no_one_and_a_missing_opacus_are_told_before_work(tmp_path, monkeypatch):
-    with pytest.raises(ExmlError, match=r"privacy\.delta is 0\.5, but expert 0 has 269 training images"):
+    with pytest.raises(ExmlError, match=r"delta is 0\.5, but expert 0 has 269 training images"):
         train_digits(tmp_path / "experts", privacy=PrivacySettings(1.0, delta=0.5))
     monkeypatch.setattr(privacy, "find_spec", lambda name: None)
     with pytest.raises(ExmlError, match=re.escape("pip install 'exml-lightning[privacy]'")):
@@ -294,7 +294,7 @@ def test_a_delta_that_protects_no_one_and_a_missing_opacus_are_told_before_work(
     assert not (tmp_path / "experts").exists()
 
 
-def test_statistics_share_what_an_expert_may_spend(tmp_path):
+def test_statistics_share_what_an_expert_may_spend(tmp_path, capsys):
     """In all no more than it; and another recipe than without, since the weights have more noise."""
     settings = PrivacySettings(8.0)
     (entry, *_) = train_digits(tmp_path, 1, privacy=settings, statistics=True).experts
@@ -306,6 +306,9 @@ def test_statistics_share_what_an_expert_may_spend(tmp_path):
     file.unlink()
     again = train_digits(tmp_path, 1, privacy=settings, statistics=True).experts[0]
     assert again.sha256 == entry.sha256
+    assert f"{file} is lost: the epsilon of new statistics counts beside it" in capsys.readouterr().out
+    assert 7.8 < again.statistics.privacy.epsilon <= 8
+    assert 11.8 < again.privacy.epsilon <= 12
     assert file.read_bytes() != before
     with pytest.raises(ExmlError, match="expert 0: training is"):
         train_digits(tmp_path, 1, privacy=settings)

@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.features import Features
+from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.procedural import Strokes
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.experts import load_expert, read_manifest, write_manifest
@@ -41,6 +43,12 @@ def test_what_is_published_is_read_back(zoo):
     assert (entry.images, entry.layer, found.images.tolist()) == (60, "features.6", [30, 30])
 
 
+def _narrow(t):
+    return {
+        name: tensor[..., :-1] if name in ("units", "means", "directions") else tensor for name, tensor in t.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -54,6 +62,11 @@ def test_what_is_published_is_read_back(zoo):
         ),
         (lambda t: {**t, "rest": t["rest"] * torch.nan}, "rest holds NaN or infinity"),
         (lambda t: {**t, "rest": -t["rest"]}, "units, variances and the deviation of distances must be more than 0"),
+        (
+            lambda t: {**t, "means": t["means"] * 1e38, "units": t["units"] * 1e-20},
+            "its numbers are too large or too small",
+        ),
+        (lambda t: {**_narrow(t)}, "it is of 543 values, the expert has 544"),
         (lambda t: {**t, "distance": t["distance"].double()}, r"distance is torch.float64 \[2\]"),
         (
             lambda t: {**t, "means": torch.zeros(2, 5000)},
@@ -119,7 +132,11 @@ def test_private_experts_stay_private_and_statistics_are_no_weights(zoo, capsys)
     write_manifest(replace(manifest, experts=(private,)), zoo)
     args = ["statistics", str(zoo), str(zoo / "images")]
     assert "expert 0 was trained with differential privacy" in refused(args, capsys)
-    assert "privacy.epsilon is -1.0" in refused([*args, "--epsilon", "-1"], capsys)
+    assert "--epsilon is -1.0: give" in refused([*args, "--epsilon", "-1"], capsys)
+    assert "--delta is 0.1: give --epsilon with it" in refused([*args, "--delta", "0.1"], capsys)
+    assert "delta is 0.5, but expert 0 has 50 training images" in refused(
+        [*args, "--epsilon", "1", "--delta", "0.5"], capsys
+    )
     main([*args, "--epsilon", "2"])
     entry = read_manifest(zoo).experts[0]
     assert entry.statistics.privacy.epsilon == pytest.approx(2, rel=0.01)
@@ -132,8 +149,39 @@ def test_private_experts_stay_private_and_statistics_are_no_weights(zoo, capsys)
     main([*args, "--epsilon", "2"])
     again = load_expert(zoo, read_manifest(zoo), 0).statistics
     assert not torch.equal(first.means, again.means)  # secret noise, another each time
-    assert read_manifest(zoo).experts[0].privacy.epsilon == pytest.approx(12, rel=0.01)
+    entry = read_manifest(zoo).experts[0]
+    assert entry.privacy.epsilon == pytest.approx(12, rel=0.01)
+    assert entry.statistics.privacy.epsilon == pytest.approx(4, rel=0.01)
     for k in range(1, 5):
         (zoo / f"expert_{k}.safetensors").unlink()
     main(["manifest", str(zoo), "--architecture", "exml_lightning.models.LeNet5", "--classes", "5", "4"])
     assert "nothing was added" in capsys.readouterr().out
+
+
+def test_too_few_images_are_told_before_anything_is_spent(zoo, tmp_path, capsys):
+    """Of a later expert, too."""
+    shutil.copyfile(EXPERTS / "manifest.yaml", zoo / "manifest.yaml")
+    for name, count in (("5", 25), ("4", 25), ("8", 25), ("2", 3)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for k in range(count):
+            Image.new("L", (32, 32), 9 * k).save(tmp_path / "images" / name / f"{k}.png")
+    before = (zoo / "manifest.yaml").read_bytes()
+    args = ["statistics", str(zoo), str(tmp_path / "images"), "--epsilon", "3"]
+    assert "expert 1: 3 images of one of its classes: give 20 or more" in refused(args, capsys)
+    assert (zoo / "manifest.yaml").read_bytes() == before
+
+
+def test_own_images_are_not_strange_in_a_stream_of_other_images(zoo):
+    """A selection shows all experts the images of its first one."""
+    manifest = read_manifest(zoo)
+    pixels = Strokes().draw(200, (1, 32, 32), keyed_generator("other"), torch.device("cpu"))
+    other = ImageFormat((3, 32, 32), (0.5,) * 3, (0.25,) * 3)
+    entry = replace(manifest.experts[0], input=manifest.input)
+    strange = []
+    for shown in (manifest.input, other):
+        expert = load_expert(zoo, replace(manifest, input=shown, experts=(entry,)), 0)
+        images = shown.to_input(pixels.expand(-1, shown.shape[0], -1, -1))
+        with Features(expert, "features.6")() as look, torch.no_grad():
+            expert(images)
+            strange.append(expert.statistics.strangeness(look.pop(images)))
+    torch.testing.assert_close(strange[1], strange[0], rtol=1e-2, atol=1e-2)

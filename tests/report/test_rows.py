@@ -153,6 +153,10 @@ def test_runs_from_experts_with_statistics_are_rows_of_their_own(tmp_path):
     rows = found["split_mnist"]
     assert not left_out
     assert sorted(row.percent[0] for row in rows) == [80, 90, 90]
+    write_run(tmp_path, "split_mnist", "best", 1, 0.6, "null", model__lambda_ce=None)
+    write_run(tmp_path, "split_mnist", "best", 2, 0.7, "zero", model__lambda_ce=0)
+    assert [len(row.runs) for row in report(tmp_path)[0]["split_mnist"]] == [3, 2, 1]  # null is 0 without statistics
+    rows = found["split_mnist"]
     assert [row.title for row in rows] == ["Procedural ED, best", *2 * ["Best, experts with statistics"]]
     assert [differing(row, rows) for row in rows] == [[], ["experts.epsilon null"], ["experts.epsilon 8"]]
 

@@ -120,7 +120,7 @@ class OptimisedImages(Generator):
                 expert.experience + 1,
                 max(num_samples // distributed.world_size(), 1),
             )
-        images = self._start(expert, num_samples, generator) if start is None else start.clone()
+        images = self._start(expert, num_samples, generator) if start is None else start
         seed, broken = generator.initial_seed(), None
 
         def changes(step: int, rows: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class StatisticsInversion(OptimisedImages):
         statistics = expert.statistics.to(device)
         columns = balanced_columns(num_samples, len(expert.classes), generator).to(device)
         wanted = statistics.sample(columns, generator)
-        start = enlarge(wanted, expert.image_format.shape)
+        start = enlarge(wanted, expert)
         with Features(expert, statistics.layer)() as look:
 
             def loss(logits: Tensor, rows: Tensor, images: Tensor) -> Tensor:

@@ -82,7 +82,9 @@ def key_of(value: Any) -> str:
 
 def say(value: Any) -> str:
     """Put the value of a setting in words."""
-    return "null" if value is None else "true" if value is True else str(value)
+    return (
+        "null" if value is None else "true" if value is True else f"{value:g}" if type(value) is float else str(value)
+    )
 
 
 def _flat(value: Any, key: str = "") -> Settings:

@@ -55,7 +55,7 @@ def test_every_landed_run_says_its_command_and_no_weights_are_kept():
     with (DOCS / "results" / "report" / "runs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) >= 80
-    assert all(row["command"].startswith(("exml fit -c ", "exml test -c ")) for row in rows)
+    assert all(row["command"].startswith(("exml fit ", "exml test ")) for row in rows)
     kinds = {path.suffix for path in (DOCS / "results").rglob("*") if path.is_file()}
     assert kinds <= {".yaml", ".json", ".csv", ".md", ".png"}
 

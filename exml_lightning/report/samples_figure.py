@@ -26,7 +26,7 @@ FAMILIES = {
 }
 """Scenarios that share a picture, by its name; each other scenario has one of its own."""
 ALWAYS = ("replay", "model_inversion", "data_impression")
-"""Rows of every picture, in this order; other strategies that have samples follow."""
+"""The first rows of a picture, in this order; other strategies that have samples follow."""
 MOST_CLASSES = 20
 """Classes of a scenario that there is room for."""
 MOST_LETTERS = 24
@@ -132,7 +132,7 @@ def _read_block(scenario: str, rows: Sequence[Row], left_out: list[str]) -> Bloc
 def draw(blocks: dict[str, Block]) -> Figure:
     """Draw a row a strategy, a block a scenario; all of one block from one run."""
     present = {strategy for block in blocks.values() for strategy in block.strips}
-    rows = [*ALWAYS, *sorted(present - set(ALWAYS), key=order_of)]
+    rows = [*(s for s in ALWAYS if s in present), *sorted(present - set(ALWAYS), key=order_of)]
     widths = [block.width for block in blocks.values()]
     longest = max(len(name) for block in blocks.values() for name, _ in block.classes)
     height = len(rows) * (PER_CLASS * IMAGE + 0.15) + (0.7 if longest <= UPRIGHT else 0.6 + 0.08 * longest)

@@ -67,12 +67,17 @@ class ExModelWriter(Callback):
 
 
 def _rejection(module: ExModelModule) -> dict[str, float]:
-    """Say from which probability on an image is taken for none of the classes, where the ex-model was taught that."""
-    buffer = module.stream.buffer
-    own = buffer.images[buffer.certain_labels >= 0]
-    own = own[:: -(-len(own) // MOST_IMAGES) or 1]
-    if not module.distillation.normalize.none_of_these or not len(own):
+    """Say from which probability on an image is taken for none of the classes, where the ex-model was taught that.
+
+    Not where an expert has no statistics: of its classes there are no images that could say it.
+    """
+    stream = module.stream
+    if not module.distillation.normalize.none_of_these or not all(
+        entry.statistics is not None for entry in stream.manifest.experts[: stream.completed]
+    ):
         return {}
+    own = stream.buffer.images[stream.buffer.certain_labels >= 0]
+    own = own[:: -(-len(own) // MOST_IMAGES) or 1]
     return {"none_of_these": rejection_threshold(module.answer(own)[:, module.known])}
 
 

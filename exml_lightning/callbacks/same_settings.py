@@ -24,7 +24,14 @@ class SameSettings(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare, after Lightning has restored a checkpoint; `ExmlError` names the settings that have changed."""
-        if changed := differences(self.settings, self._now(trainer, pl_module)):
+        now = self._now(trainer, pl_module)
+        if self.settings and ("buffer.statistics" in self.settings) != ("buffer.statistics" in now):
+            have = "have published statistics" if "buffer.statistics" in now else "have no statistics any more"
+            raise ExmlError(
+                f"experts {have} since the run began, so that all would be learned in another way: "
+                "start another run with --trainer.default_root_dir DIR"
+            )
+        if changed := differences(self.settings, now):
             raise ExmlError(
                 f"the checkpoint was written under other settings ({'; '.join(changed)}): "
                 "give the same ones, or start another run with --trainer.default_root_dir DIR"

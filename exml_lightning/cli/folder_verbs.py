@@ -16,6 +16,7 @@ from exml_lightning.terminal import print_rows, say
 
 if TYPE_CHECKING:
     from exml_lightning.core.images import ImageFormat
+    from exml_lightning.core.labelled_images import LabelledImages
     from exml_lightning.experts import Manifest
     from exml_lightning.experts.selection import Choice
 
@@ -230,13 +231,24 @@ def statistics(folder: Path, images: Path, epsilon: float | None = None, delta: 
         if not 0 < epsilon < math.inf:
             raise ExmlError(f"--epsilon is {epsilon}: give a number greater than 0")
         check_installed("--epsilon")
-    if delta is not None and (epsilon is None or not 0 < delta < 1):
-        raise ExmlError(f"--delta is {delta}: give --epsilon with it, and a probability far below 1 / number of images")
+    if delta is not None and epsilon is None:
+        raise ExmlError("--delta has a meaning with --epsilon only: give that, too")
+    if delta is not None and not 0 < delta < 1:
+        raise ExmlError(f"--delta is {delta}: give a probability, far below 1 / number of images")
     found = read_manifest(folder)
     labelled = read_labelled(images, found.class_names, found.input.shape, "images")
     written = publish_all(folder, found, labelled, load_expert, epsilon, delta)
-    rows = [[str(k), entry.file, published_words(entry.statistics)] for k, entry in enumerate(written.experts)]
-    print_rows(f"{folder / FILE_NAME}: published statistics", ["", "file", "measured"], rows)
+    rows = [
+        [str(k), entry.file, published_words(entry.statistics), _lacking(entry.classes, found.class_names, labelled)]
+        for k, entry in enumerate(written.experts)
+    ]
+    print_rows(f"{folder / FILE_NAME}: published statistics", ["", "file", "measured", "no images of"], rows)
+
+
+def _lacking(classes: Sequence[str], names: Sequence[str], images: "LabelledImages") -> str:
+    """Name the classes of an expert that have no images: its statistics are as they were."""
+    there = {names[c] for c in images.labels.unique().tolist()}
+    return " ".join(name for name in classes if name not in there)
 
 
 def predict(

@@ -51,7 +51,7 @@ VERBS = {
     "statistics": Verb(
         "exml_lightning.cli.folder_verbs.statistics",
         "publish what a layer of your experts saw of each class: what is learned from them is far better",
-        stopped="experts that are done keep theirs",
+        stopped="experts that are done keep theirs; the same command measures all anew, and spends epsilon again",
     ),
     "catalog": Verb(
         "exml_lightning.cli.folder_verbs.catalog",

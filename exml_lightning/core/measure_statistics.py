@@ -1,6 +1,7 @@
 """Measuring the statistics of an expert's classes on images of them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def measure(
     Raises:
         ExmlError: If a class has fewer than `LEAST_IMAGES` images, the layer sees no single images, or it is given NaN.
     """
-    counts = check_counts(expert.name, columns, len(expert.classes))
+    counts = check_counts(expert.name, columns, expert.classes.tolist())
     look, to_input = Features(expert, layer := middle_layer(expert)), expert.image_format.to_input
 
     def features(pixels: Tensor) -> Tensor:
@@ -83,11 +84,14 @@ def measure(
     return replace(found, distance=torch.tensor([nearest, max(deviation, LEAST_DEVIATION)]))
 
 
-def check_counts(name: str, columns: Tensor, classes: int) -> Tensor:
+def check_counts(name: str, columns: Tensor, classes: Sequence[object]) -> Tensor:
     """Return how many images of each class there are; `ExmlError`, which calls the expert `name`, if too few."""
-    counts = torch.bincount(columns, minlength=classes)
+    counts = torch.bincount(columns, minlength=len(classes))
     if int(counts.min()) < LEAST_IMAGES:
-        raise ExmlError(f"{name}: {int(counts.min())} images of one of its classes: give {LEAST_IMAGES} or more")
+        fewest = int(counts.argmin())
+        raise ExmlError(
+            f"{name}: {int(counts[fewest])} images of its class {classes[fewest]!r}: give {LEAST_IMAGES} or more"
+        )
     return counts
 
 

@@ -154,15 +154,16 @@ def how_much_is_right(predictions: Predictions) -> tuple[str, list[str], list[li
     line = f"{right}; by guessing among the {len(names)} that it knows: {100 / len(names):.1f} %"
     left = len(predictions.files) - total
     line += f". {left} images in other folders are labelled, but not counted" if left else ""
-    few = len(names) <= MOST_CLASSES
+    few, labels = len(names) <= MOST_CLASSES, [*names, NONE]
+    shown = labels if predictions.none is not None else list(names)
     rows = []
     for c in own:
         wrong = counts[c].clone()
         wrong[c] = 0
-        worst = f"{names[int(wrong.argmax())]} ({int(wrong.max())})" if int(wrong.sum()) else ""
-        labelled = [str(n) for n in counts[c, :-1].tolist()] if few else [worst]
+        worst = f"{labels[int(wrong.argmax())]} ({int(wrong.max())})" if int(wrong.sum()) else ""
+        labelled = [str(n) for n in counts[c, : len(shown)].tolist()] if few else [worst]
         rows.append([names[c], str(int(counts[c].sum())), f"{100 * accuracy_on(counts, [c]):.1f}", *labelled])
-    return line, ["images of", "number", "% right", *(names if few else ["taken for most"])], rows
+    return line, ["images of", "number", "% right", *(shown if few else ["taken for most"])], rows
 
 
 def summarize(predictions: Predictions) -> list[tuple[str, str, str]]:

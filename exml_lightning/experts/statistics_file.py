@@ -73,16 +73,23 @@ def publish_all(
     Returns the manifest.
 
     Raises:
-        ExmlError: If no expert has images of all its classes, one has too few of a class, or is a private one and there
-            is no `epsilon`.
+        ExmlError: If no expert has images of all its classes, one has too few of a class, it is private and there is no
+            `epsilon`, or there is one and statistics without noise are published.
     """
     there = set(images.labels.unique().tolist())
     able = [k for k in range(len(manifest.experts)) if set(manifest.classes_of(k)) <= there]
     for k in able:
-        if manifest.experts[k].privacy is not None and epsilon is None:
+        entry = manifest.experts[k]
+        private = entry.privacy is not None or (entry.statistics is not None and entry.statistics.privacy is not None)
+        if private and epsilon is None:
             raise ExmlError(
-                f"expert {k} was trained with differential privacy, which statistics of its images would undo: "
-                "give --epsilon, which adds up with what it has spent"
+                f"expert {k} or its statistics are protected by differential privacy, which statistics without noise "
+                "would undo: give --epsilon, which adds up with what was spent"
+            )
+        if epsilon is not None and entry.statistics is not None and entry.statistics.privacy is None:
+            raise ExmlError(
+                f"expert {k} has published statistics without noise, which no noise takes back: if nobody has them, "
+                "delete their file and take `statistics` out of the manifest"
             )
     if not able:
         lacking = [manifest.class_names[c] for c in manifest.classes_of(0) if c not in there]
@@ -90,7 +97,7 @@ def publish_all(
     noises = {}
     for k in able:  # all of them before any is published, which spends
         name, (rows, columns) = f"expert {k}", rows_of(images, manifest.classes_of(k))
-        check_counts(name, columns, len(manifest.classes_of(k)))
+        check_counts(name, columns, manifest.experts[k].classes)
         noises[k] = None if epsilon is None else statistics_noise(epsilon, delta, len(rows), name)
     bare = replace(manifest, experts=tuple(replace(entry, statistics=None) for entry in manifest.experts))
     for k, noise in noises.items():

@@ -101,7 +101,7 @@ def train_experts(
     if job.recipe.statistics:
         for k in sorted({*pending, *silent}):
             entry = wanted.experts[k]
-            check_counts(f"expert {k}", rows_of(originals[k], entry.outputs)[1], len(entry.outputs))
+            check_counts(f"expert {k}", rows_of(originals[k], entry.outputs)[1], entry.classes)
     plans = {k: _plan(job, k, len(originals[k])) for k in private}
     test = job.scenario.dataset.load(job.root, train=False) if pending else None
     if initial is not None:

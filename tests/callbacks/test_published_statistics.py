@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.baselines import PublishedStatistics, StatisticsAlone
 from exml_lightning.callbacks import CheckExperts, SyntheticBufferCallback
+from exml_lightning.cli.main import main
 from exml_lightning.core.buffer import NOBODY
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.features import Features
@@ -24,7 +25,7 @@ from exml_lightning.data import ExpertStream
 from exml_lightning.experts import load_expert, read_manifest, write_manifest
 from exml_lightning.experts.statistics_file import publish
 from exml_lightning.module import ExModelModule
-from tests.conftest import EXPERTS
+from tests.conftest import EXPERTS, refused
 
 
 @pytest.fixture
@@ -173,3 +174,25 @@ def test_the_divergence_with_none_of_these_is_that_of_one_more_class():
     p, q = (torch.cat([x[:, :2], torch.zeros(5, 1)], dim=1).div(2).softmax(dim=1) for x in (wanted, logits))
     expected = 4 * (p * (p / q).log()).sum(dim=1).mean()
     torch.testing.assert_close(distillation_kl(logits, target, 2.0, none_of_these=True), expected)
+
+
+def test_statistics_that_came_since_a_run_began_are_told(zoo, tmp_path, capsys):
+    """Which no setting undoes."""
+    manifest = read_manifest(zoo)
+    write_manifest(replace(manifest, experts=tuple(replace(e, statistics=None) for e in manifest.experts)), zoo)
+    fit = ["fit", "--quiet", "-c", "configs/from_folder.yaml", "-c", "configs/trainer/cpu.yaml"]
+    fit += ["--data.experts", str(zoo), "--trainer.default_root_dir", str(tmp_path / "run")]
+    fit += ["--data.n_iter", "2", "--buffer.size", "20", "--buffer.cache", "null"]
+    main(fit)
+    before = (tmp_path / "run" / "ex_model" / "manifest.yaml").read_bytes()
+    write_manifest(manifest, zoo)
+    said = refused(fit, capsys)
+    assert "experts have published statistics since the run began" in said
+    assert "--trainer.default_root_dir DIR" in said
+    assert (tmp_path / "run" / "ex_model" / "manifest.yaml").read_bytes() == before
+    main([*fit, "--trainer.default_root_dir", str(tmp_path / "mixed")])
+    assert "none_of_these" not in read_manifest(tmp_path / "mixed" / "ex_model").experts[0].training  # one has none
+    entries = (manifest.experts[0], manifest.experts[2])
+    write_manifest(replace(manifest, experts=entries), zoo)
+    main([*fit, "--trainer.default_root_dir", str(tmp_path / "all")])
+    assert 0 < read_manifest(tmp_path / "all" / "ex_model").experts[0].training["none_of_these"] < 1

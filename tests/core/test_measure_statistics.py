@@ -48,7 +48,7 @@ def test_moments_are_those_of_the_images():
 
 def test_too_few_images_of_a_class_are_refused():
     expert = Expert(Flat(), [3, 7], [0, 1], FORMAT)
-    with pytest.raises(ExmlError, match="expert 0: 1 images of one of its classes: give 20 or more"):
+    with pytest.raises(ExmlError, match="expert 0: 1 images of its class 7: give 20 or more"):
         measure(expert, torch.zeros(30, 1, 2, 2).byte(), torch.tensor([1] + [0] * 29))
 
 

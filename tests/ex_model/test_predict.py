@@ -244,6 +244,11 @@ def test_none_of_these_is_a_label_of_its_own(ex_model, digits, tmp_path):
     assert rejected == (expected[:, 2] > 0.3).tolist()
     assert 0 < sum(rejected) < 40
     assert int(found.confusion[:, -1].sum()) == sum(rejected)
+    _, headings, table = how_much_is_right(found)
+    assert headings == ["images of", "number", "% right", "5", "4", "none of these"]
+    assert sum(int(row[-1]) for row in table) == sum(rejected)
+    for row in table:
+        assert int(row[1]) == sum(map(int, row[3:]))
     write_predictions(found, tmp_path / "found.csv")
     with (tmp_path / "found.csv").open() as file:
         rows = list(csv.DictReader(file))

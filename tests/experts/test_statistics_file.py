@@ -128,12 +128,13 @@ def test_private_experts_stay_private_and_statistics_are_no_weights(zoo, capsys)
         for k in range(25):
             Image.new("L", (32, 32), value + k).save(zoo / "images" / name / f"{k}.png")
     manifest = read_manifest(zoo)
-    private = replace(manifest.experts[0], privacy=PrivacySpent(8.0, 1e-4))
-    write_manifest(replace(manifest, experts=(private,)), zoo)
     args = ["statistics", str(zoo), str(zoo / "images")]
-    assert "expert 0 was trained with differential privacy" in refused(args, capsys)
+    assert "expert 0 has published statistics without noise" in refused([*args, "--epsilon", "2"], capsys)
+    private = replace(manifest.experts[0], privacy=PrivacySpent(8.0, 1e-4), statistics=None)
+    write_manifest(replace(manifest, experts=(private,)), zoo)
+    assert "expert 0 or its statistics are protected by differential privacy" in refused(args, capsys)
     assert "--epsilon is -1.0: give" in refused([*args, "--epsilon", "-1"], capsys)
-    assert "--delta is 0.1: give --epsilon with it" in refused([*args, "--delta", "0.1"], capsys)
+    assert "--delta has a meaning with --epsilon only" in refused([*args, "--delta", "0.1"], capsys)
     assert "delta is 0.5, but expert 0 has 50 training images" in refused(
         [*args, "--epsilon", "1", "--delta", "0.5"], capsys
     )
@@ -167,7 +168,7 @@ def test_too_few_images_are_told_before_anything_is_spent(zoo, tmp_path, capsys)
             Image.new("L", (32, 32), 9 * k).save(tmp_path / "images" / name / f"{k}.png")
     before = (zoo / "manifest.yaml").read_bytes()
     args = ["statistics", str(zoo), str(tmp_path / "images"), "--epsilon", "3"]
-    assert "expert 1: 3 images of one of its classes: give 20 or more" in refused(args, capsys)
+    assert "expert 1: 3 images of its class '2': give 20 or more" in refused(args, capsys)
     assert (zoo / "manifest.yaml").read_bytes() == before
 
 

@@ -105,6 +105,10 @@ def manifest(
     extended = added < len(written.experts)
     more = " (--ckpt_path last goes on with a run that learned the first ones)" if extended else ""
     say(f"next: exml fit -c configs/from_folder.yaml --data.experts {folder}{more}")
+    say(
+        f"better, if you have the images they were trained on: exml statistics {folder} IMAGES first\n"
+        "(what that is worth and gives away: docs/statistics.md)"
+    )
 
 
 def _experts_table(written: "Manifest") -> list[list[str]]:

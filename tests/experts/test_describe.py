@@ -64,6 +64,7 @@ def test_three_architectures_with_overlapping_classes(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "ImageNet" in out
     assert f"next: exml fit -c configs/from_folder.yaml --data.experts {folder}" in out
+    assert f"exml statistics {folder} IMAGES first" in out
     assert "a.pt: listed already" in out
 
     manifest = read_manifest(folder)

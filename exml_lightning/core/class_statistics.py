@@ -68,7 +68,7 @@ class ClassStatistics:
                 along = (away @ directions.T).square()
                 across = (away.square().sum(dim=1) - along.sum(dim=1)).clamp_min(0)
                 squared.append((along / variances).sum(dim=1) + across / rest)
-        return torch.stack(squared, dim=1).clamp_min(1e-12).log() / 2
+        return torch.stack(squared, dim=1).clamp(1e-12, 1e30).log() / 2
 
     def strangeness(self, features: Tensor) -> Tensor:
         """Say how much farther away from the nearest class images are than own ones, in standard deviations: ``(n,)``.

@@ -24,6 +24,8 @@ HELD_BACK = 0.2
 """Share of the images that the distances of own images are measured on, which the moments have not seen."""
 LEAST_DEVIATION = 1e-3
 """Of distances, where images are all alike."""
+LEAST_UNIT = 1e-6
+"""Of features, where drawings are all alike to a layer."""
 NUM_DRAWINGS = 1000
 """Drawings that features are put in units by: whoever has the expert can find these, so they tell nothing of images."""
 
@@ -101,7 +103,7 @@ def _units(features: Tensor, thumbnail: int) -> tuple[Tensor, Tensor]:
     So that the variance of both parts is 1, summed over their values.
     """
     parts = features.split([thumbnail, features.shape[1] - thumbnail], dim=1)
-    units = torch.cat([part.var(dim=0).sum().sqrt().clamp_min(1e-6).expand(part.shape[1]) for part in parts])
+    units = torch.cat([part.var(dim=0).sum().sqrt().clamp_min(LEAST_UNIT).expand(part.shape[1]) for part in parts])
     return features.mean(dim=0) / units, units
 
 

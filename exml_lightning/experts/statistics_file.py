@@ -14,7 +14,7 @@ from exml_lightning.core.errors import ExmlError, foreign_code, shown
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.features import MOST_VALUES, Features, thumbnail_size
 from exml_lightning.core.labelled_images import LabelledImages
-from exml_lightning.core.measure_statistics import check_counts, measure
+from exml_lightning.core.measure_statistics import LEAST_UNIT, check_counts, measure
 from exml_lightning.core.private_moments import GaussianMechanism
 from exml_lightning.experts.manifest import ExpertEntry, Manifest, PublishedStatistics, write_manifest
 from exml_lightning.experts.privacy import StatisticsNoise, statistics_noise
@@ -180,6 +180,8 @@ def _wrong(tensors: dict[str, Tensor], classes: int, thumbnail: int) -> str:
             return f"{name} is {tensor.dtype} {list(tensor.shape)} where {list(shape)} is needed"
         if not tensor.isfinite().all():
             return f"{name} holds NaN or infinity"
+    if float(tensors["directions"].abs().max()) > 1.01 or float(tensors["units"].min()) < LEAST_UNIT / 2:
+        return f"directions must be of length 1, units {LEAST_UNIT} or more"
     positive = ("units", "variances", "rest")
     if min(float(tensors["distance"][1]), *(float(tensors[name].min()) for name in positive)) <= 0:
         return "units, variances and the deviation of distances must be more than 0"

@@ -63,7 +63,7 @@ def _narrow(t):
         (lambda t: {**t, "rest": t["rest"] * torch.nan}, "rest holds NaN or infinity"),
         (lambda t: {**t, "rest": -t["rest"]}, "units, variances and the deviation of distances must be more than 0"),
         (
-            lambda t: {**t, "means": t["means"] * 1e38, "units": t["units"] * 1e-20},
+            lambda t: {**t, "means": t["means"] + 1e38},
             "its numbers are too large or too small",
         ),
         (lambda t: {**_narrow(t)}, "it is of 543 values, the expert has 544"),

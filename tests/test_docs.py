@@ -41,6 +41,7 @@ NOT_RUN = {
     r"^exml (fit|test|experts).*core50": "8 GB of data; tests/test_configs.py runs the scenarios on a few frames",
     r"^exml (fit|test|experts).*cifar10": "minutes each; tests/test_configs.py runs the scenarios on a few images",
     r"--privacy\.": "minutes each; tests/experts/test_private_training.py trains private experts",
+    r"--epsilon": "after statistics without noise of the same folder; tests/experts/test_statistics_file.py",
     r"--data\.experts experts_8": "learns what the command above it, which is not run, has trained",
     r"^python -m benchmarks": "half an hour each, and they rewrite docs/; their own tests run them at a small size",
 }
@@ -212,6 +213,12 @@ def prepare(words: list[str], folder: Path) -> None:
             shutil.copytree("checkpoints/split_digits/run0", folder / "zoo" / name, dirs_exist_ok=True)
         if "runs" in words:
             finish_run(folder / "runs" / "split_digits" / "model_inversion" / "run0")
+    elif words[0] == "statistics" and not (folder / words[2]).is_dir():
+        shutil.copytree("checkpoints/split_digits/run0", folder / words[1], dirs_exist_ok=True)
+        for name in map(str, range(10)):
+            (folder / words[2] / name).mkdir(parents=True)
+            for k in range(25):
+                Image.effect_noise((32, 32), 50 + k).save(folder / words[2] / name / f"{k}.png")
     elif words[0] in ("export", "predict") and Path(words[1]).name == "ex_model":
         finish_run(folder / Path(words[1]).parent)
     for name in {"photos", "my_photographs"} & set(words):

@@ -112,6 +112,13 @@ def statistics_noise(epsilon: float, delta: float | None, images: int, name: str
     return StatisticsNoise(multiplier, _spent([(multiplier, 1.0, 1)], delta))
 
 
+def noise_beside_weights(settings: PrivacySettings, images: int, name: str) -> StatisticsNoise | None:
+    """Find the noise on statistics that would spend `STATISTICS_SHARE` of an expert's epsilon alone; None without."""
+    if settings.epsilon is None:
+        return None
+    return statistics_noise(settings.epsilon * STATISTICS_SHARE, settings.delta, images, name)
+
+
 def _least(enough: Callable[[float], bool]) -> float | None:
     """Find the least noise that is enough, to 1 part in 1,000; None if no noise is."""
     low, high = 1e-2, 1e-2
@@ -138,7 +145,8 @@ def plan_noise(
     epsilon, delta = settings.epsilon, _delta(settings.delta, images, name)
     steps = math.ceil(images / recipe.batch_size)  # an epoch; Opacus may round to one less, which spends less
     rate = min(1.0, 1 / steps + 2**-23)  # Opacus draws by numbers of 24 bits, so 1 / steps may be exceeded by that much
-    beside = statistics_noise(epsilon * STATISTICS_SHARE, delta, images, name).multiplier if statistics else None
+    found = noise_beside_weights(settings, images, name) if statistics else None
+    beside = None if found is None else found.multiplier
 
     def plan(noise: float) -> NoisePlan:
         return NoisePlan(rate, noise, settings.max_grad_norm, delta, beside)

@@ -32,10 +32,10 @@ def publish(
     images: Tensor,
     columns: Tensor,
     noise: StatisticsNoise | None = None,
-) -> tuple[ExpertEntry, str]:
+) -> ExpertEntry:
     """Measure the statistics of an expert and write them beside its weights, with `noise` if they are to be private.
 
-    Returns the entry that names them, and the layer; see `core.measure_statistics.measure` for images and errors. What
+    Returns the entry that names them; see `core.measure_statistics.measure` for images and errors. What
     was published before has spent, too.
     """
     found = measure(expert, images, columns, None if noise is None else GaussianMechanism(noise.multiplier))
@@ -47,7 +47,7 @@ def publish(
     before = None if entry.statistics is None else entry.statistics.privacy
     spent = None if noise is None else noise.spent.plus(before)
     published = PublishedStatistics(name, sha256(path), found.layer, int(found.images.sum()), spent)
-    return replace(entry, statistics=published), found.layer
+    return replace(entry, statistics=published)
 
 
 def is_published(entry: ExpertEntry, folder: Path) -> bool:
@@ -79,18 +79,7 @@ def publish_all(
     there = set(images.labels.unique().tolist())
     able = [k for k in range(len(manifest.experts)) if set(manifest.classes_of(k)) <= there]
     for k in able:
-        entry = manifest.experts[k]
-        private = entry.privacy is not None or (entry.statistics is not None and entry.statistics.privacy is not None)
-        if private and epsilon is None:
-            raise ExmlError(
-                f"expert {k} or its statistics are protected by differential privacy, which statistics without noise "
-                "would undo: give --epsilon, which adds up with what was spent"
-            )
-        if epsilon is not None and entry.statistics is not None and entry.statistics.privacy is None:
-            raise ExmlError(
-                f"expert {k} has published statistics without noise, which no noise takes back: if nobody has them, "
-                "delete their file and take `statistics` out of the manifest"
-            )
+        check_noise(manifest.experts[k], f"expert {k}", epsilon is not None)
     if not able:
         lacking = [manifest.class_names[c] for c in manifest.classes_of(0) if c not in there]
         raise ExmlError(f"images: no expert has images of all its classes; expert 0 lacks [{shown(lacking)}]")
@@ -105,10 +94,25 @@ def publish_all(
         rows, columns = rows_of(images, expert.classes.tolist())
         if noise is not None and entries[k].privacy is not None:
             entries[k] = replace(entries[k], privacy=noise.spent.plus(entries[k].privacy))
-        entries[k], _ = publish(expert, entries[k], folder, images.read(rows), columns, noise)
+        entries[k] = publish(expert, entries[k], folder, images.read(rows), columns, noise)
         manifest = replace(manifest, experts=tuple(entries))
         write_manifest(manifest, folder)
     return manifest
+
+
+def check_noise(entry: ExpertEntry, name: str, noise: bool) -> None:
+    """Refuse statistics without noise where some with it, or a private expert, are published, and the other way."""
+    before = entry.statistics
+    if not noise and (entry.privacy is not None or (before is not None and before.privacy is not None)):
+        raise ExmlError(
+            f"{name} or its statistics are protected by differential privacy, which statistics without noise would "
+            "undo: give exml statistics --epsilon, which adds up with what was spent"
+        )
+    if noise and before is not None and before.privacy is None:
+        raise ExmlError(
+            f"{name} has published statistics without noise, which no noise takes back: if nobody has them, delete "
+            "their file and take `statistics` out of the manifest"
+        )
 
 
 def rows_of(images: LabelledImages, classes: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -23,17 +23,15 @@ from exml_lightning.experts.expert_module import ADVICE, ExpertModule, ExpertRec
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, read_manifest, write_manifest
 from exml_lightning.experts.matching import experts_command
 from exml_lightning.experts.privacy import (
-    STATISTICS_SHARE,
     NoisePlan,
     PrivacySettings,
-    StatisticsNoise,
     check_installed,
+    noise_beside_weights,
     plan_noise,
-    statistics_noise,
 )
 from exml_lightning.experts.private_training import PrivateExpertModule, check_network, check_trainer
 from exml_lightning.experts.selection import is_selection
-from exml_lightning.experts.statistics_file import is_published, publish, rows_of
+from exml_lightning.experts.statistics_file import check_noise, is_published, publish, rows_of
 from exml_lightning.experts.weights import load_expert, load_weights, save_weights
 from exml_lightning.files import sha256
 from exml_lightning.scenarios import Scenario
@@ -102,7 +100,11 @@ def train_experts(
         for k in sorted({*pending, *silent}):
             entry = wanted.experts[k]
             check_counts(f"expert {k}", rows_of(originals[k], entry.outputs)[1], entry.classes)
-    plans = {k: _plan(job, k, len(originals[k])) for k in private}
+            if k in silent:
+                check_noise(listed[k], f"expert {k}", job.privacy.epsilon is not None)
+    plans = {
+        k: plan_noise(job.privacy, job.recipe, len(originals[k]), f"expert {k}", job.recipe.statistics) for k in private
+    }
     test = job.scenario.dataset.load(job.root, train=False) if pending else None
     if initial is not None:
         save_weights(initial, job.folder / INITIAL)
@@ -116,13 +118,13 @@ def train_experts(
             bare = [replace(entry, statistics=None) for entry in listed]  # what is there may be broken
             expert = load_expert(job.folder, replace(wanted, experts=tuple(bare)), k)
             rows, columns = rows_of(originals[k], expert.classes.tolist())
-            noise = _noise(job, k, len(rows))
+            noise = noise_beside_weights(job.privacy, len(rows), f"expert {k}")
             if noise is not None and (lost := listed[k].statistics) is not None:
                 say(f"{job.folder / lost.file} is lost: the epsilon of new statistics counts beside it")
                 listed[k] = replace(listed[k], privacy=noise.spent.plus(listed[k].privacy))
-            listed[k], layer = publish(expert, listed[k], job.folder, originals[k].read(rows), columns, noise)
+            listed[k] = publish(expert, listed[k], job.folder, originals[k].read(rows), columns, noise)
             write_manifest(replace(wanted, experts=tuple(listed)), job.folder)
-            say(f"{_which(k, wanted)} publishes what its layer {layer} saw of its classes")
+            say(f"{_which(k, wanted)} publishes statistics of its classes")
     shutil.rmtree(job.folder / "training", ignore_errors=True)
     return replace(wanted, experts=tuple(listed))
 
@@ -224,17 +226,6 @@ def _train(
     spent = None if plan is None else plan.spent(trainer.global_step)
     say(f"{which} {known}" + (f"; epsilon {spent.epsilon:.2f}, delta {spent.delta:.1e}" if spent else ""))
     return replace(entry, sha256=save_weights(network, entry.path(job.folder)), accuracy=accuracy, privacy=spent)
-
-
-def _plan(job: ExpertTraining, k: int, images: int) -> NoisePlan:
-    return plan_noise(job.privacy, job.recipe, images, f"expert {k}", job.recipe.statistics)
-
-
-def _noise(job: ExpertTraining, k: int, images: int) -> StatisticsNoise | None:
-    """Return the noise that the statistics of an expert get, which its plan has accounted for."""
-    if job.privacy.epsilon is None:
-        return None
-    return statistics_noise(job.privacy.epsilon * STATISTICS_SHARE, job.privacy.delta, images, f"expert {k}")
 
 
 def _which(k: int, wanted: Manifest) -> str:

@@ -36,7 +36,7 @@ def zoo(tmp_path):
     entries = list(manifest.experts)
     for k in (0, 2):
         pixels = Strokes().draw(60, (1, 32, 32), keyed_generator("drawn", k), torch.device("cpu"))
-        entries[k], _ = publish(load_expert(folder, manifest, k), entries[k], folder, pixels, torch.arange(60) % 2)
+        entries[k] = publish(load_expert(folder, manifest, k), entries[k], folder, pixels, torch.arange(60) % 2)
     write_manifest(replace(manifest, experts=tuple(entries)), folder)
     return folder
 

@@ -27,8 +27,8 @@ def zoo(tmp_path):
     manifest = replace(read_manifest(folder), experts=read_manifest(folder).experts[:1])
     pixels = Strokes().draw(60, (1, 32, 32), keyed_generator("drawn"), torch.device("cpu"))
     expert = load_expert(folder, manifest, 0)
-    entry, layer = publish(expert, manifest.experts[0], folder, pixels, torch.arange(60) % 2)
-    assert layer == "features.6"
+    entry = publish(expert, manifest.experts[0], folder, pixels, torch.arange(60) % 2)
+    assert entry.statistics.layer == "features.6"
     write_manifest(replace(manifest, experts=(entry,)), folder)
     return folder
 

@@ -13,8 +13,9 @@ from exml_lightning.cli import stream_verbs
 from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.rng import keyed_generator
-from exml_lightning.experts import Manifest, load_expert, load_weights, read_manifest
+from exml_lightning.experts import Manifest, load_expert, load_weights, read_manifest, write_manifest
 from exml_lightning.experts.expert_module import ExpertModule, ExpertRecipe
+from exml_lightning.experts.manifest import PrivacySpent, PublishedStatistics
 from exml_lightning.experts.training import ExpertTraining, train_experts
 from exml_lightning.models import LeNet5
 from exml_lightning.scenarios import Digits, Scenario
@@ -280,3 +281,14 @@ def test_the_command_trains_the_same_under_a_bar_each(tmp_path, trained, monkeyp
 def test_trainers_that_do_not_suit_are_refused(tmp_path, capsys, option, message):
     assert re.search(message, refused(arguments(tmp_path / "experts", *option), capsys))
     assert not (tmp_path / "experts").exists()
+
+
+def test_lost_private_statistics_are_not_made_anew_without_noise(folder):
+    manifest = read_manifest(folder)
+    spent = PublishedStatistics("expert_0.statistics.safetensors", "ab" * 32, "features.6", 50, PrivacySpent(2.0, 1e-4))
+    entries = (replace(manifest.experts[0], statistics=spent), *manifest.experts[1:])
+    write_manifest(replace(manifest, experts=entries), folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ExmlError, match="expert 0 or its statistics are protected by differential privacy"):
+        train(folder, statistics=True)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before

@@ -19,14 +19,14 @@ class StatisticsInversion(OptimisedImages):
 
     Each image has features of its own (`ClassStatistics.sample`), so images of a class differ as the class does. It
     begins with its thumbnail, enlarged; then their `misfit`, the cross-entropy of the class and weighted priors are
-    minimised. See `OptimisedImages` for the other settings; without `initial`.
+    minimised. See `OptimisedImages` for the other settings; `initial` has no meaning here and is refused.
 
     Args:
         misfit: Weight of the squared distance to the features.
         cross_entropy: Weight of the cross-entropy over the expert's own classes.
 
     Raises:
-        ExmlError: If an expert has no statistics.
+        ExmlError: If an expert has no statistics, or a setting no meaning.
     """
 
     steps: int = 10
@@ -38,6 +38,10 @@ class StatisticsInversion(OptimisedImages):
     total_variation: float = 2e-3
     misfit: float = 10.0
     cross_entropy: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.initial is None, "images made from statistics begin with thumbnails: set initial to null")
 
     def generate(
         self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress

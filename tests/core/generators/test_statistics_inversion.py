@@ -47,3 +47,8 @@ def test_an_expert_without_statistics_is_refused(expert):
     expert.statistics = None
     with pytest.raises(ExmlError, match=r"has no statistics .* \(exml statistics\)"):
         StatisticsInversion().generate(expert, 2, keyed_generator("made"))
+
+
+def test_images_to_start_from_are_refused():
+    with pytest.raises(ExmlError, match="set initial to null"):
+        StatisticsInversion(initial=Strokes())

@@ -106,7 +106,7 @@ class ResultsCallback(Callback, ABC):
             "seconds_distilling": self._buffer.clock.seconds_distilling,
         }
         work = {"steps": module.stream.n_iter, "images": self._buffer.size}
-        if self._buffer.generator.once or module.distillation.normalize.none_of_these:
+        if self._buffer.uses_statistics(module):
             work |= statistics_used(module.stream.manifest.experts[: module.stream.num_experts])
         all_figures = {**figures, **costs, "experiences_learned": len(self.matrix), **work}
         write_summary(folder / "summary.json", all_figures, module.stream, module.device, self._command)

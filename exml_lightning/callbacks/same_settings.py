@@ -49,7 +49,7 @@ class SameSettings(Callback):
             **{f"model.{key}": value for key, value in pl_module.settings().items()},
             "buffer.size": buffer.size,
             "buffer.generator": buffer.generator.settings(),
-            **({"buffer.statistics": buffer.statistics.settings()} if pl_module.stream.statistics else {}),
+            **({"buffer.statistics": buffer.statistics.settings()} if buffer.uses_statistics(pl_module) else {}),
             "trainer.precision": str(trainer.precision),
             "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
             "trainer.gradient_clip_val": trainer.gradient_clip_val,

@@ -56,11 +56,11 @@ def origin(stream: ExpertStream, device: torch.device, command: str) -> dict[str
 
 
 def statistics_used(entries: Sequence[ExpertEntry]) -> dict[str, Any]:
-    """Return how many experts publish statistics, and the largest epsilon of these where all are private."""
+    """Return how many of the experts publish statistics, and the largest epsilon of these where all are private."""
     published = [entry.statistics for entry in entries if entry.statistics is not None]
     private = [each.privacy.epsilon for each in published if each.privacy is not None]
-    found: dict[str, Any] = {"experts_with_statistics": len(published)} if published else {}
-    return found | ({"statistics_epsilon": max(private)} if len(private) == len(published) > 0 else {})
+    found: dict[str, Any] = {"experts_with_statistics": len(published)}
+    return found | ({"statistics_epsilon": max(private)} if len(private) == len(published) else {})
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -149,6 +149,10 @@ class SyntheticBufferCallback(Callback):
         """Whether images are made from what an expert has published."""
         return self.generator.once and expert.statistics is not None
 
+    def uses_statistics(self, module: ExModelModule) -> bool:
+        """Whether what experts have published changes what is learned: images, or scores."""
+        return module.stream.statistics and (self.generator.once or module.distillation.normalize.none_of_these)
+
     def _images_of(self, experience: int, statistics: bool) -> int:
         """Return how many images are made when an expert comes, those of its statistics included."""
         if not self.generator.once:

@@ -196,3 +196,15 @@ def test_statistics_that_came_since_a_run_began_are_told(zoo, tmp_path, capsys):
     write_manifest(replace(manifest, experts=entries), zoo)
     main([*fit, "--trainer.default_root_dir", str(tmp_path / "all")])
     assert 0 < read_manifest(tmp_path / "all" / "ex_model").experts[0].training["none_of_these"] < 1
+
+
+def test_a_strategy_that_does_not_look_at_statistics_goes_on_with_them(zoo, tmp_path):
+    manifest = read_manifest(zoo)
+    write_manifest(replace(manifest, experts=tuple(replace(e, statistics=None) for e in manifest.experts)), zoo)
+    fit = ["fit", "--quiet", "-c", "configs/from_folder.yaml", "--strategy", "noise", "-c", "configs/trainer/cpu.yaml"]
+    fit += ["--data.experts", str(zoo), "--trainer.default_root_dir", str(tmp_path / "run")]
+    fit += ["--data.n_iter", "2", "--buffer.size", "20", "--buffer.cache", "null"]
+    main(fit)
+    write_manifest(manifest, zoo)
+    main(fit)
+    assert "experts_with_statistics" not in (tmp_path / "run" / "summary.json").read_text()

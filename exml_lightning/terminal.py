@@ -14,13 +14,16 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.jupyter import JupyterMixin
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 EVERY = 0.25
 """Seconds between two drawings of a bar: what it shows of a GPU, a GPU has to be waited for."""
+LINE_EVERY = 30.0
+"""Seconds between two lines where no bar can be drawn."""
 WORDS = 76
 """Columns of a terminal that the words of a bar take at most."""
 
@@ -59,9 +62,34 @@ class Quiet(argparse.Action):
 
 
 def draws_bars() -> bool:
-    """Return whether bars can be drawn: only in a terminal of a person, since a log would keep every drawing."""
+    """Return whether bars can be drawn: in a person's terminal or notebook; a log would keep every drawing."""
     log = "CI" in os.environ or os.environ.get("TERM") in ("dumb", "unknown")
-    return not _Switch.quiet and sys.stdout.isatty() and not log
+    return not _Switch.quiet and (Console().is_jupyter or (sys.stdout.isatty() and not log))
+
+
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Where those who start several processes say which one it is."""
+
+
+def is_first_process() -> bool:
+    """Return whether this is the first of several processes, as their environment says, or the only one."""
+    return next((os.environ[name] for name in RANKS if name in os.environ), "0") == "0"
+
+
+class Place:
+    """Where a notebook shows what changes: later pictures take the place of the first, so that it saves one."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, picture: JupyterMixin) -> None:
+        """Show something of rich's; in a notebook only."""
+        from IPython.display import display
+
+        if self._handle is None:
+            self._handle = display(picture, display_id=True)
+        else:
+            self._handle.update(picture)
 
 
 def clock(seconds: float) -> str:
@@ -72,11 +100,11 @@ def clock(seconds: float) -> str:
 
 
 class Bar:
-    """A progress bar in the terminal; elsewhere it counts and draws nothing. Used in a ``with``, or by start and stop.
+    """A progress bar in a terminal or a notebook; elsewhere lines. Used in a ``with``, or by start and stop.
 
     Nothing runs beside the work: it is drawn as work is reported, every `EVERY` seconds, if `shown` and where bars can
-    be drawn. `note` is asked at each drawing what else there is to say; `done` is work done before; `leave` keeps its
-    line.
+    be drawn; where they cannot, a line is printed every `LINE_EVERY` seconds, and none of shorter work. `note` is asked
+    each time what else there is to say; `done` is work done before; `leave` keeps its line.
     """
 
     _drawn: ClassVar["Bar | None"] = None
@@ -92,8 +120,9 @@ class Bar:
     ) -> None:
         self.title, self.total, self.note, self.done = title, total, note, done
         self._shown, self._leave, self._before = shown, leave, done
-        self._start = self._next = time.monotonic()
+        self._start, self._next = time.monotonic(), math.inf
         self._progress: Progress | None = None
+        self._place: Place | None = None
 
     @property
     def seconds(self) -> float:
@@ -110,9 +139,12 @@ class Bar:
     def start(self) -> None:
         """Start the clock, and draw the bar if it can be; within another one it is not."""
         self._start = time.monotonic()
-        if not self._shown or not draws_bars() or Bar._drawn is not None:
+        if not self._shown or is_quiet() or Bar._drawn is not None or not is_first_process():
             return
         console = Console()
+        if not draws_bars() or (console.is_jupyter and not self._leave):  # a notebook has a place for what stays only
+            self._next = self._start + LINE_EVERY
+            return
         width = max(4, min(40, console.width - WORDS))
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -124,13 +156,17 @@ class Bar:
             redirect_stderr=sys.stderr.isatty(),
         )
         self._task = self._progress.add_task(self.title, total=self.total, words="")
-        self._progress.start()
-        console.show_cursor(True)  # a process that is killed would leave it hidden
+        if console.is_jupyter:
+            self._place = Place()
+        else:
+            self._progress.start()
+            console.show_cursor(True)  # a process that is killed would leave it hidden
         Bar._drawn = self
         self.draw()
 
     def stop(self, finished: bool = True) -> None:
         """Draw it a last time, where it was if the work is not `finished`, and leave the terminal as it was."""
+        self._next = math.inf
         if self._progress is None:
             return
         try:
@@ -138,23 +174,39 @@ class Bar:
                 self.draw()
         finally:
             self._progress.stop()
-            self._progress = Bar._drawn = None
+            self._progress = self._place = Bar._drawn = None
 
     def advance(self, amount: float = 1.0) -> None:
-        """Count work done since the last call, and draw the bar if it is time."""
+        """Count work done since the last call, and draw the bar, or say how far it is, if it is time."""
         self.done += amount
-        if self._progress is not None and time.monotonic() >= self._next:
+        if time.monotonic() < self._next:
+            return
+        if self._progress is not None:
             self.draw()
+        else:
+            say(f"{self.title}: {', '.join(self._words())}")
+            self._next = time.monotonic() + LINE_EVERY
+
+    def skip(self, amount: float) -> None:
+        """Count work that was done before: it says nothing of the time left."""
+        self.done += amount
+        self._before += amount
 
     def draw(self) -> None:
         """Draw the bar now."""
         if self._progress is None:
             return
+        self._progress.update(self._task, description=self.title, completed=self.done, words="  ".join(self._words()))
+        if self._place is not None:
+            self._place.show(self._progress)
+        else:
+            self._progress.refresh()
+        self._next = time.monotonic() + EVERY
+
+    def _words(self) -> list[str]:
         done, left = self.done - self._before, self.total - self.done
         took = clock(self.seconds) if left <= 0 else f"{clock(self.seconds / done * left)} left" if done > 0 else ""
-        words = [f"{self.done:.0f}/{self.total:.0f}", took, self.note()]
-        self._progress.update(self._task, description=self.title, words="  ".join(filter(None, words)), refresh=True)
-        self._next = time.monotonic() + EVERY
+        return [words for words in (f"{self.done:.0f}/{self.total:.0f}", took, self.note()) if words]
 
 
 MOST = 12
@@ -162,11 +214,16 @@ MOST = 12
 
 
 def print_matrix(
-    title: str, matrix: Sequence[Sequence[float]], columns: Sequence[str], totals: Mapping[str, Sequence[float]]
+    title: str,
+    matrix: Sequence[Sequence[float]],
+    columns: Sequence[str],
+    totals: Mapping[str, Sequence[float]],
+    place: Place,
 ) -> None:
     """Print fractions in per cent, one row for each experience learned; of a long stream the newest rows and columns.
 
-    Shorter rows leave the rest empty, as does NaN; `totals` are more columns, by name.
+    Shorter rows leave the rest empty, as does NaN; `totals` are more columns, by name. In a notebook it takes the
+    `place` of the one before.
     """
     if is_quiet():
         return
@@ -181,7 +238,7 @@ def print_matrix(
         values = [matrix[i][j] if j < len(matrix[i]) else math.nan for j in shown]
         values += [total[i] for total in totals.values()]
         table.add_row(f"expert {i + 1}", *("" if math.isnan(value) else f"{100 * value:.1f}" for value in values))
-    _print(title if len(rows) == len(matrix) else f"{title}, the last {len(rows)} of {len(matrix)}", table)
+    _print(title if len(rows) == len(matrix) else f"{title}, the last {len(rows)} of {len(matrix)}", table, place)
 
 
 def print_values(title: str, values: dict[str, str], always: bool = False) -> None:
@@ -205,8 +262,21 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     return table
 
 
-def _print(title: str, table: Table) -> None:
+class _Titled(JupyterMixin):
+    """A table below its title, as one picture for a notebook."""
+
+    def __init__(self, title: str, table: Table) -> None:
+        self._parts = Text(title), table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self._parts
+
+
+def _print(title: str, table: Table, place: Place | None = None) -> None:
     console = Console()
+    if console.is_jupyter:
+        (place or Place()).show(_Titled(title, table))
+        return
     console.print(title, soft_wrap=True, highlight=False, markup=False)
     console.print(table)
 

@@ -102,7 +102,7 @@ class AccuracyCallback(ResultsCallback):
         totals = {"seen so far": seen, "whole stream": streams}
         if self._stored is not None:
             totals["stored experts"] = [self._stored.found[k][1] for k in sorted(self.matrix)]
-        print_matrix("accuracy in % after each experience", self.rows, part_names(module.stream), totals)
+        print_matrix("accuracy in % after each experience", self.rows, part_names(module.stream), totals, self._place)
 
     def last_words(self, figures: Mapping[str, Any]) -> dict[str, float]:
         """Return accuracy beside what it is worth; see `ResultsCallback.last_words`."""

@@ -85,6 +85,7 @@ class AgreementCallback(ResultsCallback):
             self.rows,
             _names(module),
             {"mean": self._means(), "guessing": guessed},
+            self._place,
         )
 
     def last_words(self, figures: Mapping[str, Any]) -> dict[str, float]:

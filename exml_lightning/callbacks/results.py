@@ -15,7 +15,7 @@ from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 from exml_lightning.core.expert import Expert
 from exml_lightning.files import write_text
 from exml_lightning.module import ExModelModule
-from exml_lightning.terminal import print_values
+from exml_lightning.terminal import Place, print_values
 
 
 class ResultsCallback(Callback, ABC):
@@ -30,6 +30,7 @@ class ResultsCallback(Callback, ABC):
         self.matrix: dict[int, list[float]] = {}
         """A row for each experience learned, fractions."""
         self._peak = 0.0
+        self._place = Place()
 
     @abstractmethod
     def meet(self, module: ExModelModule, expert: Expert) -> None:
@@ -59,6 +60,10 @@ class ResultsCallback(Callback, ABC):
     def rows(self) -> list[list[float]]:
         """The rows of the matrix, in order."""
         return [self.matrix[k] for k in sorted(self.matrix)]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin another table: a notebook may run several fits."""
+        self._place = Place()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the figures over, write those so far and print the table."""

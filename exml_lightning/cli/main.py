@@ -11,7 +11,7 @@ from exml_lightning.cli.memory import keep_freed_memory
 from exml_lightning.cli.strategy import stack_strategy
 from exml_lightning.cli.verbs import VERBS, completion_script, run_verb
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.terminal import Terminated, ended_by_sigterm, is_quiet, set_quiet
+from exml_lightning.terminal import Terminated, ended_by_sigterm, is_first_process, is_quiet, set_quiet
 
 HELP = """\
 usage: exml VERB [--config FILE ...] [options]
@@ -64,6 +64,7 @@ def main(args: list[str] | None = None) -> None:
         if here not in sys.path:
             sys.path.append(here)  # for networks of the user's own, as `python -m exml_lightning` does
         keep_freed_memory()
+        _begin(verb, words)
         quiet = is_quiet()
         try:
             _interruptible(lambda: run_verb(verb, words), VERBS[verb].stopped)
@@ -91,6 +92,13 @@ def _check(verb: str, words: list[str]) -> None:
     if wrong is not None:
         print(f"exml: error: {wrong}", file=sys.stderr)
         raise SystemExit(2)
+
+
+def _begin(verb: str, words: list[str]) -> None:
+    """Say at once that a verb has begun, before seconds of imports; not where stdout is what was asked for alone."""
+    asked = "--quiet" in words or any(".help" in w or w.startswith(("-h", "--help", "--print_config")) for w in words)
+    if VERBS[verb].begins and not asked and not is_quiet() and is_first_process():
+        print(f"exml {verb}: loading PyTorch, which takes some seconds", flush=True)
 
 
 def _interruptible(run: Callable[[], None], advice: str) -> None:

@@ -24,22 +24,26 @@ class Verb(NamedTuple):
         configured: Whether it takes the configuration of a stream: its function then gets a `StreamCLI`; of others,
             the parameters are the options.
         stopped: What is said where it was stopped.
+        begins: Whether it says first that it has begun: it takes seconds to load, and stdout is not for another program.
     """
 
     function: str
     what: str
     configured: bool = False
     stopped: str = "nothing was written"
+    begins: bool = True
 
 
-def _stream_verb(name: str, what: str) -> Verb:
-    return Verb(f"exml_lightning.cli.stream_verbs.{name}", what, True, "go on with the same command")
+def _stream_verb(name: str, what: str, begins: bool = True) -> Verb:
+    return Verb(f"exml_lightning.cli.stream_verbs.{name}", what, True, "go on with the same command", begins)
 
 
 VERBS = {
     "experts": _stream_verb("experts", "train the stream of experts of a scenario and write them with a manifest"),
     "fit": _stream_verb("fit", "learn one ex-model from a stream of experts"),
-    "validate": _stream_verb("validate", "print the accuracy of a checkpoint, or of a baseline, on the test stream"),
+    "validate": _stream_verb(
+        "validate", "print the accuracy of a checkpoint, or of a baseline, on the test stream", begins=False
+    ),
     "generate": _stream_verb("generate", "write images made from experts of a folder: buffer files and pictures"),
     "test": _stream_verb(
         "test", "measure the accuracy of a checkpoint, or of a baseline, on the test stream and write test.json"
@@ -56,6 +60,7 @@ VERBS = {
     "catalog": Verb(
         "exml_lightning.cli.folder_verbs.catalog",
         "list the experts and ex-models in folders, and select some in an order of your own",
+        begins=False,
     ),
     "predict": Verb("exml_lightning.cli.folder_verbs.predict", "label a folder of images by an ex-model"),
     "export": Verb(

@@ -3,7 +3,6 @@
 import difflib
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 from exml_lightning.cli.config_files import wrong_file
@@ -55,6 +54,8 @@ def main(args: list[str] | None = None) -> None:
     if verb in ("-h", "--help"):
         print(HELP.format(verbs="\n".join(f"  {name:<10} {about.what}" for name, about in VERBS.items())), end="")
     elif verb == "--version":
+        from importlib.metadata import version
+
         print(f"exml_lightning {version('exml-lightning')}")
     elif verb == "--print_completion":
         _interruptible(lambda: print(completion_script(*words[:1] or [""])), "nothing was written")

@@ -6,12 +6,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jsonargparse import ArgumentParser, capture_parser
-
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.terminal import quiet_lightning
 
 if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
     from exml_lightning.cli.lightning_cli import StreamCLI
 
 
@@ -87,9 +87,11 @@ def function_of(verb: str) -> Callable[..., None]:
     return function
 
 
-def parser_of(verb: str) -> ArgumentParser:
+def parser_of(verb: str) -> "ArgumentParser":
     """Return the parser of the words after a verb."""
     if VERBS[verb].configured:
+        from jsonargparse import capture_parser
+
         with quiet_lightning():
             parser: ArgumentParser = capture_parser(lambda: _stream_cli(verb, []))
             return parser
@@ -143,6 +145,7 @@ def completion_script(shell: str) -> str:
         extra = 'pip install "exml-lightning[completion]", or in a clone pip install -e ".[completion]"'
         raise ExmlError(f"completion needs shtab: {extra}")
     import shtab
+    from jsonargparse import ArgumentParser
 
     if shell not in shtab.SUPPORTED_SHELLS:
         raise ExmlError(f"--print_completion {shell!r}: give {', '.join(shtab.SUPPORTED_SHELLS)}")

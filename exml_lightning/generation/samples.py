@@ -19,6 +19,7 @@ from exml_lightning.core.rng import keyed_generator
 from exml_lightning.data import ExpertStream
 from exml_lightning.files import NotWrittenError
 from exml_lightning.generation import cache as samples_cache
+from exml_lightning.generation.finished_rows import FinishedRows
 from exml_lightning.terminal import Bar, clock, draws_bars, say
 
 log = logging.getLogger(__name__)
@@ -54,12 +55,18 @@ class Sampler:
         cache = self.cache if self.generator.slow and not distributed.rank() else None
         found = distributed.from_first(None if cache is None else samples_cache.find(cache, key, names))
         if found is None:
-            found = self._make(expert, num_samples, _Progress(title, num_samples, self.show_progress, time_left))
+            progress, finished = _Progress(title, num_samples, self.show_progress, time_left), None
+            if self.cache is not None and self.generator.slow:
+                finished = FinishedRows(self.cache, key, num_samples, progress.found)
+            found = self._make(expert, num_samples, progress, finished)
             if cache is not None:
                 try:
                     samples_cache.store(cache, key, names, found, expert)
                 except NotWrittenError as error:  # a full disk must not cost the run
                     log.warning("going on without the cache: %s", error.what)
+            if finished is not None:
+                distributed.from_first(None)  # waits until that has stored all
+                finished.delete()
         elif self.show_progress and draws_bars():
             say(f"{title}: {num_samples} images from the cache {self.cache}")
         return found.to(expert.classes.device)
@@ -81,15 +88,18 @@ class Sampler:
         with foreign_code(expert.name, f"making {count} images from it by {name}", remedy):
             return self.generator.trial()[0].generate(expert, count, draws)
 
-    def _make(self, expert: Expert, num_samples: int, progress: "_Progress") -> Buffer:
+    def _make(
+        self, expert: Expert, num_samples: int, progress: "_Progress", finished: FinishedRows | None
+    ) -> Buffer:
         """Generate: by all processes if it is slow, else by the first for all."""
         samples, broken, slow = None, None, self.generator.slow
+        generator = self.generator if finished is None else self.generator.keeping(finished)
         progress.together = distributed.world_size() if slow else 1
         with progress.bar:
             if slow or not distributed.rank():
                 try:
                     draws = keyed_generator("generate", self.stream.seed, expert.experience)
-                    samples = self.generator.generate(expert, num_samples, draws, progress)
+                    samples = generator.generate(expert, num_samples, draws, progress)
                 except BrokenExpertError as error:
                     broken = error
             distributed.raise_together(broken)
@@ -115,6 +125,10 @@ class _Progress:
         self._ask = confidence
         # Fractions need not add up.
         self.bar.advance(min(self.together * images, self.bar.total - self.bar.done))
+
+    def found(self, images: int) -> None:
+        """Count images that were made before a run was stopped."""
+        self.bar.skip(min(self.together * images, self.bar.total - self.bar.done))
 
     def end(self) -> None:
         """All are made."""

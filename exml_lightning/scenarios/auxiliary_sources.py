@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -44,6 +43,8 @@ class Photographs(AuxiliaryImages):
         return len(self._photographs)
 
     def _find(self, root: Path) -> None:
+        from sklearn.datasets import load_sample_images  # as in `datasets`
+
         self._photographs = [torch.from_numpy(image.copy()).permute(2, 0, 1) for image in load_sample_images().images]
 
     def _load(self, index: int) -> Tensor:

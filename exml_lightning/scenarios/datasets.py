@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 import torchvision
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.transforms.v2 import functional as transforms
@@ -69,6 +68,8 @@ class Digits(ImageDataset):
 
     def load(self, root: Path, train: bool) -> LabelledImages:
         """Read one split; see `ImageDataset.load`. `root` is not used."""
+        from sklearn.datasets import load_digits  # a quarter of a second, which most streams do not need
+
         bunch = load_digits()
         pixels = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8)[:, None]
         labels = torch.from_numpy(bunch.target).long()

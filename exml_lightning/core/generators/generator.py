@@ -32,6 +32,19 @@ def no_progress(images: float, confidence: Callable[[], Tensor] | None = None) -
     """Report progress to nobody; see `Progress`."""
 
 
+class FinishedRows(Protocol):
+    """Keeps parts of the samples of an expert until all are made, so that a run that was stopped need not make them."""
+
+    def find(self, rows: slice) -> Tensor | None:
+        """Return the images in `rows` as they were kept, ``(n, channels, height, width)``; None if they are not there.
+
+        Any device.
+        """
+
+    def keep(self, rows: slice, images: Tensor) -> None:
+        """Keep the finished images in `rows`."""
+
+
 class OriginalImages(Protocol):
     """Original training images of one experience, read when they are asked for."""
 
@@ -118,6 +131,13 @@ class Generator(Configured, ABC):
         Of each expert a few are made by it, and it is timed for a budget.
         """
         return self, 1.0
+
+    def keeping(self, finished: FinishedRows) -> "Generator":
+        """Return what makes the samples of one expert, keeps finished parts of them and takes those that are there.
+
+        The samples are the same. Here, none are kept.
+        """
+        return self
 
     def describe(self) -> dict[str, Any]:
         """Return what samples depend on beside the expert, their number and the draws, as plain values."""

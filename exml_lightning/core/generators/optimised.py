@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +16,7 @@ from exml_lightning.core.buffer import batches
 from exml_lightning.core.errors import BrokenExpertError
 from exml_lightning.core.expert import Expert, confidence_in
 from exml_lightning.core.finite import Counts, FiniteWatch
-from exml_lightning.core.generators.generator import FEW, Generator, Progress, require
+from exml_lightning.core.generators.generator import FEW, FinishedRows, Generator, Progress, require
 from exml_lightning.core.generators.image_batch import ImageBatch
 from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.rng import keyed_generator
@@ -48,6 +49,9 @@ class OptimisedImages(Generator):
         precision: Of the expert's forward and backward passes: ``32-true``, or ``bf16-mixed``, which is faster on GPUs
             that have it. It does not follow ``trainer.precision``.
         initial: Images to start from, of which 5 to 20 `steps` make samples of a class; null for N(0, 1) noise.
+
+    Attributes:
+        finished: Where batches that are done are kept; None for nowhere. `keeping` sets it.
     """
 
     steps: int = 500
@@ -62,6 +66,7 @@ class OptimisedImages(Generator):
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     initial: ProceduralImages | None = None
+    finished: FinishedRows | None = field(default=None, init=False, repr=False, compare=False)
 
     slow: ClassVar[bool] = True
 
@@ -86,6 +91,12 @@ class OptimisedImages(Generator):
         """Return one of two steps; see `Generator.trial`."""
         short = replace(self, steps=min(2, self.steps), confidence=None)
         return short, self.steps / short.steps
+
+    def keeping(self, finished: FinishedRows) -> Generator:
+        """Return one that keeps each batch when it is done; see `Generator.keeping`."""
+        generator = copy(self)
+        generator.finished = finished
+        return generator
 
     def optimise(
         self,
@@ -132,6 +143,10 @@ class OptimisedImages(Generator):
                 images[rows] = torch.randn(images[rows].shape, generator=generator).to(images.device)
             if i % distributed.world_size() != distributed.rank():
                 continue
+            found = None if self.finished is None else self.finished.find(rows)
+            if found is not None:
+                images[rows] = found.to(images.device)
+                continue
             try:
                 low, high = expert.image_format.limits(images.device)
                 begun = images[rows].clamp(low, high)
@@ -140,6 +155,8 @@ class OptimisedImages(Generator):
             except BrokenExpertError as error:
                 broken = error
                 break
+            if self.finished is not None:
+                self.finished.keep(rows, images[rows])
         distributed.raise_together(broken)
         for i, rows in enumerate(parts):
             distributed.broadcast(images[rows], i % distributed.world_size())

@@ -8,7 +8,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from exml_lightning.callbacks.measured import Measured, part_names, parts_of
+from exml_lightning.callbacks.measured import Measured, chance, part_names, parts_of
 from exml_lightning.callbacks.results import ResultsCallback, write_matrix
 from exml_lightning.callbacks.stored_experts import StoredExperts
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
@@ -82,9 +82,11 @@ class AccuracyCallback(ResultsCallback):
         """Write the matrix; see `ResultsCallback.write`."""
         sizes, first_seen = parts_of(module.stream)
         streams, seen = self.over_time(module)
+        beside = self.beside(module)
         write_matrix(folder / "accuracy_matrix.csv", first_seen, self.matrix, "stream", streams)
-        save_accuracy_over_time(folder / "accuracy_over_time.png", streams, seen, str(folder))
-        save_matrix(folder / "accuracy_matrix.png", self.rows, part_names(module.stream), str(folder))
+        save_accuracy_over_time(folder / "accuracy_over_time.png", streams, seen, str(folder), beside)
+        totals = {"whole stream": streams, **beside}
+        save_matrix(folder / "accuracy_matrix.png", self.rows, part_names(module.stream), str(folder), totals=totals)
         measured = self._measured(module)
         measured.write_confusion(folder, "confusion_matrix")
         best = {} if self._stored is None else dict(zip(STORED, self._stored.found[max(self.matrix)], strict=True))
@@ -99,9 +101,7 @@ class AccuracyCallback(ResultsCallback):
     def print_matrix(self, module: ExModelModule) -> None:
         """Print the matrix; see `ResultsCallback.print_matrix`."""
         streams, seen = self.over_time(module)
-        totals = {"seen so far": seen, "whole stream": streams}
-        if self._stored is not None:
-            totals["stored experts"] = [self._stored.found[k][1] for k in sorted(self.matrix)]
+        totals = {"seen so far": seen, "whole stream": streams, **self.beside(module)}
         print_matrix("accuracy in % after each experience", self.rows, part_names(module.stream), totals, self._place)
 
     def last_words(self, figures: Mapping[str, Any]) -> dict[str, float]:
@@ -127,6 +127,13 @@ class AccuracyCallback(ResultsCallback):
         rows = sorted(self.matrix.items())
         streams = [metrics.stream_accuracy(row, sizes) for _, row in rows]
         return streams, [metrics.seen_accuracy(row, sizes, first_seen, k) for k, row in rows]
+
+    def beside(self, module: ExModelModule) -> dict[str, list[float]]:
+        """Return what accuracy on the whole test stream is to be compared with after each experience, by name."""
+        classes_of, learned = module.stream.manifest.classes_of, sorted(self.matrix)
+        known = [{c for j in range(k + 1) for c in classes_of(j)} for k in learned]
+        stored = {} if self._stored is None else {"stored experts": [self._stored.found[k][1] for k in learned]}
+        return {**stored, "chance": [chance(module.stream, classes) for classes in known]}
 
     def state_dict(self) -> dict[str, Any]:
         """Return also what was counted last, and the parts it was counted on."""

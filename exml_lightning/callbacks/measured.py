@@ -49,11 +49,7 @@ class Measured:
     @property
     def chance(self) -> float:
         """The accuracy of guessing among the known classes, each as often; a task label leaves those of its head."""
-        heads, right = self.stream.heads, 0.0
-        for part in self.stream.test_parts:
-            rivals = torch.tensor([c for c in self.known if heads is None or heads[c] == part.task], dtype=torch.long)
-            right += int(torch.isin(part.images.labels, rivals).sum()) / max(len(rivals), 1)
-        return right / sum(parts_of(self.stream)[0])
+        return chance(self.stream, self.known)
 
     def figures(self) -> dict[str, Any]:
         """Return accuracies as ``summary.json`` and ``test.json`` name them, fractions."""
@@ -96,6 +92,15 @@ class Measured:
 
     def _classes(self) -> list[int]:
         return sorted(c for part in self.stream.test_parts for c in classes_in(part))
+
+
+def chance(stream: ExpertStream, known: Collection[int]) -> float:
+    """Return the accuracy of guessing on the whole test stream; see `Measured.chance`."""
+    heads, right = stream.heads, 0.0
+    for part in stream.test_parts:
+        rivals = torch.tensor([c for c in known if heads is None or heads[c] == part.task], dtype=torch.long)
+        right += int(torch.isin(part.images.labels, rivals).sum()) / max(len(rivals), 1)
+    return right / sum(parts_of(stream)[0])
 
 
 def parts_of(stream: ExpertStream) -> tuple[list[int], list[int]]:

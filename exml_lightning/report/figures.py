@@ -1,7 +1,7 @@
 """Pictures of a run: its accuracy over time and its accuracy matrix."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,10 +12,19 @@ from exml_lightning.files import write_whole
 
 MOST_LABELS = 30
 """Rows or columns of a matrix that have room for a name each; of more, only some are named."""
+MOST_UPRIGHT = 20
+"""Columns whose names have room side by side."""
+BESIDE = {"stored experts": ("#2ca02c", "--"), "chance": ("#7f7f7f", ":")}
+"""How what an ex-model is compared with is drawn: its colour and its dashes."""
 
 
-def save_accuracy_over_time(path: Path, streams: Sequence[float], seen: Sequence[float], title: str) -> None:
-    """Save a line chart as PNG: accuracy after each experience, fractions, on all and on the parts `seen` so far."""
+def save_accuracy_over_time(
+    path: Path, streams: Sequence[float], seen: Sequence[float], title: str, beside: Mapping[str, Sequence[float]]
+) -> None:
+    """Save a line chart as PNG: accuracy after each experience, fractions, on all and on the parts `seen` so far.
+
+    `beside` are lines of what others reach on the whole test stream, named as in `BESIDE`.
+    """
     figure = Figure(figsize=(6, 3.8), dpi=110, layout="constrained")
     axis = figure.subplots()
     experts = range(1, len(streams) + 1)
@@ -34,6 +43,10 @@ def save_accuracy_over_time(path: Path, streams: Sequence[float], seen: Sequence
             ha="center",
             color=color,
         )
+    for name, values in beside.items():
+        color, dashes = BESIDE[name]
+        percent, marker = [100 * value for value in values], "_" if len(values) == 1 else None
+        axis.plot(experts, percent, color=color, linestyle=dashes, marker=marker, label=name)
     axis.set_ylim(0, 105)
     axis.set_xlabel("experts learned")
     axis.set_ylabel("accuracy in %")
@@ -51,13 +64,19 @@ def save_matrix(
     title: str,
     axis_label: str = "tested on",
     names: Sequence[str] = (),
+    totals: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
     """Save fractions as a PNG heat map: a row an experience (shorter ones leave the rest empty), a column a part.
 
-    Where rows have `names`, they are classes, and columns what was said of them.
+    Where rows have `names`, they are classes, and columns what was said of them. `totals` are more columns, by name, a
+    gap away.
     """
-    rows, columns, longest = len(matrix), len(parts), max(map(len, parts))
-    whole = [[*row, *[math.nan] * (columns - len(row))] for row in matrix]
+    rows, width = len(matrix), len(parts)
+    whole = [[*row, *[math.nan] * (width - len(row))] for row in matrix]
+    more = [name.replace(" ", "\n") for name in totals or ()]
+    if totals:
+        whole = [[*row, math.nan, *(values[i] for values in totals.values())] for i, row in enumerate(whole)]
+    columns, longest = len(whole[0]), max(map(len, parts))
     figure = Figure(
         figsize=(min(0.75 * columns, 15) + 2.2, min(0.5 * rows, 10) + 1.6 + 0.07 * longest),
         dpi=110,
@@ -65,15 +84,18 @@ def save_matrix(
     )
     axis = figure.subplots()
     picture = axis.imshow(whole, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    named = range(0, columns, 1 + columns // MOST_LABELS)
-    axis.set_xticks(named, [parts[j] for j in named], rotation=0 if longest <= 5 else 45)
+    named = range(0, width, 1 + width // MOST_LABELS)
+    ticks, labels = [*named, *range(width + 1, columns)], [*(parts[j] for j in named), *more]
+    axis.set_xticks(ticks, labels, rotation=0 if longest <= 5 and columns <= MOST_UPRIGHT else 45)
     labelled = range(0, rows, 1 + rows // MOST_LABELS)
     axis.set_yticks(labelled, [names[i] if names else f"expert {i + 1}" for i in labelled])
     axis.set_xlabel(axis_label)
     axis.set_ylabel("is" if names else "after learning")
     if rows * columns <= 200:  # numbers in more cells than these cannot be read
-        for i, row in enumerate(matrix):
+        for i, row in enumerate(whole):
             for j, value in enumerate(row):
+                if math.isnan(value):
+                    continue
                 color = "white" if value > 0.6 else "black"
                 axis.text(j, i, f"{100 * value:.0f}", ha="center", va="center", color=color, fontsize="small")
     bar = figure.colorbar(picture, ax=axis, ticks=[0, 0.5, 1])

@@ -1,5 +1,6 @@
 """Accuracy over time: on the whole test stream and on each part of it, after each experience."""
 
+import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import cycle
@@ -7,6 +8,7 @@ from itertools import cycle
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from exml_lightning.report.figures import BESIDE
 from exml_lightning.report.rows import Row, first_rows, mean_and_std
 from exml_lightning.report.styles import Point, Styles, draw_line, numbers_of
 from exml_lightning.report.text import drawn, with_std
@@ -51,7 +53,10 @@ def long_form(rows: Sequence[Row]) -> list[Sequence[object]]:
 
 
 def draw(rows: Sequence[Row], baselines: Sequence[Row], styles: Styles) -> Figure:
-    """Draw one scenario, baselines as level lines: the whole stream beside small pictures of its parts."""
+    """Draw one scenario, baselines as level lines: the whole stream beside small pictures of its parts.
+
+    So are the best of the stored experts together, and chance, as the runs have measured them at their end.
+    """
     parts = _parts(rows)
     shown = parts[:MOST_PARTS]
     across = 1 if len(shown) == 1 else 2 if len(shown) <= 6 else 3
@@ -68,6 +73,11 @@ def draw(rows: Sequence[Row], baselines: Sequence[Row], styles: Styles) -> Figur
         assert row.percent is not None
         level = [row.percent[0]] * 2
         axis.plot([1, last + 1], level, color=color, linestyle=dashes, marker=marker, label=drawn(row.title), alpha=0.9)
+    for name, (color, dashes) in BESIDE.items():
+        found = [mean for row in rows if (mean := row.mean_of(name.replace(" ", "_"))) is not None]
+        if found:
+            level = [100 * statistics.fmean(found)] * 2
+            axis.plot([1, last + 1], level, color=color, linestyle=dashes, linewidth=2, label=name)
     axis.set_title(f"{drawn(rows[0].scenario)}: whole test stream", size="medium")
     axis.set_ylabel("accuracy in %")
     axis.set_xlabel("experts learned")

@@ -26,6 +26,8 @@ MOST_PIXELS = 25 * 10**6
 """Of a picture: fifty images of 700 x 700."""
 MOST_TIMES_AS_LONG = 8
 """A side of an image, against the other."""
+LEAST_SIDE = 96
+"""Of an image in the picture, so that people can see it: smaller ones are enlarged by a whole number."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def save_samples(
 ) -> None:
     """Save the first images of each class as a PNG: a column a class, without gaps, at most ten classes.
 
+    Each pixel of small images is drawn as a square of pixels, which `read_samples` takes for one again.
     `images` are pixels, uint8 ``(n, 1 or 3, height, width)``; `labels` class indices, int64 ``(n,)``, of
     `class_names`; `confidence` the probability of its label that the expert gives each image, None if nobody has asked.
     """
@@ -72,10 +75,15 @@ def save_samples(
         canvas[: len(rows), column] = pixels  # one channel becomes three
         told.append([_rounded(confidence[row]) for row in rows] if confidence is not None else [])
     picture = Image.fromarray(canvas.transpose(0, 2, 1, 3, 4).reshape(PER_CLASS * height, len(shown) * width, 3))
+    picture = _enlarged(picture, -(-LEAST_SIDE // max(height, width)))
     about = PngInfo()
     words: dict[str, Any] = {"classes": [class_names[c] for c in shown], "size": [height, width]}
     about.add_text(KEY, json.dumps(words if confidence is None else {**words, "confidence": told}))
     write_whole(path, lambda part: picture.save(part, format="png", pnginfo=about, optimize=True))
+
+
+def _enlarged(picture: Image.Image, times: int) -> Image.Image:
+    return picture.resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST)
 
 
 def _rounded(value: float) -> float | None:
@@ -97,7 +105,8 @@ def read_samples(path: Path) -> Samples:
             if len(names) > MOST_CLASSES or max(height, width) > MOST_TIMES_AS_LONG * min(height, width):
                 raise ValueError("an odd shape")
             confidence = _confidence(about.get("confidence"), len(names))
-            pixels = np.asarray(picture.convert("RGB"))
+            times = picture.height // (PER_CLASS * height)  # 1 in older files
+            pixels = np.asarray(picture.convert("RGB"))[::times, ::times]
         images = pixels.reshape(PER_CLASS, height, len(names), width, 3).transpose(0, 2, 1, 3, 4)
     except Exception as error:  # the decoders raise almost anything
         raise ExmlError(f"{path} holds no samples of a run: delete it") from error

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from exml_lightning.report.figures import BESIDE
 from exml_lightning.report.rows import Report
 from exml_lightning.report.runs import Run, Step
 from exml_lightning.report.samples import Samples
@@ -73,6 +74,12 @@ class ShownRun:
     def name(self) -> str:
         """What the page calls it."""
         return f"{self.run.scenario}, {self.title}, run {self.run.run_id}"
+
+    @property
+    def beside(self) -> str:
+        """What accuracy on the whole stream is to be compared with at the end, in words; empty where it is not known."""
+        known = [(name, value) for name in BESIDE if (value := self.run.number(name.replace(" ", "_"))) is not None]
+        return ", ".join(f"{name} {100 * value:.1f}" for name, value in known)
 
     @property
     def cells(self) -> Sequence[tuple[str, float | None]]:

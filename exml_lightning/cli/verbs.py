@@ -24,7 +24,7 @@ class Verb(NamedTuple):
         configured: Whether it takes the configuration of a stream: its function then gets a `StreamCLI`; of others,
             the parameters are the options.
         stopped: What is said where it was stopped.
-        begins: Whether it says first that it has begun: it takes seconds to load, and stdout is not for another program.
+        begins: Whether it says first that it has begun; not where stdout is what was asked for, or it loads at once.
     """
 
     function: str

@@ -11,6 +11,7 @@ from torch import Tensor
 from exml_lightning.core.class_statistics import RANK, ClassStatistics
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.features import Features, middle_layer, thumbnail_size
+from exml_lightning.core.generators.generator import Progress, no_progress
 from exml_lightning.core.generators.unrelated import DRAWINGS
 from exml_lightning.core.private_moments import GaussianMechanism, without_noise
 from exml_lightning.core.rng import keyed_generator
@@ -32,7 +33,11 @@ NUM_DRAWINGS = 1000
 
 @torch.no_grad()
 def measure(
-    expert: "Expert", images: Tensor, columns: Tensor, mechanism: GaussianMechanism | None = None
+    expert: "Expert",
+    images: Tensor,
+    columns: Tensor,
+    mechanism: GaussianMechanism | None = None,
+    progress: Progress = no_progress,
 ) -> ClassStatistics:
     """Measure the statistics of an expert's classes on images of them.
 
@@ -41,6 +46,7 @@ def measure(
         images: Pixels, uint8 ``(n, channels, height, width)``, of the size that `expert.image_format` says.
         columns: The place of each image's class among the expert's, int64 ``(n,)``.
         mechanism: Adds the noise of a differentially private release; None for none.
+        progress: Called with the images shown to the expert since the last call; `NUM_DRAWINGS` more than there are.
 
     Returns:
         The statistics, on the CPU.
@@ -58,6 +64,7 @@ def measure(
             with look():
                 expert(shown)
                 parts.append(look.pop(shown).cpu())
+            progress(float(len(chunk)))
         return torch.cat(parts)
 
     drawings = DRAWINGS.draw(NUM_DRAWINGS, expert.image_format.shape, keyed_generator("units"), torch.device("cpu"))

@@ -14,11 +14,12 @@ from exml_lightning.core.errors import ExmlError, foreign_code, shown
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.features import MOST_VALUES, Features, thumbnail_size
 from exml_lightning.core.labelled_images import LabelledImages
-from exml_lightning.core.measure_statistics import LEAST_UNIT, check_counts, measure
+from exml_lightning.core.measure_statistics import LEAST_UNIT, NUM_DRAWINGS, check_counts, measure
 from exml_lightning.core.private_moments import GaussianMechanism
 from exml_lightning.experts.manifest import ExpertEntry, Manifest, PublishedStatistics, write_manifest
 from exml_lightning.experts.privacy import StatisticsNoise, statistics_noise
 from exml_lightning.files import check_regular, reason, sha256, write_whole
+from exml_lightning.terminal import Bar
 
 SUFFIX = ".statistics.safetensors"
 REMEDY = "write it anew with `exml statistics`, or take `statistics` out of the manifest"
@@ -38,7 +39,9 @@ def publish(
     Returns the entry that names them; see `core.measure_statistics.measure` for images and errors. What
     was published before has spent, too.
     """
-    found = measure(expert, images, columns, None if noise is None else GaussianMechanism(noise.multiplier))
+    mechanism = None if noise is None else GaussianMechanism(noise.multiplier)
+    with Bar(f"measuring {entry.file}", len(images) + NUM_DRAWINGS) as bar:
+        found = measure(expert, images, columns, mechanism, lambda count, _=None: bar.advance(count))
     task = f".task{entry.task}" if entry.task else ""  # one file may be listed once a task
     name = f"{entry.file.removesuffix('.safetensors')}{task}{SUFFIX}"
     path = entry.path(folder).with_name(name)

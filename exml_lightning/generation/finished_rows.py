@@ -1,4 +1,4 @@
-"""Parts of the samples of an expert, kept beside the cache until all are made: what a run that is stopped need not redo."""
+"""Finished parts of the samples of an expert, kept in the cache until all are made, for a run that is stopped."""
 
 import hashlib
 import json
@@ -42,7 +42,8 @@ class FinishedRows:
         try:
             check_regular(path)
             with safe_open(path, framework="pt") as file:
-                about, images = file.metadata() or {}, file.get_tensor("images")
+                about = file.metadata() or {}
+                images: Tensor = file.get_tensor("images")
             if about != self._about(rows, images):
                 raise ValueError("it holds other images")
         except Exception as error:  # the library raises almost anything for a broken file

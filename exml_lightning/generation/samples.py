@@ -88,9 +88,7 @@ class Sampler:
         with foreign_code(expert.name, f"making {count} images from it by {name}", remedy):
             return self.generator.trial()[0].generate(expert, count, draws)
 
-    def _make(
-        self, expert: Expert, num_samples: int, progress: "_Progress", finished: FinishedRows | None
-    ) -> Buffer:
+    def _make(self, expert: Expert, num_samples: int, progress: "_Progress", finished: FinishedRows | None) -> Buffer:
         """Generate: by all processes if it is slow, else by the first for all."""
         samples, broken, slow = None, None, self.generator.slow
         generator = self.generator if finished is None else self.generator.keeping(finished)

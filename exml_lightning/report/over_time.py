@@ -73,11 +73,11 @@ def draw(rows: Sequence[Row], baselines: Sequence[Row], styles: Styles) -> Figur
         assert row.percent is not None
         level = [row.percent[0]] * 2
         axis.plot([1, last + 1], level, color=color, linestyle=dashes, marker=marker, label=drawn(row.title), alpha=0.9)
-    for name, (color, dashes) in BESIDE.items():
+    for name, (color, dots) in BESIDE.items():
         found = [mean for row in rows if (mean := row.mean_of(name.replace(" ", "_"))) is not None]
         if found:
             level = [100 * statistics.fmean(found)] * 2
-            axis.plot([1, last + 1], level, color=color, linestyle=dashes, linewidth=2, label=name)
+            axis.plot([1, last + 1], level, color=color, linestyle=dots, linewidth=2, label=name)
     axis.set_title(f"{drawn(rows[0].scenario)}: whole test stream", size="medium")
     axis.set_ylabel("accuracy in %")
     axis.set_xlabel("experts learned")

@@ -77,7 +77,7 @@ class ShownRun:
 
     @property
     def beside(self) -> str:
-        """What accuracy on the whole stream is to be compared with at the end, in words; empty where it is not known."""
+        """What its accuracy at the end is to be compared with, in words; empty where it is not known."""
         known = [(name, value) for name in BESIDE if (value := self.run.number(name.replace(" ", "_"))) is not None]
         return ", ".join(f"{name} {100 * value:.1f}" for name, value in known)
 

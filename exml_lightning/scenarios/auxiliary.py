@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from exml_lightning.core.errors import ExmlError, one_line
+from exml_lightning.core.generators.generator import Progress, no_progress
 
 log = logging.getLogger(__name__)
 
@@ -71,16 +72,19 @@ class AuxiliaryImages(ABC):
     def download(self, root: Path) -> None:  # noqa: B027 - most sources have nothing to fetch
         """Fetch the files into `root` where they are missing; raises `ExmlError` where they cannot be."""
 
-    def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
+    def draw(self, num_images: int, generator: torch.Generator, progress: Progress = no_progress) -> Tensor:
         """Draw a random square crop of each of many, at least 1: uint8 ``(num_images, channels, height, width)``.
 
         Walks through the images in random order, each once; when more are asked for than there are, again in another
         order, with other crops. A crop is `min_crop` to the whole of the short side wide, anywhere, then resized; grey
         where one channel is asked for, else RGB. `generator` is one of the CPU. Instead of a broken image the next one
-        is taken, with a warning; raises `ExmlError` if no image can be read any more.
+        is taken, with a warning; raises `ExmlError` if no image can be read any more. `progress` takes reports.
         """
-        images = islice(self._readable(generator), num_images)
-        return torch.stack([self._crop(image, generator) for image in images])
+        crops = []
+        for image in islice(self._readable(generator), num_images):
+            crops.append(self._crop(image, generator))
+            progress(1.0)
+        return torch.stack(crops)
 
     def _readable(self, generator: torch.Generator) -> Iterator[Tensor]:
         """Read images without end, each order anew."""

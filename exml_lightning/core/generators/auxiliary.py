@@ -13,6 +13,7 @@ from exml_lightning.core.generators.generator import (
     OtherImages,
     Progress,
     Sources,
+    in_two_steps,
     label_by_expert,
     no_progress,
 )
@@ -57,4 +58,6 @@ class Auxiliary(Generator):
         """Draw samples and have the expert label them; `ExmlError` without images. See `Generator.generate`."""
         if self.images is None:
             raise ExmlError("the auxiliary generator has no images to draw from: set data.auxiliary")
-        return label_by_expert(self.images.draw(num_samples, generator).to(expert.classes.device), expert, progress)
+        progress = in_two_steps(progress)
+        pixels = self.images.draw(num_samples, generator, progress).to(expert.classes.device)
+        return label_by_expert(pixels, expert, progress)

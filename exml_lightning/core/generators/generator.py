@@ -32,6 +32,15 @@ def no_progress(images: float, confidence: Callable[[], Tensor] | None = None) -
     """Report progress to nobody; see `Progress`."""
 
 
+def in_two_steps(progress: Progress) -> Progress:
+    """Return what takes reports of images drawn and of images that an expert was asked about, each half of the work."""
+
+    def report(images: float, confidence: Callable[[], Tensor] | None = None) -> None:
+        progress(images / 2)
+
+    return report
+
+
 class FinishedRows(Protocol):
     """Keeps parts of the samples of an expert until all are made, so that a run that was stopped need not make them."""
 
@@ -59,8 +68,8 @@ class OriginalImages(Protocol):
 class OtherImages(Protocol):
     """Images of another data set."""
 
-    def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
-        """Draw pixels: uint8 ``(n, channels, height, width)``."""
+    def draw(self, num_images: int, generator: torch.Generator, progress: Progress = no_progress) -> Tensor:
+        """Draw pixels: uint8 ``(n, channels, height, width)``; report the images drawn."""
 
     def describe(self) -> str:
         """Say in a few words which images these are."""

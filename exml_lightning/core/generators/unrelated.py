@@ -12,6 +12,7 @@ from exml_lightning.core.generators.generator import (
     OtherImages,
     Progress,
     Sources,
+    in_two_steps,
     label_by_expert,
     no_progress,
 )
@@ -58,10 +59,11 @@ class Unrelated(Generator):
         self, expert: Expert, num_samples: int, generator: torch.Generator, progress: Progress = no_progress
     ) -> Buffer:
         """Draw samples and have the expert label them; see `Generator.generate`."""
+        progress = in_two_steps(progress)
         if self.others is not None:
-            pixels = self.others.draw(num_samples, generator).to(expert.classes.device)
+            pixels = self.others.draw(num_samples, generator, progress).to(expert.classes.device)
         else:
             kind = DRAWINGS if self.images is None else self.images
-            pixels = kind.draw(num_samples, expert.image_format.shape, generator, expert.classes.device)
+            pixels = kind.draw(num_samples, expert.image_format.shape, generator, expert.classes.device, progress)
         samples = label_by_expert(pixels, expert, progress)
         return replace(samples, experiences=torch.full_like(samples.experiences, NOBODY))

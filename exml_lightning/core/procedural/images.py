@@ -1,6 +1,7 @@
 """The interface of all images that are drawn by a random program."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,18 +18,24 @@ class ProceduralImages(Configured, ABC):
     """A random program that draws images; subclasses are frozen dataclasses."""
 
     def draw(
-        self, num_images: int, shape: tuple[int, int, int], generator: torch.Generator, device: torch.device
+        self,
+        num_images: int,
+        shape: tuple[int, int, int],
+        generator: torch.Generator,
+        device: torch.device,
+        progress: Callable[[float], object] = lambda images: None,
     ) -> Tensor:
         """Draw images: pixels, uint8, ``(num_images, channels, height, width)``, on `device`.
 
         0 images draw nothing. `shape` is channels, height and width, each at least 1. Every random draw is by the CPU
-        generator: the same state gives the same images.
+        generator: the same state gives the same images. `progress` is told the images drawn since the last call.
         """
         images = torch.empty(num_images, *shape, dtype=torch.uint8, device=device)
         size = max(1, PIXELS_TOGETHER // (shape[1] * shape[2]))
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             for part in images.split(size) if num_images else ():
                 part.copy_((self._draw(len(part), shape, generator, device) * 255).round_())
+                progress(float(len(part)))
         return images
 
     @abstractmethod

@@ -12,7 +12,7 @@ class Images:
     def __init__(self, pixels):
         self.pixels = pixels
 
-    def draw(self, num_images, generator):
+    def draw(self, num_images, generator, progress=None):
         return self.pixels[torch.randperm(30, generator=generator)[:num_images]]
 
     def describe(self):

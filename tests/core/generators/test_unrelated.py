@@ -10,7 +10,7 @@ CPU = torch.device("cpu")
 class Photos:
     """Thirty grey images, of which it draws those with the numbers that the generator says."""
 
-    def draw(self, num_images, generator):
+    def draw(self, num_images, generator, progress=None):
         numbers = torch.randint(30, (num_images,), generator=generator).byte()
         return numbers[:, None, None, None].expand(-1, 1, 8, 8)
 

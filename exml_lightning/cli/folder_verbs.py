@@ -305,6 +305,7 @@ def export(
     expert: int | None = None,
     check: Path | None = None,
     license: str | None = None,
+    no_onnx: bool = False,
 ) -> None:
     """Write an ex-model (the ex_model/ folder of a run), or any expert of a folder, as others expect a model.
 
@@ -322,12 +323,14 @@ def export(
         expert: Which expert of the folder, from 0; needed where there are several.
         check: A folder of images, searched at any depth, or one image file.
         license: The model's licence, as the Hub names it; without it, what the manifest states.
+        no_onnx: Leave model.onnx out, for a network that cannot be written as such; no images are needed then.
     """
     from exml_lightning.ex_model.export.folder import export_ex_model
 
-    made = export_ex_model(folder, output=output, expert=expert, check=check, license=license)
+    made = export_ex_model(folder, output=output, expert=expert, check=check, license=license, onnx=not no_onnx)
     say(f"{made.folder}: {', '.join(made.files)}")
-    say(f"model.onnx against PyTorch {made.comparison}")
+    if made.comparison is not None:
+        say(f"model.onnx against PyTorch {made.comparison}")
     if made.license is None:
         say("no licence is stated: say which one holds with --license NAME, for instance --license apache-2.0")
     say(f'in Python: exml_lightning.load_ex_model("{made.folder}")')

@@ -73,11 +73,11 @@ def read_figures(folder: Path, manifest: Manifest) -> dict[str, float]:
     return {name: value for name, value in found.items() if isinstance(value, float) and abs(value) <= 1}
 
 
-def model_card(ex_model: ExModel, figures: dict[str, float], comparison: Comparison, license: str | None) -> str:
+def model_card(ex_model: ExModel, figures: dict[str, float], comparison: Comparison | None, license: str | None) -> str:
     """Return ``README.md``; names of classes and whatever else a stranger may have written are escaped.
 
-    `figures` are those of `read_figures`, `comparison` is how the ONNX file answers. The licence is as the Hugging Face
-    Hub names it, or a short text; None if none is stated.
+    `figures` are those of `read_figures`, `comparison` is how the ONNX file answers, None without one. The licence is
+    as the Hugging Face Hub names it, or a short text; None if none is stated.
     """
     from huggingface_hub import EvalResult, ModelCard, ModelCardData  # of the extra `export`
 
@@ -85,7 +85,10 @@ def model_card(ex_model: ExModel, figures: dict[str, float], comparison: Compari
     strategy = entry.training.get("strategy")
     name = printable(f"{manifest.scenario} {strategy}" if isinstance(strategy, str) else manifest.scenario)
     header = ModelCardData(
-        **_license(license), library_name="exml_lightning", pipeline_tag="image-classification", tags=TAGS
+        **_license(license),
+        library_name="exml_lightning",
+        pipeline_tag="image-classification",
+        tags=[tag for tag in TAGS if comparison is not None or tag != "onnx"],
     )
     if "stream_accuracy" in figures:
         scenario = printable(str(entry.training.get("scenario", manifest.scenario)))

@@ -34,12 +34,13 @@ MOST_IMAGES = 256
 class Export:
     """What was written: files, by name, in a folder.
 
-    `comparison` is how the ONNX file answered, beside PyTorch; `license` the licence that is stated, None for none.
+    `comparison` is how the ONNX file answered, beside PyTorch, None without such a file; `license` the licence that is
+    stated, None for none.
     """
 
     folder: Path
     files: tuple[str, ...]
-    comparison: Comparison
+    comparison: Comparison | None
     license: str | None
 
 
@@ -49,6 +50,7 @@ def export_ex_model(
     expert: int | None = None,
     check: str | Path | None = None,
     license: str | None = None,
+    onnx: bool = True,
 ) -> Export:
     """Write an ex-model, or any expert of a folder, in the layout of the Hugging Face Hub; what `exml export` does.
 
@@ -63,6 +65,7 @@ def export_ex_model(
         expert: Which expert, from 0, where the folder has several.
         check: Images to compare answers on: a folder, or one file; None for the samples of the run.
         license: The model's licence, as the Hub names it (``apache-2.0``); None for the manifest's, if any.
+        onnx: Whether ``model.onnx`` is written; without it, no images are needed.
 
     Returns:
         What was written.
@@ -85,31 +88,37 @@ def export_ex_model(
     _check_output(target)
     if license is not None and not HUB_LICENSE.fullmatch(license):
         raise ExmlError(f"--license {license!r}: give a name of the Hub's list, for instance apache-2.0, or other")
-    check_packages()
-    images, source = _find_images(folder, None if check is None else Path(check), manifest.input.shape)
+    if check is not None and not onnx:
+        raise ExmlError("--check names images that model.onnx is compared on: leave it out beside --no_onnx")
+    check_packages(onnx)
+    images = _find_images(folder, None if check is None else Path(check), manifest.input.shape) if onnx else None
     one_head = len(read_manifest(folder).experts) == 1  # figures of a run are of all heads
     figures = read_figures(folder, manifest) if one_head else {}
     ex_model = load_chosen(folder, manifest)
     with tempfile.TemporaryDirectory(prefix="exml-export-") as made:
-        part = Path(made)
-        write_onnx(ex_model, part / ONNX)
-        comparison = compare(ex_model, part / ONNX, images, source)
+        part, comparison = Path(made), None
+        if images is not None:
+            write_onnx(ex_model, part / ONNX)
+            comparison = compare(ex_model, part / ONNX, *images)
         digest = save_weights(ex_model.network, part / WEIGHTS)
         license = license or manifest.experts[0].license
         entry = replace(manifest.experts[0], file=WEIGHTS, sha256=digest, license=license)
         write_text(part / "config.json", config_json(ex_model))
         write_text(part / "README.md", model_card(ex_model, figures, comparison, license))
         write_manifest(replace(manifest, experts=(entry,)), part)
-        for name in FILES:  # the manifest last: without it, nobody takes the folder for an ex-model
+        names = tuple(name for name in FILES if onnx or name != ONNX)
+        for name in names:  # the manifest last: without it, nobody takes the folder for an ex-model
             write_whole(target / name, partial(shutil.copyfile, part / name))
-    return Export(target, FILES, comparison, license)
+        if not onnx:
+            (target / ONNX).unlink(missing_ok=True)  # of an earlier export
+    return Export(target, names, comparison, license)
 
 
 def _check_output(target: Path) -> None:
     """Refuse a folder in which files of something else would be replaced."""
     check_folder(target, "output")
     there = [name for name in FILES if (target / name).exists()]
-    if there and len(there) < len(FILES):
+    if there and len({*there, ONNX}) < len(FILES):
         raise ExmlError(
             f"{target} has a {there[0]} that is of no earlier export: name another folder with --output DIR"
         )

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import logging
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from rich.text import Text
+from torch import Tensor, nn
 
-from exml_lightning.core.errors import ExmlError, one_line
+from exml_lightning.core.errors import ExmlError, one_line, printable
 from exml_lightning.ex_model.model import ExModel
 
 NEEDED = ("huggingface_hub", "onnx", "onnxruntime", "onnxscript")
@@ -21,6 +23,10 @@ NEEDED = ("huggingface_hub", "onnx", "onnxruntime", "onnxscript")
 BATCH = 32
 TOLERANCE = 1e-3
 """Difference that rounding may make, against the largest logit."""
+REMEDY = (
+    "change its forward (no if, loop, .item() or .tolist() that depends on the values or the number of images), or "
+    "leave the file out with --no_onnx"
+)
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,9 @@ class Comparison:
         )
 
 
-def check_packages() -> None:
+def check_packages(onnx: bool = True) -> None:
     """Raise `ExmlError` if packages that it takes are missing; names them, and the command that installs them."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in (NEEDED if onnx else NEEDED[:1]) if importlib.util.find_spec(name) is None]
     if missing:
         raise ExmlError(
             f'exml export needs {", ".join(missing)}: pip install "exml-lightning[export]", or in a clone '
@@ -67,7 +73,7 @@ def write_onnx(ex_model: ExModel, path: Path) -> None:
     Raises:
         ExmlError: If the network has something that ONNX or its exporter has not.
     """
-    images = torch.zeros(2, *ex_model.image_shape)
+    images, name = torch.zeros(2, *ex_model.image_shape), type(ex_model.network).__name__
     try:
         with _silence(), torch.no_grad():
             program = torch.onnx.export(
@@ -80,12 +86,29 @@ def write_onnx(ex_model: ExModel, path: Path) -> None:
                 dynamic_shapes={"images": {0: torch.export.Dim("n")}},
             )
             assert program is not None
+            fixed = program.model.graph.inputs[0].shape
             program.model.metadata_props["classes"] = json.dumps(ex_model.classes)
             program.model.metadata_props["image_shape"] = json.dumps(ex_model.image_shape)
             program.save(path, external_data=False)
     except Exception as error:  # anyone's network
-        name = type(ex_model.network).__name__
-        raise ExmlError(f"{name} cannot be written as ONNX ({one_line(error)[:300]}): change its forward") from error
+        raise ExmlError(f"{name} cannot be written as ONNX: {_cause(error, ex_model.network)}: {REMEDY}") from error
+    if fixed is None or isinstance(fixed[0], int):
+        raise ExmlError(f"{name} cannot be written as ONNX for any number of images, for {len(images)} only: {REMEDY}")
+
+
+def _cause(error: BaseException, network: nn.Module) -> str:
+    """Say what the first error of a chain was, and where in the network, if it was there."""
+    while (before := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
+        error = before
+    lines = Text.from_ansi(str(error)).plain.splitlines()
+    said = f"{type(error).__name__} ({printable(lines[0] if lines else '', 200)})"
+    layers = {id(module): name for name, module in network.named_modules()}
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        layer = layers.get(id(frame.f_locals.get("self")))
+        if layer is not None:
+            of = f"layer {layer}" if layer else "its forward"
+            return f"{said} in {of}, {printable(frame.f_code.co_filename, 300)}:{line}"
+    return said
 
 
 def compare(ex_model: ExModel, path: Path, images: Tensor, source: str) -> Comparison:
@@ -105,7 +128,7 @@ def compare(ex_model: ExModel, path: Path, images: Tensor, source: str) -> Compa
     equal = (ours.argmax(dim=1) == theirs.argmax(dim=1)).float().mean().item()
     found = Comparison(source, len(images), equal, largest, scale)
     if not largest <= TOLERANCE * max(scale, 1e-3):  # NaN is not
-        raise ExmlError(f"model.onnx answers differently from PyTorch {found}; nothing was written")
+        raise ExmlError(f"model.onnx answers differently from PyTorch {found}; nothing was written: {REMEDY}")
     return found
 
 
@@ -123,7 +146,9 @@ def ask_onnx(path: Path, batches: Iterable[Tensor]) -> list[Tensor]:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         return [torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0]) for images in batches]
     except Exception as error:  # it has errors of its own, with no class in common
-        raise ExmlError(f"onnxruntime cannot run what was exported ({one_line(error)[:300]})") from error
+        raise ExmlError(
+            f"onnxruntime cannot run what was exported ({printable(one_line(error), 300)}): {REMEDY}"
+        ) from error
 
 
 @contextmanager

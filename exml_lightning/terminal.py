@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.jupyter import JupyterMixin
 from rich.progress import BarColumn, Progress, TextColumn
@@ -231,9 +232,9 @@ def print_matrix(
     table = Table(box=box.SIMPLE)
     table.add_column("learned", no_wrap=True)
     for j in shown:
-        table.add_column(columns[j], justify="right")
+        table.add_column(columns[j], justify="right", overflow="fold")
     for name in totals:
-        table.add_column(name, justify="right", style="bold")
+        table.add_column(name, justify="right", style="bold", overflow="fold")
     for i in rows:
         values = [matrix[i][j] if j < len(matrix[i]) else math.nan for j in shown]
         values += [total[i] for total in totals.values()]
@@ -262,6 +263,24 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     return table
 
 
+WIDE = 200
+"""Columns of a table that is no terminal's: a file has room."""
+LEAST = 12
+"""Columns of a terminal that are left for each cell that is folded."""
+
+
+def _narrow(table: Table, width: int) -> None:
+    """Let the widest columns of a table be folded, and the others be whole."""
+    table.padding = (0, 1, 0, 0)
+    words = [[*map(str, column.cells), *str(column.header).split()] for column in table.columns]
+    wanted = sorted((max(map(cell_len, cells)), i) for i, cells in enumerate(words))
+    room = width - 2 * len(wanted) - 2
+    for left, (size, i) in zip(range(len(wanted))[::-1], wanted, strict=True):
+        if size > room - LEAST * left:
+            break
+        table.columns[i].min_width, room = size, room - size
+
+
 class _Titled(JupyterMixin):
     """A table below its title, as one picture for a notebook."""
 
@@ -277,6 +296,9 @@ def _print(title: str, table: Table, place: Place | None = None) -> None:
     if console.is_jupyter:
         (place or Place()).show(_Titled(title, table))
         return
+    console = console if console.is_terminal else Console(width=WIDE)
+    if console.measure(table, options=console.options.update(width=WIDE)).maximum > console.width:
+        _narrow(table, console.width)
     console.print(title, soft_wrap=True, highlight=False, markup=False)
     console.print(table)
 

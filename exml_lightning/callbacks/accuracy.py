@@ -101,7 +101,9 @@ class AccuracyCallback(ResultsCallback):
     def print_matrix(self, module: ExModelModule) -> None:
         """Print the matrix; see `ResultsCallback.print_matrix`."""
         streams, seen = self.over_time(module)
-        totals = {"seen so far": seen, "whole stream": streams, **self.beside(module)}
+        beside = self.beside(module)
+        del beside["chance"]  # the last words say it
+        totals = {"seen so far": seen, "whole stream": streams, **beside}
         print_matrix("accuracy in % after each experience", self.rows, part_names(module.stream), totals, self._place)
 
     def last_words(self, figures: Mapping[str, Any]) -> dict[str, float]:

@@ -84,8 +84,14 @@ def print_looks(looks: dict[int, FirstLook], manifest: Manifest, drawings: int) 
         words = printable(architecture_words(entry.architecture)), printable(class_words(entry.classes), 200), shape
         figures = f"{100 * look.confidence:.0f} %", f"{look.spread:.3g}{' !' if index in odd else ''}"
         rows.append((str(index + 1), printable(entry.file), *words, *figures))
-    title = f"experts before the work: mean confidence in {drawings} drawings, and how far logits are spread{many}"
-    print_rows(title, HEADINGS, rows)
+    same = [column for column in ("network", "input") if len({row[HEADINGS.index(column)] for row in rows}) == 1]
+    of_all = ", ".join(rows[0][HEADINGS.index(column)] for column in same)
+    shown = [k for k, heading in enumerate(HEADINGS) if heading not in same]
+    title = (
+        f"experts before the work{f' (all {of_all})' if same else ''}: mean confidence in {drawings} drawings, and how "
+        f"far logits are spread{many}"
+    )
+    print_rows(title, [HEADINGS[k] for k in shown], [[row[k] for k in shown] for row in rows])
     if odd:
         named = [f"{printable(manifest.experts[k].file)} {times:.2g} times" for k, times in odd.items()]
         names = ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if len(named) > SHOWN else "")

@@ -67,6 +67,7 @@ def manifest(
         scenario: Name of a new stream; without it, that of the folder.
     """
     from exml_lightning.experts.describe import NewExperts, add_experts
+    from exml_lightning.experts.manifest import FILE_NAME
 
     def several(values: list[Any] | None) -> Any:
         return None if values is None else tuple(values)
@@ -89,10 +90,13 @@ def manifest(
     written, added, skipped = add_experts(folder, new)
     for file in skipped:
         say(f"{file}: listed already, left as it is")
+    rows = _experts_table(written)
+    of_all = f" and images {rows[0][-1]}" if len({row[-1] for row in rows}) == 1 else ""
+    shown = [0, 1, 2, 3, *([4] if any(entry.task for entry in written.experts) else []), *([] if of_all else [5])]
     print_rows(
-        f"{folder / 'manifest.yaml'}: {_count(written.experts, 'expert')} of {len(written.class_names)} classes",
-        ["", "file", "architecture", "classes", "task", "images"],
-        _experts_table(written),
+        f"{folder / FILE_NAME}: {_count(written.experts, 'expert')} of {len(written.class_names)} classes{of_all}",
+        [("", "file", "architecture", "classes", "task", "images")[k] for k in shown],
+        [[row[k] for k in shown] for row in rows],
     )
     if not added:
         say("nothing was added")

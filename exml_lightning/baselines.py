@@ -293,7 +293,7 @@ def measure(baseline: Baseline, sampler: Sampler, size: int, device: torch.devic
     manifest = _experts_asked(stream)
     num_experts, num_classes = len(manifest.experts), len(manifest.class_names)
     _check(baseline, sampler, manifest, size, device)
-    scores = RunningScores(baseline.combine)
+    scores, num_images = RunningScores(baseline.combine), sum(len(part.images) for part in stream.test_parts)
     shown = sampler.show_progress and not baseline.needs_samples  # generating has bars of its own
     bar = Bar(f"expert 1/{num_experts} asking", num_experts, shown)
 
@@ -308,7 +308,11 @@ def measure(baseline: Baseline, sampler: Sampler, size: int, device: torch.devic
     with bar:
         for model in baseline.models(ExpertSource(manifest, load, generate, stream.seed)):
             answer = partial(baseline.answer, model, num_classes=num_classes)
-            scores.add(torch.cat(list(ask(stream, model, answer))))
+            said = []
+            for some in ask(stream, model, answer):
+                said.append(some)
+                bar.advance(len(some) / num_images)
+            scores.add(torch.cat(said))
             del model, answer  # else it would stay in memory while the next one is read
         bar.advance(num_experts - bar.done)
     return confusion_of(stream, scores.scores())

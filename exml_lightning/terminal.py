@@ -274,11 +274,11 @@ def _narrow(table: Table, width: int) -> None:
     table.padding = (0, 1, 0, 0)
     words = [[*map(str, column.cells), *str(column.header).split()] for column in table.columns]
     wanted = sorted((max(map(cell_len, cells)), i) for i, cells in enumerate(words))
-    room = width - 2 * len(wanted) - 2
+    room = width - 2 * len(wanted) - 1
     for left, (size, i) in zip(range(len(wanted))[::-1], wanted, strict=True):
         if size > room - LEAST * left:
             break
-        table.columns[i].min_width, room = size, room - size
+        table.columns[i].width, room = size, room - size
 
 
 class _Titled(JupyterMixin):

@@ -1,11 +1,13 @@
 """Bars, plain lines and --quiet, in a terminal and without one."""
 
+import builtins
 import os
 import pty
 import re
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from exml_lightning import terminal
 from exml_lightning.callbacks.stream_clock import StreamClock
 from exml_lightning.cli.main import main
-from exml_lightning.terminal import MOST, print_matrix
+from exml_lightning.terminal import MOST, Place, print_matrix, print_rows
 
 SHOW_CURSOR, HIDE_CURSOR = b"\x1b[?25h", b"\x1b[?25l"
 
@@ -67,6 +69,117 @@ def test_outside_a_terminal_nothing_is_drawn(capsys):
         bar.advance(3)
     assert bar.done == 3
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_is_as_full_as_the_work_is_done(monkeypatch):
+    monkeypatch.setattr(terminal, "draws_bars", lambda: True)
+    with terminal.Bar("working", 4) as bar:
+        bar.advance(3)
+        bar.draw()
+        assert bar._progress.tasks[0].percentage == 75
+
+
+def work_of_two_minutes(monkeypatch, step=5.0, **settings):
+    """Work of 120 steps of a second, reported every so many."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with terminal.Bar("working", 120, note=lambda: "loss 0.5", **settings) as bar:
+        for _ in range(round(120 / step)):
+            now[0] += step
+            bar.advance(step)
+
+
+def test_outside_a_terminal_long_work_says_a_line_every_half_minute(monkeypatch, capsys):
+    work_of_two_minutes(monkeypatch, done=0.0)
+    assert capsys.readouterr().out.splitlines() == [
+        "working: 30/120, 1:30 left, loss 0.5",
+        "working: 60/120, 1:00 left, loss 0.5",
+        "working: 90/120, 0:30 left, loss 0.5",
+        "working: 120/120, 2:00, loss 0.5",
+    ]
+    work_of_two_minutes(monkeypatch, step=60.0)  # no thread runs beside it
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    work_of_two_minutes(monkeypatch, shown=False)
+    monkeypatch.setenv("RANK", "1")  # of several processes, the first one speaks
+    work_of_two_minutes(monkeypatch)
+    monkeypatch.delenv("RANK")
+    terminal.set_quiet(True)
+    try:
+        work_of_two_minutes(monkeypatch)
+    finally:
+        terminal.set_quiet(False)
+    assert capsys.readouterr().out == ""
+
+
+def test_work_done_before_says_nothing_of_the_time_left(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with terminal.Bar("making", 100) as bar:
+        bar.skip(60)
+        now[0] = 40.0
+        bar.advance(20)
+    assert capsys.readouterr().out == "making: 80/100, 0:40 left\n"
+
+
+class Shown:
+    """A display of a notebook, as IPython's: what it showed, and how often it was updated."""
+
+    def __init__(self, picture):
+        self.pictures = [picture]
+
+    def update(self, picture):
+        self.pictures.append(picture)
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """Lets this process look like a notebook's kernel; returns its displays."""
+    shown = []
+
+    def display(picture, display_id):
+        assert display_id is True
+        shown.append(Shown(picture))
+        return shown[-1]
+
+    kernel = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setattr(builtins, "get_ipython", lambda: kernel, raising=False)
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(display=display))
+    return shown
+
+
+def test_in_a_notebook_a_bar_and_a_growing_table_have_one_place_each(notebook, monkeypatch):
+    monkeypatch.setattr(terminal, "EVERY", 0)
+    with terminal.Bar("working", 4) as bar:
+        for _ in range(4):
+            bar.advance()
+    with terminal.Bar("measuring", 4, leave=False) as bar:  # what would be taken away again is not shown
+        bar.advance(4)
+    place = Place()
+    for rows in ([[1.0]], [[1.0], [0.5, 0.75]]):
+        print_matrix("accuracy", rows, ["a", "b"], {}, place)
+    bar_shown, table_shown = notebook
+    assert len(bar_shown.pictures) > 4
+    assert "4/4" in bar_shown.pictures[-1]._repr_mimebundle_([], [])["text/html"]
+    first, last = (picture._repr_mimebundle_([], [])["text/plain"] for picture in table_shown.pictures)
+    assert "75.0" not in first
+    assert "accuracy" in last
+    assert "75.0" in last
+
+
+ROWS = [["1", "expert_0.safetensors", "airplane automobile bird cat deer dog frog horse ... (10)", "93 %"]]
+
+
+def test_only_wide_cells_are_folded_in_a_narrow_terminal_and_none_in_a_file(capsys, monkeypatch):
+    print_rows("experts", ["", "file", "classes", "confidence"], ROWS)
+    assert "deer dog frog horse ... (10)   93 %" in capsys.readouterr().out
+    code = f"from exml_lightning.terminal import print_rows; print_rows('t', ['', 'file', 'classes', 'sure'], {ROWS!r})"
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    text, _ = in_a_terminal(f"import os; os.environ['COLUMNS'] = '60'; {code}")
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text.decode()).splitlines()]
+    assert max(map(len, lines)) <= 60
+    (row,) = (line for line in lines if "expert_0.safetensors" in line)
+    assert row.endswith("93 %")
 
 
 def test_a_bar_within_another_is_not_drawn(monkeypatch):
@@ -127,7 +240,7 @@ def test_quiet_prints_nothing_but_what_the_verb_is_for(finished_run, small_run, 
 def test_of_a_long_stream_the_newest_rows_and_columns_are_printed(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     matrix = [[0.001 * (i + 1)] * (i + 1) for i in range(100)]
-    print_matrix("agreement", matrix, [f"E{j + 1}" for j in range(100)], {"mean": [row[0] for row in matrix]})
+    print_matrix("agreement", matrix, [f"E{j + 1}" for j in range(100)], {"mean": [row[0] for row in matrix]}, Place())
     out = capsys.readouterr().out
     assert "agreement, the last 12 of 100" in out
     assert re.findall(r"E\d+", out) == [f"E{j}" for j in range(89, 101)]

@@ -11,7 +11,7 @@ from exml_lightning.experts import Manifest
 from exml_lightning.experts.catalog import architecture_words, class_words
 from exml_lightning.generation.samples import Sampler
 from exml_lightning.module import ExModelModule
-from exml_lightning.terminal import print_rows, say
+from exml_lightning.terminal import Bar, print_rows, say
 
 LISTED = 20
 """Experts of a stream that are listed; of a longer one also those whose scale is far from the others'."""
@@ -45,13 +45,16 @@ class CheckExperts(Callback):
             return
         rehearsal = Rehearsal(pl_module, Sampler(self._buffer.generator, stream, None, False), self._buffer.size)
         drawings, looks = draw_everything(manifest.input, stream.seed, device), {}
-        for index in left:
-            expert = stream.load_expert(index, device)
-            looks[index] = first_look(expert, drawings)
-            rehearsal(expert)
-            if self._buffer.makes_from_statistics(expert):
-                Sampler(self._buffer.statistics, stream, None, False).rehearse(expert)
-            del expert  # else it would stay in memory while the next one is read
+        shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
+        with Bar("looking at the experts", len(left), shown, leave=False) as bar:
+            for index in left:
+                expert = stream.load_expert(index, device)
+                looks[index] = first_look(expert, drawings)
+                rehearsal(expert)
+                if self._buffer.makes_from_statistics(expert):
+                    Sampler(self._buffer.statistics, stream, None, False).rehearse(expert)
+                del expert  # else it would stay in memory while the next one is read
+                bar.advance()
         if trainer.is_global_zero:
             print_looks(looks, manifest, len(drawings))
             if rehearsal.unfamiliar:

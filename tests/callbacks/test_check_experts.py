@@ -142,7 +142,13 @@ def test_of_a_long_stream_the_first_experts_and_those_on_another_scale_are_liste
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines() if line.strip()[:1].isdigit()]
     assert [int(row[0]) for row in rows] == [*range(3, 23), 26, 28]
-    assert " ".join(rows[20]) == "26 expert_0.safetensors LeNet5 5 4 1x32x32 52 % 20 !"
+    assert "experts before the work (all LeNet5, 1x32x32): mean confidence" in out
+    assert " ".join(rows[20]) == "26 expert_0.safetensors 5 4 52 % 20 !"
+    other = replace(many.experts[25], architecture=Architecture("torchvision.models.resnet18"))
+    print_looks(looks, replace(many, experts=(*many.experts[:25], other, *many.experts[26:])), 32)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "experts before the work (all 1x32x32): mean" in out
+    assert "26 expert_0.safetensors resnet18 5 4 52 % 20 !" in out
     assert ", 22 of 28 are listed" in out
     assert "than the median expert's: expert_0.safetensors 10 times, expert_2.safetensors 0.05 times. Where" in out
     print_looks(dict(list(looks.items())[:2]), many, 32)

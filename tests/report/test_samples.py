@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
@@ -27,8 +28,16 @@ def test_pixels_come_back_as_they_were(tmp_path):
     assert (samples.images[2:, 0] == 255).all()  # only two ants
     np.testing.assert_array_equal(samples.images[:, 1], expected[[0, 2, 3, 5, 6]])
     with Image.open(tmp_path / "samples" / "experience=0.png") as picture:
-        assert picture.size == (2 * 6, 5 * 4)
+        assert picture.size == (2 * 6 * 16, 5 * 4 * 16)  # so that people can see it
         assert json.loads(picture.text["exml"]) == {"classes": ["ant", "cat"], "size": [4, 6]}
+
+
+def test_older_files_of_plain_pixels_are_read(tmp_path):
+    pixels = np.random.default_rng(0).integers(256, size=(5 * 4, 2 * 6, 3), dtype=np.uint8)
+    about = PngInfo()
+    about.add_text("exml", json.dumps({"classes": ["ant", "cat"], "size": [4, 6]}))
+    Image.fromarray(pixels).save(tmp_path / "x.png", pnginfo=about)
+    np.testing.assert_array_equal(read_samples(tmp_path / "x.png").images[1, 1], pixels[4:8, 6:12])
 
 
 def test_grey_images_and_at_most_ten_classes(tmp_path):

@@ -178,6 +178,31 @@ for verb in {[verb for verb in VERBS if verb not in CONFIGURED]}:
     assert out.count("[]\n") == len(VERBS) - len(CONFIGURED)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fit", "-c", "configs/split_digits.yaml"], "exml fit: starting, which takes some seconds\n"),
+        (["statistics", "zoo", "images"], "exml statistics: starting, which takes some seconds\n"),
+        (["fit", "-c", "configs/split_digits.yaml", "--quiet"], ""),
+        (["fit", "-c", "configs/split_digits.yaml", "--print_config"], ""),
+        (["test", "--help"], ""),
+        (["validate", "-c", "configs/split_digits.yaml"], ""),  # its figures are what stdout is for
+        (["catalog", "zoo", "--json"], ""),
+    ],
+)
+def test_a_verb_says_that_it_has_begun_before_anything_is_loaded(words, said, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    ran = []
+    monkeypatch.setattr("exml_lightning.cli.main.run_verb", lambda *args: ran.append(capsys.readouterr()))
+    main(words)
+    assert ran == [(said, "")]
+
+
+def test_what_comes_before_that_line_loads_nothing_heavy():
+    code = "import sys, exml_lightning.cli.main; print({'torch', 'lightning', 'jsonargparse'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
 def test_networks_in_the_working_directory_are_found(tmp_path):
     """By the console script, too, whose folder is another."""
     (tmp_path / "my_networks.py").write_text(

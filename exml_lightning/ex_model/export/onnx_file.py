@@ -86,14 +86,17 @@ def write_onnx(ex_model: ExModel, path: Path) -> None:
                 dynamic_shapes={"images": {0: torch.export.Dim("n")}},
             )
             assert program is not None
-            fixed = program.model.graph.inputs[0].shape
+            shape = program.model.graph.inputs[0].shape
+            if shape is None or isinstance(shape[0], int):
+                many = f"for any number of images, for {len(images)} only"
+                raise ExmlError(f"{name} cannot be written as ONNX {many}: {REMEDY}")
             program.model.metadata_props["classes"] = json.dumps(ex_model.classes)
             program.model.metadata_props["image_shape"] = json.dumps(ex_model.image_shape)
             program.save(path, external_data=False)
+    except ExmlError:
+        raise
     except Exception as error:  # anyone's network
         raise ExmlError(f"{name} cannot be written as ONNX: {_cause(error, ex_model.network)}: {REMEDY}") from error
-    if fixed is None or isinstance(fixed[0], int):
-        raise ExmlError(f"{name} cannot be written as ONNX for any number of images, for {len(images)} only: {REMEDY}")
 
 
 def _cause(error: BaseException, network: nn.Module) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
+from torch import nn
 
 from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
@@ -19,7 +20,7 @@ from exml_lightning.ex_model.export import onnx_file
 from exml_lightning.ex_model.export.card import config_json, model_card, read_figures
 from exml_lightning.ex_model.export.folder import FILES, export_ex_model
 from exml_lightning.ex_model.export.onnx_file import Comparison
-from exml_lightning.ex_model.model import load_ex_model
+from exml_lightning.ex_model.model import ExModel, load_ex_model
 from exml_lightning.experts import ExpertEntry, Manifest, read_manifest, save_weights, write_manifest
 from exml_lightning.experts.architecture import Architecture
 from exml_lightning.experts.manifest import PrivacySpent
@@ -274,3 +275,100 @@ def test_without_other_images_the_samples_of_the_run_are_compared(tmp_path, no_o
     assert (made.comparison.images, made.comparison.source) == (3, "samples of the run's buffer")
     shown = torch.cat(shown)
     assert all((shown - image).abs().amax(dim=(1, 2, 3)).min() < 1 / 255 for image in images)
+
+
+class Odd(nn.Module):
+    """A network that cannot be written as ONNX, in a way of its subclass."""
+
+    def __init__(self, num_classes: int = 2) -> None:
+        super().__init__()
+        self.last = nn.Linear(64, num_classes)
+
+
+class Branch(Odd):
+    """Looks at values."""
+
+    def forward(self, x):
+        return self.last(x.flatten(1) * 2) if x.sum() > 0 else self.last(x.flatten(1))
+
+
+class Within(Odd):
+    """Has a layer that looks at values."""
+
+    def __init__(self, num_classes: int = 2) -> None:
+        super().__init__(num_classes)
+        self.body = nn.Sequential(nn.Identity(), Branch())
+
+    def forward(self, x):
+        return self.last(x.flatten(1)) + self.body(x)
+
+
+class Loop(Odd):
+    """Takes one image after the other."""
+
+    def forward(self, x):
+        return torch.stack([self.last(image.flatten()) for image in x])
+
+
+class Eig(Odd):
+    """Does what ONNX has not."""
+
+    def forward(self, x):
+        return self.last(x.flatten(1) + torch.linalg.eig(x)[0].real.sum())
+
+
+class Harmless(Odd):
+    """Works in place and without gradients, which can be written."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            x = x.clone()
+            x[:, :, 0] = 0
+            x.relu_()
+        return self.last(x.flatten(1))
+
+
+def odd_model(kind):
+    entry = ExpertEntry("a", "ab", Architecture(f"tests.{kind.__name__}", {}), ("a", "b"), (0, 1))
+    images = ImageFormat((1, 8, 8), (0.5,), (0.5,))
+    return ExModel(kind().eval(), Manifest("odd", None, ("a", "b"), images, (entry,)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Branch, r"Branch cannot be written as ONNX: \w+ \(.*data-dependent.*\) in its forward, .*:\d+: change"),
+        (Within, r"\(.*data-dependent.*\) in layer body\.1, .*test_export\.py:\d+: change its forward"),
+        (Eig, r"Eig cannot be written as ONNX: \w+ \(.*linalg_eig.*\): change its forward"),
+        (Loop, r"Loop cannot be written as ONNX for any number of images, for 2 only: change its forward"),
+    ],
+)
+def test_what_cannot_be_traced_is_one_line_with_its_cause_and_place(tmp_path, kind, said):
+    with pytest.raises(ExmlError, match=said) as error:
+        onnx_file.write_onnx(odd_model(kind), tmp_path / "model.onnx")
+    assert "--no_onnx" in str(error.value)
+    assert str(error.value).isprintable()
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_what_can_be_traced_is_written(tmp_path):
+    model = odd_model(Harmless)
+    onnx_file.write_onnx(model, tmp_path / "model.onnx")
+    images = (real_images(5, (1, 8, 8)) * 255).to(torch.uint8)
+    assert onnx_file.compare(model, tmp_path / "model.onnx", images, "photographs").equal == 1
+
+
+def test_without_onnx_the_rest_is_written_and_an_earlier_file_goes(tmp_path, digits, no_onnx, capsys):
+    no_onnx(load_ex_model(EXPERTS, expert=1))
+    output = tmp_path / "out"
+    export_ex_model(EXPERTS, output, expert=1, check=digits)
+    assert (output / "model.onnx").exists()
+    main(["export", str(EXPERTS), "--expert", "1", "--output", str(output), "--no_onnx"])
+    assert sorted(path.name for path in output.iterdir()) == sorted(set(FILES) - {"model.onnx"})
+    card = (output / "README.md").read_text()
+    assert "onnx" not in card.lower()
+    assert "load_ex_model" in card
+    export_ex_model(EXPERTS, output, expert=1, check=digits)  # and the other way
+    assert (output / "model.onnx").exists()
+    with pytest.raises(ExmlError, match="leave it out beside --no_onnx"):
+        export_ex_model(EXPERTS, output, expert=1, check=digits, onnx=False)

@@ -296,7 +296,8 @@ def _print(title: str, table: Table, place: Place | None = None) -> None:
     if console.is_jupyter:
         (place or Place()).show(_Titled(title, table))
         return
-    console = console if console.is_terminal else Console(width=WIDE)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=WIDE)
     if console.measure(table, options=console.options.update(width=WIDE)).maximum > console.width:
         _narrow(table, console.width)
     console.print(title, soft_wrap=True, highlight=False, markup=False)

@@ -7,7 +7,7 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators.unrelated import DRAWINGS
 from exml_lightning.core.images import ImageFormat
-from exml_lightning.core.measure_statistics import measure
+from exml_lightning.core.measure_statistics import NUM_DRAWINGS, measure
 from exml_lightning.core.private_moments import GaussianMechanism
 from exml_lightning.core.rng import keyed_generator
 from tests.core.test_class_statistics import covariances
@@ -32,7 +32,9 @@ def test_moments_are_those_of_the_images():
     pixels = torch.randint(256, (4000, 1, 2, 2), generator=keyed_generator("pixels")).byte()
     columns = torch.arange(4000) % 2
     pixels[columns == 1] //= 2
-    found = measure(expert, pixels, columns)
+    shown: list[float] = []
+    found = measure(expert, pixels, columns, progress=shown.append)
+    assert sum(shown) == len(pixels) + NUM_DRAWINGS
     values = FORMAT.to_input(pixels).flatten(1).repeat(1, 2)  # the thumbnail, and what the layer is given
     assert (found.layer, found.images.tolist()) == ("second", [2000, 2000])
     for column in range(2):

@@ -10,6 +10,7 @@ from lightning import Trainer
 
 from exml_lightning.baselines import measure
 from exml_lightning.callbacks.measured import Measured
+from exml_lightning.callbacks.resume import unless_alone
 from exml_lightning.callbacks.progress import ExpertProgressBar
 from exml_lightning.callbacks.run_folder import write_config
 from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
@@ -42,7 +43,8 @@ def fit(cli: StreamCLI) -> None:
       exml fit -c configs/split_mnist.yaml --strategy auxiliary --data.root data --buffer.size 2000
       exml fit -c configs/from_folder.yaml --data.experts my_experts --data.labelled my_images
     """
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
+    checkpoint = unless_alone(cli.config.ckpt_path, cli.model, cli.datamodule)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     if cli.datamodule.completed == cli.trainer.max_epochs:
         return
     if cli.stop.asked:

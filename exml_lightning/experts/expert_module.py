@@ -1,7 +1,7 @@
 """How an expert is trained: the recipe, group ``experts`` of a configuration, and the module that Lightning fits."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -14,8 +14,10 @@ from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.core.rng import derive_seed, keyed_generator, seed_layers
 from exml_lightning.experts.architecture import ArchitectureConfig
+from exml_lightning.experts.manifest import ExpertEntry
 
 ADVICE = "give --data.experts DIR another folder, or delete this one to train it anew"
+_DEFAULTS = [f", {key.name}={key.default!r}" for key in fields(ExpertEntry) if key.default is not MISSING]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,10 @@ class ExpertRecipe:
 
 
 class ExpertModule(LightningModule):
-    """Supervised training of one expert on images it brings; `key` keys all draws, checkpoints say `description`."""
+    """Supervised training of one expert on images it brings; `key` keys all draws.
+
+    Checkpoints say `description`, an `ExpertEntry` in words.
+    """
 
     def __init__(
         self,
@@ -71,7 +76,7 @@ class ExpertModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with another expert, or by another recipe."""
-        if checkpoint["expert"] != self.description:
+        if _without_defaults(checkpoint["expert"]) != _without_defaults(self.description):
             half = f"an expert is half trained as {checkpoint['expert']}, but {self.description} is asked for"
             raise ExmlError(f"{half}: {ADVICE}")
 
@@ -94,6 +99,13 @@ class ExpertModule(LightningModule):
         """Make the optimiser of the recipe."""
         settings = {name: getattr(self.recipe, name) for name in ("lr", "momentum", "weight_decay")}
         return torch.optim.SGD(self.network.parameters(), **settings)
+
+
+def _without_defaults(description: str) -> str:
+    """Leave out the keys that an expert does not need, so that checkpoints of before one was added still fit."""
+    for default in _DEFAULTS:
+        description = description.replace(default, "")
+    return description
 
 
 class _Epoch:

@@ -24,7 +24,7 @@ from exml_lightning.experts.architecture import Architecture
 from exml_lightning.fitting import distil
 from exml_lightning.models import LeNet5
 from exml_lightning.module import ExModelModule
-from tests.conftest import EXPERTS, ROOT, refused
+from tests.conftest import EXPERTS, ROOT, figures_set, refused
 
 GREY = ImageFormat((1, 32, 32), (0.5,), (0.25,))
 SMALL = ImageFormat((3, 16, 16), (0.4, 0.5, 0.6), (0.3, 0.3, 0.3))
@@ -79,7 +79,8 @@ def three(tmp_path_factory):
     """Three experts and the run that has learned them, made once."""
     folder = tmp_path_factory.mktemp("three")
     write_stream(folder / "experts", 3)
-    fit(folder)
+    with figures_set():
+        fit(folder)
     return folder
 
 

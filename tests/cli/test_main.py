@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from exml_lightning.cli.main import VERBS, main
 from exml_lightning.experts import load_expert, read_manifest, write_manifest
@@ -46,6 +47,8 @@ def test_a_run_folder_holds_what_the_design_lists(small_run_once, finished_run):
         "samples/experience=1.png",
         "summary.json",
     ]
+    for name in ("accuracy_matrix", "accuracy_over_time", "confusion_matrix"):
+        assert min(Image.open(run / f"{name}.png").size) > 200
     rows = list(csv.reader((run / "accuracy_matrix.csv").open()))
     assert rows[0] == ["after_experience", "0", "1", "2", "3", "4", "stream"]
     summary = json.loads((run / "summary.json").read_text())

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def imports(tree: ast.Module) -> Iterator[str]:
         todo += ast.iter_child_nodes(node)
 
 
+@cache
 def graph() -> dict[str, set[str]]:
     """Return the modules of the package that each of them imports."""
     files = {

@@ -75,6 +75,7 @@ class StreamCLI(LightningCLI):
         self.verb = verb
         self.command = shlex.join(["exml", verb, *words])
         self.stop = StopOnSignal()
+        self.config_dump: dict[str, Any] = {}  # for `save_hyperparameters`, which nothing of ours calls: it takes long
         super().__init__(
             ExModelModule,
             ExpertStream,

@@ -181,17 +181,18 @@ for verb in {[verb for verb in VERBS if verb not in CONFIGURED]}:
     assert out.count("[]\n") == len(VERBS) - len(CONFIGURED)
 
 
-def test_networks_in_the_working_directory_are_found(tmp_path):
-    """By the console script, too, whose folder is another."""
-    (tmp_path / "my_networks.py").write_text(
+def test_networks_in_the_working_directory_are_found(tmp_path, monkeypatch):
+    """By the console script, too, whose path begins with another folder."""
+    (tmp_path / "networks_nearby.py").write_text(
         "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self):\n"
         "        super().__init__(nn.Flatten(), nn.Linear(16, 2))\n"
     )
     (tmp_path / "own").mkdir()
     torch.save({"1.weight": torch.ones(2, 16), "1.bias": torch.ones(2)}, tmp_path / "own" / "a.pt")
-    code = "import sys; sys.path.remove(''); from exml_lightning.cli.main import main; main()"
-    options = ["--architecture", "my_networks.Net", "--classes", "a", "b", "--size", "4", "--channels", "1"]
-    subprocess.run([sys.executable, "-c", code, "manifest", "own", *options], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder not in ("", str(tmp_path))])
+    options = ["--architecture", "networks_nearby.Net", "--classes", "a", "b", "--size", "4", "--channels", "1"]
+    main(["manifest", "own", *options])
     assert read_manifest(tmp_path / "own").experts[0].classifier == "1"
 
 

@@ -48,7 +48,7 @@ def blank_figures() -> Iterator[Callable[..., None]]:
 
 @contextmanager
 def figures_set() -> Iterator[None]:
-    """Within it, fits make their figures as they do for a user, though on white paper: for runs that many tests read."""
+    """Within it, fits make their figures as for a user, though on white paper: for runs that many tests read."""
     with pytest.MonkeyPatch.context() as patch:
         for module, name in FIGURES:
             patch.setattr(module, name, getattr(figures, name))

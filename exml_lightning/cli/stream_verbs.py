@@ -10,8 +10,8 @@ from lightning import Trainer
 
 from exml_lightning.baselines import measure
 from exml_lightning.callbacks.measured import Measured
-from exml_lightning.callbacks.resume import unless_alone
 from exml_lightning.callbacks.progress import ExpertProgressBar
+from exml_lightning.callbacks.resume import unless_alone
 from exml_lightning.callbacks.run_folder import write_config
 from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
 from exml_lightning.callbacks.summary import write_test

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 import tomllib
+from collections.abc import Iterable
 from itertools import pairwise, takewhile
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from torch import nn
 
 from exml_lightning.cli.main import main
 from exml_lightning.experts.architecture import Architecture
+from exml_lightning.experts.selection import read_experts
 from exml_lightning.scenarios import RUN_SEEDS
 from tests.documents import PAGES, ROOT, Snippet, inline, snippets
 
@@ -215,16 +217,23 @@ def prepare(words: list[str], folder: Path) -> None:
             finish_run(folder / "runs" / "split_digits" / "model_inversion" / "run0")
     elif words[0] == "statistics" and not (folder / words[2]).is_dir():
         shutil.copytree("checkpoints/split_digits/run0", folder / words[1], dirs_exist_ok=True)
-        for name in map(str, range(10)):
-            (folder / words[2] / name).mkdir(parents=True)
-            for k in range(25):
-                Image.effect_noise((32, 32), 50 + k).save(folder / words[2] / name / f"{k}.png")
+        write_labelled(folder / words[2], map(str, range(10)), 25)
     elif words[0] in ("export", "predict") and Path(words[1]).name == "ex_model":
         finish_run(folder / Path(words[1]).parent)
+    if "--data.labelled" in given and "--data.experts" in given:
+        write_labelled(folder / given["--data.labelled"], read_experts(Path(given["--data.experts"])).class_names, 2)
     for name in {"photos", "my_photographs"} & set(words):
         Path(name).mkdir(exist_ok=True)
         for k in range(3):
             Image.effect_noise((80, 64), 50 + k).save(f"{name}/{k}.png")
+
+
+def write_labelled(folder: Path, classes: Iterable[str], count: int) -> None:
+    """Write images of each class into a folder of its name, unless there are some."""
+    for name in classes if not folder.is_dir() else ():
+        (folder / name).mkdir(parents=True)
+        for k in range(count):
+            Image.effect_noise((32, 32), 50 + k).save(folder / name / f"{k}.png")
 
 
 def prepare_python(code: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exml_lightning.cli.flatten import flatten
 from exml_lightning.cli.strategy import chooses, stack_files
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.strategy_name import strategy_name
@@ -200,22 +201,6 @@ def _find(name: str, folders: Sequence[str], what: str) -> Path:
         return known[name]
     there = ", ".join(known) or "none"
     raise ExmlError(f"no {what} {name!r} in {' and '.join(folders)} of {Path.cwd()}: there are {there}")
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Write nested settings with dots, without ``init_args``, which the command line can do without, too.
-
-    >>> flatten({"buffer": {"generator": {"class_path": "Noise", "init_args": {"std": 2}}}})
-    {'buffer.generator.class_path': 'Noise', 'buffer.generator.std': 2}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = prefix + str(key).replace(".init_args.", ".")
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, prefix if key == "init_args" else f"{name}.")
-        else:
-            flat[name] = value
-    return flat
 
 
 def said(value: object) -> str:

@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from exml_lightning.cli.sweep.grid import Job, flatten
+from exml_lightning.cli.flatten import flatten
+from exml_lightning.cli.sweep.grid import Job
 from exml_lightning.experts.manifest import FILE_NAME
 from exml_lightning.files import read_yaml
 from exml_lightning.report.runs import read_json

@@ -95,8 +95,7 @@ def _missing(word: str, sweep: bool) -> str:
     names = {Path(name).stem: Path(name).stem for name in known} | {s: f for s, f in here.items() if f != s}
     close = difflib.get_close_matches(word, names, n=1)
     folder = SWEEPS if sweep else "configs/"
-    there = ", ".join(file.stem for name, file in known.items() if name == f"{folder}{file.name}")
+    all_of_kind = [file.stem for name, file in known.items() if name == f"{folder}{file.name}"]
     kind = "sweeps" if sweep else "scenarios"
-    return f"no file or name {word}; " + (
-        f"did you mean {names[close[0]]}? {kind.capitalize()}: {there}" if close else f"{kind}: {there}"
-    )
+    meant = f"did you mean {names[close[0]]}? {kind.capitalize()}" if close else kind
+    return f"no file or name {word}; {meant}: {', '.join(all_of_kind)}"

@@ -96,7 +96,7 @@ def known_configs() -> dict[str, Path]:
 
 def name_of(file: Path) -> str:
     """Name a file as it can be given by ``-c``: one that ships by its place in `configs/`, wherever that is."""
-    return f"configs/{file.relative_to(CONFIGS).as_posix()}" if file.is_relative_to(CONFIGS) else str(file)
+    return next((name for name, known in known_configs().items() if known == file), str(file))
 
 
 def of_verb(known: dict[str, Path], sweep: bool) -> dict[str, Path]:

@@ -57,7 +57,7 @@ def check_order(files: Sequence[Path], contents: Sequence[dict[str, Any]]) -> No
             )
         whole = [name for name, before in zip(names[:i], contents, strict=False) if _is_whole(before)]
         if whole and _is_whole(content):
-            raise ExmlError(f"{names[i]} is a second scenario, which would be mixed with {whole[0]}: give one of the two")
+            raise ExmlError(f"{names[i]} is a second scenario, which would be mixed with {whole[0]}: give one of them")
 
 
 def check_not_lost(files: Sequence[Path], contents: Sequence[dict[str, Any]], strategy: Path | None = None) -> None:
@@ -108,8 +108,8 @@ def check_one_strategy(
     more += [f"the strategy {name_of(file)}" for file, content in after if is_strategy(content) and "model" in content]
     if more:
         raise ExmlError(
-            f"{name_of(files[scenario])} holds a strategy beside its scenario, as config.yaml of a run does, and {more[0]} would "
-            "replace a part of that alone: give the scenario in its place, for instance -c split_digits"
+            f"{name_of(files[scenario])} holds a strategy beside its scenario, as config.yaml of a run does, and "
+            f"{more[0]} would replace a part of that: give the scenario in its place, for instance -c split_digits"
         )
 
 

@@ -77,13 +77,14 @@ def _check(verb: str, words: list[str]) -> None:
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, n=1)
         wrong = f"no verb {verb!r}; " + (f"did you mean `exml {close[0]}`?" if close else f"verbs: {', '.join(VERBS)}")
-    elif VERBS[verb].configured or verb == "sweep":
-        wrong = misspelt(words, ("config", "strategy") if VERBS[verb].configured else ("config",))
-    if wrong is None and VERBS[verb].configured and not any(
-        ".help" in word or word.startswith(("-c", "--co", "--data", "--help", "-h")) for word in words
-    ):
-        what = "experts" if verb == "generate" else "scenario"
-        wrong = f"which {what}? For instance: exml {verb} -c split_digits"
+    elif VERBS[verb].configured:
+        wrong = misspelt(words, ("config", "strategy"))
+        begun = any(".help" in word or word.startswith(("-c", "--co", "--data", "--help", "-h")) for word in words)
+        if wrong is None and not begun:
+            what = "experts" if verb == "generate" else "scenario"
+            wrong = f"which {what}? For instance: exml {verb} -c split_digits"
+    elif verb == "sweep":
+        wrong = misspelt(words, ("config",))
     if wrong is None:
         wrong = wrong_file(words, verb == "sweep")
     if wrong is None and VERBS[verb].configured:

@@ -16,6 +16,7 @@ from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
 from exml_lightning.callbacks.summary import write_test
 from exml_lightning.cli.lightning_cli import StreamCLI
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.experts.matching import experts_folder
 from exml_lightning.experts.training import ExpertTraining, train_experts
 from exml_lightning.files import check_folder
 from exml_lightning.generation.files import generate_files
@@ -136,8 +137,9 @@ def experts(cli: StreamCLI) -> None:
     if limit == 0:
         raise ExmlError("trainer.max_epochs is 0: give the number of experts to train, or -1 for all")
     first = None if limit in (None, -1) else limit
+    folder = Path(cli.config.data.experts or experts_folder(stream.scenario, stream.run_id))  # not those that ship
     job = ExpertTraining(
-        stream.scenario, stream.experts, stream.seed, stream.run_id, stream.root, config.experts, config.privacy
+        stream.scenario, folder, stream.seed, stream.run_id, stream.root, config.experts, config.privacy
     )
     train_experts(job, make_trainer, first, stream.download)
 

@@ -17,7 +17,7 @@ from exml_lightning.scenarios.scenario import parts_of
 
 
 def experts_folder(scenario: Scenario, run_id: int) -> Path:
-    """Name the folder of a scenario's experts, unless the user names another."""
+    """Name the folder that a scenario's experts are trained into, unless the user names another."""
     return Path("checkpoints") / (scenario.experts_of or scenario.name) / f"run{run_id}"
 
 

@@ -168,7 +168,7 @@ class ExpertStream(LightningDataModule):
                 raise ExmlError(
                     f"no experts in {self.experts}: make manifest.yaml there by `{command}`, or give --data.experts DIR"
                 )
-            if self.experts != self._own and self._own.parents[1].is_dir():  # where experts of one's own are
+            if self.experts != self._own and self._own.parent.is_dir():  # with other runs
                 say(f"there is no {self._own}: the experts that ship with exml_lightning are taken")
             self._manifest = with_tasks(read_experts(self.experts), self.experiences)
         return self._manifest

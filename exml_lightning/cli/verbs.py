@@ -149,9 +149,9 @@ def completion_script(shell: str) -> str:
         verbs.add_subcommand(verb, parser, help=about.what)
         for action in (action for action in parser._actions if action.dest == "config"):
             names = "_exml_sweep_files" if verb == "sweep" else "_exml_config_files"
-            action.complete = {**shtab.FILE, "bash": names, "zsh": names}
+            action.complete = {**shtab.FILE, "bash": names, "zsh": names}  # type: ignore[attr-defined]  # of shtab
     # Not by jsonargparse's get_completion_script, which lists the options of all classes that there are: 140 MB.
-    return str(shtab.complete(whole, shell, preamble=_names_of_configs()))
+    return str(shtab.complete(whole, shell, preamble=_names_of_configs().get(shell, "")))
 
 
 def _names_of_configs() -> dict[str, str]:

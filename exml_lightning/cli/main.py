@@ -23,13 +23,13 @@ verbs:
 
 examples:
   exml fit -c split_digits
-  exml experts -c configs/split_mnist.yaml --data.root data
-  exml fit -c configs/split_mnist.yaml --strategy auxiliary --data.root data
-  exml generate --data.experts checkpoints/split_digits/run0 --strategy model_inversion
-  exml test -c configs/split_mnist.yaml --data.root data --ckpt_path last
-  exml test -c configs/split_mnist.yaml -c configs/baselines/min_entropy.yaml --data.root data
+  exml experts -c split_mnist --data.root data
+  exml fit -c split_mnist --strategy auxiliary --data.root data
+  exml generate -c split_digits --strategy model_inversion
+  exml test -c split_mnist --data.root data --ckpt_path last
+  exml test -c split_mnist -c min_entropy --data.root data
   exml manifest DIR --architecture torchvision.models.resnet18 --classes cat dog bird --size 224
-  exml fit -c configs/from_folder.yaml --data.experts DIR
+  exml fit -c from_folder --data.experts DIR
   exml catalog checkpoints runs
   exml predict runs/split_digits/best/run0/ex_model photos --output predictions.csv
   exml export runs/split_digits/best/run0/ex_model
@@ -81,8 +81,8 @@ def _check(verb: str, words: list[str]) -> None:
         wrong = misspelt(words, ("config", "strategy"))
         begun = any(".help" in word or word.startswith(("-c", "--co", "--data", "--help", "-h")) for word in words)
         if wrong is None and not begun:
-            what = "experts" if verb == "generate" else "scenario"
-            wrong = f"which {what}? For instance: exml {verb} -c split_digits"
+            what, more = ("experts", ", or --data.experts DIR") if verb == "generate" else ("scenario", "")
+            wrong = f"which {what}? For instance: exml {verb} -c split_digits{more}"
     elif verb == "sweep":
         wrong = misspelt(words, ("config",))
     if wrong is None:

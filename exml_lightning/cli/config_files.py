@@ -57,10 +57,10 @@ def _wrong(word: str, sweep: bool) -> str | None:
         return f"-c {word} may be {' or '.join(found)}: give one of these"
     (path,) = found.values()
     wrong = _wrong_content(path) if path.is_file() else None
+    if wrong is None:
+        return None
     others = [name for name, file in of_verb(known_configs(), sweep).items() if file.stem == word and file != path]
-    if wrong is not None and others:  # a file without an ending is in the way of a name
-        return f"{wrong}; what ships with that name is {others[0]}"
-    return wrong
+    return f"{wrong}; what ships with that name is {others[0]}" if others else wrong  # a file is in the way of a name
 
 
 def _wrong_content(path: Path) -> str | None:

@@ -130,6 +130,14 @@ def _makes_networks(found: object) -> bool:
     return isinstance(made, type) and issubclass(made, nn.Module)
 
 
+def default_architecture(shape: tuple[int, int, int]) -> Architecture:
+    """Return the network for images of a shape, channels, height and width, where none is named."""
+    if shape == (1, 32, 32):
+        return Architecture("exml_lightning.models.LeNet5")
+    channels = {} if shape[0] == 3 else {"in_channels": shape[0]}
+    return Architecture("exml_lightning.models.SlimResNet18", channels)
+
+
 def last_linear(network: "nn.Module") -> str | None:
     """Name the last linear layer of a network, which is its classifier; None if it has none."""
     from torch import nn

@@ -18,7 +18,7 @@ from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.core.layout import fast_layout
 from exml_lightning.core.measure_statistics import check_counts
-from exml_lightning.experts.architecture import Architecture, last_linear, probe
+from exml_lightning.experts.architecture import Architecture, default_architecture, last_linear, probe
 from exml_lightning.experts.expert_module import ADVICE, ExpertModule, ExpertRecipe
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, read_manifest, write_manifest
 from exml_lightning.experts.matching import experts_command
@@ -59,7 +59,9 @@ class ExpertTraining:
     @cached_property
     def architecture(self) -> Architecture:
         """That of all experts, with a unit for each class of the data set."""
-        return Architecture.from_config(self.recipe.architecture).with_classes(len(self.scenario.dataset.class_names))
+        dataset, given = self.scenario.dataset, self.recipe.architecture
+        chosen = Architecture.from_config(given) if given else default_architecture(dataset.image_format.shape)
+        return chosen.with_classes(len(dataset.class_names))
 
     def checkpoint(self, k: int) -> Path:
         """Return where the newest epoch of an expert is kept while it is trained."""
@@ -76,6 +78,7 @@ def train_experts(
     Raises `ExmlError` if data are missing, the folder holds experts of another scenario or recipe, the network does not
     suit the scenario or cannot be trained so, or the scenario learns the experts of another.
     """
+    job.scenario.dataset.open(job.root, download)
     _check(job, make_trainer)
     wanted = _wanted(job)
     listed = _listed(job.folder, wanted)

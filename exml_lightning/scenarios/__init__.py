@@ -9,6 +9,7 @@ from exml_lightning.scenarios.datasets import MNIST, Digits, FashionMNIST, Image
 from exml_lightning.scenarios.image_folders import Folder
 from exml_lightning.scenarios.runs import RUN_SEEDS
 from exml_lightning.scenarios.scenario import Experience, Scenario, TestPart, TrainImages
+from exml_lightning.scenarios.torchvision_images import Torchvision
 
 __all__ = [
     "CIFAR10",
@@ -26,6 +27,7 @@ __all__ = [
     "Photographs",
     "Scenario",
     "TestPart",
+    "Torchvision",
     "TorchvisionImages",
     "TrainImages",
 ]

@@ -6,6 +6,7 @@ from exml_lightning.scenarios.auxiliary_sources import FolderImages, Photographs
 from exml_lightning.scenarios.cifar10 import CIFAR10
 from exml_lightning.scenarios.core50 import CORe50
 from exml_lightning.scenarios.datasets import MNIST, Digits, FashionMNIST, ImageDataset
+from exml_lightning.scenarios.hugging_face import HuggingFace
 from exml_lightning.scenarios.image_folders import Folder
 from exml_lightning.scenarios.runs import RUN_SEEDS
 from exml_lightning.scenarios.scenario import Experience, Scenario, TestPart, TrainImages
@@ -22,6 +23,7 @@ __all__ = [
     "FashionMNIST",
     "Folder",
     "FolderImages",
+    "HuggingFace",
     "ImageDataset",
     "LabelledImages",
     "Photographs",

@@ -41,8 +41,8 @@ class ImageDataset(ABC):
     def load(self, root: Path, train: bool) -> LabelledImages:
         """Read the training or the test split out of `root` (``data.root``), resized to `image_format`.
 
-        Files of the other, where they are others, are not opened; it need not be open. Raises `ExmlError` if files are missing or broken; it
-        names them and the remedy.
+        Files of the other, where they are others, are not opened; the data set need not be open. Raises `ExmlError` if
+        files are missing or broken; it names them and the remedy.
         """
 
     def protocol(self, name: str, run_id: int, root: Path) -> list[tuple[tuple[int, ...], Groups]]:

@@ -41,7 +41,7 @@ def fit_images(files: Sequence[Path], shape: Shape, cache: Path) -> tuple[Tensor
     """Decode image files of any size, made to fit `shape` (`fit_image`); see `decode_once`.
 
     Returns the images, uint8 ``(n, *shape)``, and which of the files each is, int64 ``(n,)``: those that cannot be read
-    are left out with a warning each when they are decoded. Raises `ExmlError` if a file is missing, or none can be read.
+    are left out with a warning each when they are decoded. Raises `ExmlError` if a file is missing or none can be read.
     """
 
     def read(index: int) -> tuple[Tensor, int] | None:
@@ -57,7 +57,7 @@ def fit_images(files: Sequence[Path], shape: Shape, cache: Path) -> tuple[Tensor
 def decode_once(read: Read, count: int, shape: Shape, key: str, cache: Path) -> tuple[Tensor, Tensor]:
     """Decode `count` images, or take their cache, if it was written with the same `key`.
 
-    Returns the images, uint8 ``(n, *shape)``, and their numbers, int64 ``(n,)``, of all that were not left out, in order.
+    Returns the images, uint8 ``(n, *shape)``, and their numbers, int64 ``(n,)``: all that were not left out, in order.
     They are mapped from the cache: only what is used takes memory. One of another key is replaced; where none can be
     written, a warning says so, and the images are decoded into memory. Raises `ExmlError` if none is left.
     """

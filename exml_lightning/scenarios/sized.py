@@ -1,15 +1,22 @@
 """Data sets of anyone's: images of any size, made to fit the size that a configuration names."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.rng import derive_seed
 from exml_lightning.scenarios.datasets import ImageDataset
 
+KEY = "data.scenario.dataset"
+TRAIN = ("train", "training")
+TEST = ("test", "testing", "val", "valid", "validation")
+"""What people call the two splits, in lower case; the first that is there is taken."""
 COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GREYS = ((0.449,), (0.226,))
 """Mean and standard deviation of ImageNet's channels, and their averages.
@@ -38,18 +45,17 @@ class SizedDataset(ImageDataset):
     std: list[float] | None = None
 
     def __post_init__(self) -> None:
-        key = "data.scenario.dataset"
         sides = [self.size] * 2 if isinstance(self.size, int) else [*self.size]
         if len(sides) != 2 or min(sides) < 1:
-            raise ExmlError(f"{key}.size is {self.size}: give one number, or height and width")
+            raise ExmlError(f"{KEY}.size is {self.size}: give one number, or height and width")
         if self.channels not in (1, 3):
-            raise ExmlError(f"{key}.channels is {self.channels}: give 3 (RGB) or 1 (grey)")
+            raise ExmlError(f"{KEY}.channels is {self.channels}: give 3 (RGB) or 1 (grey)")
         mean, std = COLOURS if self.channels == 3 else GREYS
         shape = self.channels, sides[0], sides[1]
         try:
             self.image_format = ImageFormat(shape, tuple(self.mean or mean), tuple(self.std or std))
         except ExmlError as error:
-            raise ExmlError(f"{key}: {error}") from error
+            raise ExmlError(f"{KEY}: {error}") from error
 
     def _cache(self, root: Path, name: str, split: str) -> Path:
         """Return where the images of a split are kept once they are decoded."""
@@ -63,10 +69,19 @@ def decoded_folder(root: Path) -> Path:
     return root / "decoded"
 
 
-def set_aside(names: Iterable[str]) -> set[str]:
-    """Choose the test images of a class that has no test split: a fifth, one at least, by a hash of their names.
+def set_aside(labels: Tensor, names: Sequence[str]) -> Tensor:
+    """Choose the test images of a data set that has no test split: a fifth of each class, by a hash of their names.
 
-    The same on every machine; an image that comes or goes changes the part of one other at most.
+    The same on every machine; an image that comes or goes changes the part of one other of its class at most. From
+    labels, int64 ``(n,)``, to bool ``(n,)``. Raises `ExmlError` if a class has a single image.
     """
-    ordered = sorted(names, key=lambda name: (derive_seed("test", name), name))
-    return set(ordered[: max(1, round(len(ordered) / SET_ASIDE))])
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique().tolist():
+        rows = (labels == label).nonzero().flatten().tolist()
+        if len(rows) == 1:
+            raise ExmlError(
+                f"{KEY}: {names[rows[0]]} is the only image of its class: add more, to train and to test on"
+            )
+        rows.sort(key=lambda row: (derive_seed("test", names[row]), names[row]))
+        chosen[rows[: max(1, round(len(rows) / SET_ASIDE))]] = True
+    return chosen

@@ -15,11 +15,10 @@ from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.scenarios.datasets import without_groups
 from exml_lightning.scenarios.decoded import decode_once, fingerprint
 from exml_lightning.scenarios.image_files import fit_image
-from exml_lightning.scenarios.sized import SizedDataset, set_aside
+from exml_lightning.scenarios.sized import KEY, SizedDataset, set_aside
 from exml_lightning.scenarios.torchvision_class import TorchvisionClass
 from exml_lightning.terminal import say
 
-KEY = "data.scenario.dataset"
 TEST = ("test", "val", "valid")
 """What sets call the split that is tested on: the first that a set knows."""
 LOOKED_AT = 16
@@ -66,13 +65,11 @@ class Torchvision(SizedDataset):
         if download:
             self.download(root)
         items, _, labels = self._decoded(root, train=False)
-        own = getattr(items, "classes", None)
+        own: Any = getattr(items, "classes", None) or ()
         self._labels = labels.unique().tolist()
-        known = isinstance(own, list | tuple) and all(isinstance(name, str) for name in own)
-        names = [own[label] for label in self._labels] if known and self._labels[-1] < len(own) else []
-        if not names or len(set(names)) < len(names):
-            names = [str(label) for label in self._labels]
-        self.class_names = tuple(names)
+        names = tuple(own[label] for label in self._labels) if self._labels[-1] < len(own) else ()
+        plain = all(isinstance(name, str) for name in names) and len(set(names)) == len(self._labels)
+        self.class_names = names if plain else tuple(map(str, self._labels))
 
     def load(self, root: Path, train: bool) -> LabelledImages:
         """Read one split; see `ImageDataset.load`."""
@@ -86,11 +83,9 @@ class Torchvision(SizedDataset):
         split = without_groups(images, torch.searchsorted(torch.tensor(self._labels), labels))
         if self._splits(train) is not None:
             return split
-        test = torch.zeros(len(labels), dtype=torch.bool)
-        for label in self._labels:
-            test[[int(row) for row in set_aside(map(str, (labels == label).nonzero().flatten().tolist()))]] = True
+        test = set_aside(labels, [f"image {index}" for index in range(len(labels))])
         if not train:
-            say(f"{self._set} has no test split: a fifth of the images of each class is ({int(test.sum())})")
+            say(f"{self._set} has no test split: {int(test.sum())} test images are taken, a fifth of each class")
         return split[(test != train).nonzero().flatten()]
 
     def download(self, root: Path) -> None:
@@ -146,4 +141,5 @@ class Torchvision(SizedDataset):
         files = [Path(file) for file, _ in getattr(items, "samples", None) or ()]  # ImageFolder and its heirs
         apart = f"_{hashlib.sha256(arguments.encode()).hexdigest()[:8]}" if self.options else ""
         cache = self._cache(root, self.name.lower() + apart, split)
-        return items, *decode_once(fitted, count, self.image_format.shape, fingerprint(files, digest.hexdigest()), cache)
+        key = fingerprint(files, digest.hexdigest())
+        return items, *decode_once(fitted, count, self.image_format.shape, key, cache)

@@ -28,8 +28,8 @@ class HuggingFace(SizedDataset):
 
     Read by pyarrow (``pip install exml-lightning[datasets]``): nothing is fetched, no code of others is run. Files must
     say what their columns are, as those of `datasets` do. The splits are train and test, else validation; where
-    there is one alone, a fifth of the images of each class is the test split. Images are decoded once, into ``decoded/`` in
-    ``data.root``.
+    there is one alone, a fifth of the images of each class is the test split. Images are decoded once, into
+    ``decoded/`` in ``data.root``.
 
     Args:
         path: The folder, in ``data.root``.
@@ -80,7 +80,7 @@ class HuggingFace(SizedDataset):
             return without_groups(images, labels)
         test = set_aside(labels, [f"row {index}" for index in range(len(labels))])
         if not train:
-            say(f"{root / self.path} has one split: {int(test.sum())} test images are taken, a fifth of each class")
+            say(f"{root / self.path} has one split: its {int(test.sum())} test images are a fifth of each class")
         return without_groups(images, labels)[(test != train).nonzero().flatten()]
 
     def _columns(self, file: Path) -> tuple[str, str, tuple[str, ...]]:
@@ -122,12 +122,10 @@ def _saved(folder: Path) -> dict[str, list[Path]]:
             parts = {name: folder / Path(name).name for name in json.loads(several.read_text())["splits"]}
         else:
             parts = {TRAIN[0]: folder} if (folder / "state.json").is_file() else {}
+        states = {name: json.loads((part / "state.json").read_text()) for name, part in parts.items()}
         return {
-            name: [
-                part / Path(file["filename"]).name
-                for file in json.loads((part / "state.json").read_text())["_data_files"]
-            ]
-            for name, part in parts.items()
+            name: [parts[name] / Path(file["filename"]).name for file in state["_data_files"]]
+            for name, state in states.items()
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExmlError(f"{KEY}: {folder} is not whole ({one_line(error)}): write it by save_to_disk again") from error

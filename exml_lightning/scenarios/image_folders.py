@@ -63,8 +63,8 @@ class Folder(SizedDataset):
             chosen = (test != train).nonzero().flatten()
             files, labels = [files[i] for i in chosen.tolist()], labels[chosen]
         if not train and (divided or folder.name.lower() != TEST[0]):
-            what = f"a fifth of each class in {folder}" if divided else str(folder)
-            say(f"there is no {self._folder(root) / TEST[0]}: {len(files)} test images are taken, {what}")
+            where = f"a fifth of each class in {folder}" if divided else f"those in {folder}"
+            say(f"{self._folder(root) / TEST[0]} is not there: the {len(files)} test images are {where}")
         name = self._folder(root).resolve().name if self.path == "." else self.path
         cache = self._cache(root, name, TRAIN[0] if train else TEST[0])
         images, places = fit_images(files, self.image_format.shape, cache)

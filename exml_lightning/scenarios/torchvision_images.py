@@ -85,7 +85,7 @@ class Torchvision(SizedDataset):
             return split
         test = set_aside(labels, [f"image {index}" for index in range(len(labels))])
         if not train:
-            say(f"{self._set} has no test split: {int(test.sum())} test images are taken, a fifth of each class")
+            say(f"{self._set} has no test split: its {int(test.sum())} test images are a fifth of each class")
         return split[(test != train).nonzero().flatten()]
 
     def download(self, root: Path) -> None:

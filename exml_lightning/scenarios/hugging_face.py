@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from exml_lightning.core.errors import ExmlError, one_line, printable, shown
+from exml_lightning.core.errors import ExmlError, foreign_code, one_line, printable, shown
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.files import check_regular
 from exml_lightning.scenarios.datasets import without_groups
@@ -59,21 +59,19 @@ class HuggingFace(SizedDataset):
         image, label, names = self._columns(files[0])
         if names != self.class_names:
             raise ExmlError(f"{KEY}: {files[0]} has other classes ({shown(names)}) than the test split")
+        shape, count = self.image_format.shape, sum(map(_rows, files))
         table, lock = cache(lambda: _table(files, [image, label])), threading.Lock()
 
         def read(index: int) -> tuple[Tensor, int]:
-            with lock:  # the first opens the files
-                row = table().slice(index, 1).to_pylist()[0]
             where = f"{KEY}: row {index} of {files[0].parent}"
-            if row[label] is None or not 0 <= row[label] < len(names):
-                raise ExmlError(f"{where} has no label: take the files of its split away, for another to be tested on")
-            try:
-                return fit_image(_pixels(row[image]["bytes"]), self.image_format.shape), row[label]
-            except Exception as error:  # decoders of broken files raise almost anything
-                raise ExmlError(f"{where} has no image ({one_line(error)}): write the data set again") from error
+            with foreign_code(where, "reading it", "write or fetch the data set again"):
+                with lock:  # the first opens the files
+                    row = table().slice(index, 1).to_pylist()[0]
+                if row[label] is None or not 0 <= row[label] < len(names):
+                    raise ExmlError(f"{where} has no label: take the files of its split away, to test on another")
+                return fit_image(_pixels(row[image]["bytes"]), shape), row[label]
 
         split = "all" if divided else TRAIN[0] if train else TEST[0]
-        shape, count = self.image_format.shape, sum(map(_rows, files))
         key = fingerprint(files, f"{image} {label} {shape}")
         images, labels = decode_once(read, count, shape, key, self._cache(root, self.path, split))
         if not divided:

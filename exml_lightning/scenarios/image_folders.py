@@ -23,8 +23,8 @@ class Folder(SizedDataset):
     """Images of one's own, of any size: ``train/<class>/`` and ``test/<class>/``, or ``<class>/`` alone.
 
     The test split may also be called ``val``, ``valid`` or ``validation``. Where there is none, it is a fifth of the
-    images of each class, by a hash of their names. The classes are the sub-folders, sorted as people sort (2 before
-    10); those of both splits must be the same. Images are decoded once, into ``decoded/`` in ``data.root``; those that
+    images of each class, by a hash of their names. The classes are the sub-folders, sorted, 2 before 10; those of
+    both splits must be the same. Images are decoded once, into ``decoded/`` in ``data.root``; those that
     cannot be read are left out with a warning each.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exml_lightning.core.errors import ExmlError, one_line, shown
+from exml_lightning.core.errors import ExmlError, foreign_code, shown
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.scenarios.datasets import without_groups
 from exml_lightning.scenarios.decoded import decode_once, fingerprint
@@ -109,15 +109,9 @@ class Torchvision(SizedDataset):
         items, lock = self._set.open(root, self._splits(train) or [{}]), threading.Lock()
 
         def item(index: int) -> tuple[Tensor, int]:
-            try:
-                with lock:  # some sets draw from torch's global state (FakeData), or seek in one file
-                    found = items[index]
-            except ExmlError:
-                raise
-            except Exception as error:  # anyone's files
-                raise ExmlError(
-                    f"{KEY}: image {index} of {self._set} cannot be read ({one_line(error)}): fetch it again"
-                ) from error
+            # The lock: some sets draw from torch's global state (FakeData), or seek in one file.
+            with lock, foreign_code(f"{KEY}: image {index} of {self._set}", "reading it", "fetch it again"):
+                found = items[index]
             image, label = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
             if isinstance(label, Tensor | np.ndarray) and label.ndim == 0:
                 label = label.item()

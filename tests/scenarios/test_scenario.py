@@ -64,7 +64,7 @@ def test_nic_with_overlapping_classes_tests_each_image_once():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes_per_experience": 4}, "classes_per_experience"),
+        ({"classes_per_experience": 7}, "classes_per_experience"),
         ({"classes_per_experience": [3, 4]}, "classes_per_experience"),
         ({"classes": [["ant"], ["unicorn"]]}, "unicorn"),
         ({"classes": [["ant"], []]}, "one class or more"),

@@ -11,7 +11,7 @@ import torch
 from lightning import Trainer
 from torch import nn
 
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import ExmlError, printable
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.features import middle_layer
 from exml_lightning.core.images import ImageFormat
@@ -40,6 +40,8 @@ from exml_lightning.terminal import say
 INITIAL = "initial.safetensors"
 NOT_TRAINING = ("architecture", "statistics")
 """Settings of a recipe that its experts do not depend on, or that are said elsewhere."""
+LONGEST = 300
+"""Characters of a setting that an error shows: there may be a thousand classes."""
 MakeTrainer = Callable[[str, Path, int], Trainer]
 """Makes the trainer of one expert from the title of its bar, its checkpoint and the number of epochs."""
 
@@ -193,6 +195,7 @@ def _listed(folder: Path, wanted: Manifest) -> list[ExpertEntry]:
         pairs += [(f"expert {k}: {name} is", getattr(entry, name), getattr(want, name)) for name in same]
     for what, had, asked in pairs:
         if had != asked:
+            had, asked = (printable(str(value), LONGEST) for value in (had, asked))
             raise ExmlError(f"{path}: {what} {had}, but {asked} is asked for: {ADVICE}")
     for entry in manifest.experts:
         weights = entry.path(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import ExmlError, shown
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.files import folder_name
 from exml_lightning.scenarios.auxiliary import AuxiliaryImages
@@ -135,7 +135,7 @@ class Scenario:
         if unknown or not parts or not all(part and len(set(part)) == len(part) for part in parts):
             raise ExmlError(
                 "data.scenario.classes: each experience needs one class or more, each of them once, of "
-                f"{list(names)}{f'; not {unknown}' if unknown else ''}"
+                f"{shown(names)}{f'; not {shown(unknown)}' if unknown else ''}"
             )
         return [tuple(names.index(name) for name in part) for part in parts]
 

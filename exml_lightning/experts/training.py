@@ -195,7 +195,9 @@ def _listed(folder: Path, wanted: Manifest) -> list[ExpertEntry]:
         pairs += [(f"expert {k}: {name} is", getattr(entry, name), getattr(want, name)) for name in same]
     for what, had, asked in pairs:
         if had != asked:
-            had, asked = (printable(str(value), LONGEST) for value in (had, asked))
+            had, asked = (
+                printable(words, LONGEST) + (" ..." if len(words) > LONGEST else "") for words in map(str, (had, asked))
+            )
             raise ExmlError(f"{path}: {what} {had}, but {asked} is asked for: {ADVICE}")
     for entry in manifest.experts:
         weights = entry.path(folder)

@@ -18,6 +18,8 @@ from exml_lightning.scenarios.image_files import image_pixels, open_image, read_
 from exml_lightning.terminal import Bar
 
 log = logging.getLogger(__name__)
+VERSION = 2
+"""Raise it when a change of the code changes pixels: 2 turns images as their EXIF data say, and scales 16-bit ones."""
 CHUNK = 256
 """Images that are decoded before they are written."""
 HEADER = 512
@@ -78,7 +80,7 @@ def decode_once(read: Read, count: int, shape: Shape, key: str, cache: Path) -> 
 
 def fingerprint(files: Sequence[Path], *more: str) -> str:
     """Hash what else matters, and names, sizes and times of files; `ExmlError` if one is missing."""
-    digest = hashlib.sha256("".join(more).encode())
+    digest = hashlib.sha256(repr((VERSION, *more)).encode())
     for file in files:
         try:
             status = file.stat()
@@ -133,8 +135,6 @@ def _find(cache: Path, key: str, shape: Shape) -> tuple[Tensor, Tensor] | None:
             if (file.metadata() or {}).get("key") != key:
                 return None
             images: Tensor = file.get_tensor("images")
-            if "numbers" not in file.keys():  # noqa: SIM118 - written by version 0.2, which left no image out
-                return images, torch.arange(len(images))
             numbers: Tensor = file.get_tensor("numbers").clone().view(torch.int64).flatten()
     except (SafetensorError, OSError) as error:
         log.warning("%s is broken (%s): decoding the images again", cache, error)

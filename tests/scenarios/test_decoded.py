@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.scenarios import decoded
-from exml_lightning.scenarios.decoded import decode_images, decode_once, fingerprint, fit_images
+from exml_lightning.scenarios.decoded import decode_images, decode_once, fit_images
 
 SHAPE = (3, 4, 6)
 
@@ -139,11 +138,3 @@ def test_numbers_are_kept_with_images(tmp_path, writable):
         found, numbers = decode_once(read, 5, (3, 1, 1), "key", cache)
         assert torch.equal(found, images[[0, 1, 2, 4]])
         assert numbers.tolist() == [2**40 + index for index in (0, 1, 2, 4)]
-
-
-def test_a_cache_of_version_0_2_is_taken(files, tmp_path, monkeypatch):
-    """It has no numbers, and its key is the same."""
-    cache, images = tmp_path / "c.safetensors", pixels(files)
-    save_file({"images": images.contiguous()}, cache, metadata={"key": fingerprint(files, repr(SHAPE))})
-    forbid_decoding(monkeypatch)
-    assert torch.equal(decode_images(files, SHAPE, cache), images)

@@ -147,6 +147,11 @@ def load_torch_file(path: Path) -> object:
     if mapped:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
+        if any("/code/" in part.filename for part in parts):
+            raise ExmlError(
+                f"{path} is a program (TorchScript), which is not run: write its weights alone, by "
+                f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pt')"
+            )
         packed = [part.filename for part in parts if part.compress_type != zipfile.ZIP_STORED]
         if packed or sum(part.file_size for part in parts) > path.stat().st_size:
             raise ExmlError(f"{path} claims to hold more than it does, as no file of torch.save does: it is not read")
@@ -189,10 +194,14 @@ _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast,
 
 
 class _Loader(_Safe):  # type: ignore[misc]
-    """Reads dates as text, which JSON, unlike YAML, can hold too."""
+    """Reads dates as text, and whole numbers that are not written as people and JSON write them: 007, 1_000, 12:30."""
 
     yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        first: [
+            (tag, re.compile(r"[-+]?(0|[1-9][0-9]*)$") if tag.endswith(":int") else pattern)
+            for tag, pattern in resolvers
+            if not tag.endswith(":timestamp")
+        ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 

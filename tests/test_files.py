@@ -111,3 +111,10 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
     for name, message in {"pipe": "cannot be read", "none": "is missing", ".": "cannot be read"}.items():
         with pytest.raises(ExmlError, match=message):
             read_yaml(tmp_path / name)
+
+
+def test_whole_numbers_are_read_as_people_write_them(tmp_path):
+    """YAML 1.1 takes 007 for 7, 1_000 for 1000 and 12:30 for 750."""
+    path = tmp_path / "a.yaml"
+    path.write_text("names: [007, 1_000, 12:30, 0x1F, 0o17, 7, -1, 0]\n")
+    assert read_yaml(path) == {"names": ["007", "1_000", "12:30", "0x1F", "0o17", 7, -1, 0]}

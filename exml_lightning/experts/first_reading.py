@@ -124,9 +124,9 @@ def _asked(network: nn.Module, images: ImageFormat) -> tuple[Any, Tensor]:
 def _louder(network: nn.Module) -> nn.Module:
     """Copy a network, with far greater weights in its last layer: logits grow with them, probabilities do not."""
     copy = deepcopy(network)
-    matrices = [weights for weights in copy.parameters() if weights.ndim > 1]
-    if matrices:
-        matrices[-1].data *= 1e4
+    layers = [name.rpartition(".")[0] for name, weights in copy.named_parameters() if weights.ndim > 1]
+    for weights in copy.get_submodule(layers[-1]).parameters() if layers else []:
+        weights.data *= 1e4
     return copy
 
 

@@ -1,6 +1,7 @@
 """Folders that transformers or timm has saved an image classifier to: what their files say of it, and its network."""
 
 import contextlib
+import io
 import json
 import re
 import sys
@@ -180,7 +181,7 @@ def in_library_names(network: nn.Module, weights: Mapping[str, Any]) -> dict[str
     before = library.logging.get_verbosity()
     library.logging.set_verbosity_error()
     try:
-        with contextlib.redirect_stderr(None), torch.random.fork_rng(devices=[]):
+        with contextlib.redirect_stderr(io.StringIO()), torch.random.fork_rng(devices=[]):
             loaded, found = type(network).from_pretrained(
                 None, config=network.config, state_dict=dict(weights), output_loading_info=True
             )

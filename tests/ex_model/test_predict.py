@@ -254,3 +254,13 @@ def test_none_of_these_is_a_label_of_its_own(ex_model, digits, tmp_path):
         rows = list(csv.DictReader(file))
     for row, none in zip(rows, rejected, strict=True):
         assert float(row["probability"]) == float(row["none of these"] if none else row[f"p({row['label']})"])
+
+
+def test_an_image_answered_otherwise_in_other_company_is_warned_of(digits, tmp_path, caplog):
+    folder = tmp_path / "zoo"
+    architecture = Architecture("tests.experts.test_first_reading.Net", {"begin": "untracked", "num_classes": 2})
+    hashed = save_weights(architecture.build("company"), folder / "a.safetensors")
+    entry = ExpertEntry("a.safetensors", hashed, architecture, ("5", "4"), (0, 1))
+    write_manifest(Manifest("zoo", None, ("5", "4"), ImageFormat((1, 8, 8), (0.5,), (0.5,)), (entry,)), folder)
+    predict(folder, digits)
+    assert "a.safetensors answers an image otherwise in other company" in caplog.text

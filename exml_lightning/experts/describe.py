@@ -142,7 +142,7 @@ def _check_said(path: Path, new: NewExperts, listed: list[ExpertEntry], stream: 
         own = entry.input or stream
         if own and new.images(own, new.channels or own.shape[0]) != own:
             raise ExmlError(f"{path} is listed already, with {own}: correct its input in {FILE_NAME} if that is wrong")
-        if new.classes is not None and {*new.classes} - {NO_CLASS} != {*entry.classes}:
+        if new.classes is not None and {*new.unit_names(path)} - {NO_CLASS} != {*entry.classes}:
             what = f"{path} is listed already, with the classes {list(entry.classes)}"
             raise ExmlError(f"{what}: give another --task if it is another head of a multi-task model, or {ANEW}")
 

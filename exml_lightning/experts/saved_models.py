@@ -92,7 +92,7 @@ def _of_transformers(path: Path, config: dict[str, Any], preprocessor: dict[str,
         mean, std = _normalised(preprocessor, channels)
     return SavedModel(
         f"{__name__}.image_classifier",
-        {"config": own, "num_classes": count},
+        {"model_type": own.pop("model_type"), "config": own, "num_classes": count},
         file,
         tuple(names) if told else None,
         size,
@@ -147,11 +147,12 @@ def _of_timm(path: Path, config: dict[str, Any], file: str) -> SavedModel:
     )
 
 
-def image_classifier(config: dict[str, Any], num_classes: int) -> nn.Module:
+def image_classifier(model_type: str, config: dict[str, Any], num_classes: int) -> nn.Module:
     """Make an image classifier of transformers, without weights.
 
     Args:
-        config: Its configuration, as ``config.json`` has it, with ``model_type``.
+        model_type: Which, as ``config.json`` has it: ``resnet``, ``vit``.
+        config: The rest of its configuration.
         num_classes: Number of logits.
 
     Raises:
@@ -163,8 +164,7 @@ def image_classifier(config: dict[str, Any], num_classes: int) -> nn.Module:
         from transformers import AutoConfig, AutoModelForImageClassification
     except ImportError as error:
         raise ExmlError(f"this network is of transformers, which is not installed: {EXTRA}") from error
-    own = {key: value for key, value in config.items() if key not in NOT_OF_A_NETWORK}
-    settings = AutoConfig.for_model(**own, num_labels=num_classes)
+    settings = AutoConfig.for_model(model_type, **config, num_labels=num_classes)
     make: Any = AutoModelForImageClassification  # it has no types
     network: nn.Module = make.from_config(settings, trust_remote_code=False)
     return network

@@ -8,6 +8,7 @@ import torch
 from exml_lightning.cli.main import main
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts import load_expert, read_manifest
+from exml_lightning.experts.catalog import architecture_words
 from exml_lightning.experts.saved_models import read_saved_model
 
 CONFIG = {
@@ -105,7 +106,9 @@ def test_a_classifier_of_transformers_needs_nothing_but_its_folder(tmp_path, kin
     (tmp_path / "m" / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR | {"size": 32}))
     main(["manifest", str(tmp_path / "m"), "--drop", "dog"])
     manifest = read_manifest(tmp_path / "m")
+    main(["manifest", str(tmp_path / "m"), "--drop", "dog"])  # once more: it is listed already
     (entry,) = manifest.experts
+    assert architecture_words(entry.architecture) == f"image_classifier(model_type={kind}, config={{..}})"
     assert (entry.classes, entry.outputs, manifest.input.shape) == (("cat", "bird"), (0, 2), (3, 32, 32))
     images = torch.randn(2, 3, 32, 32)
     answers = load_expert(tmp_path / "m", manifest, 0)(images)

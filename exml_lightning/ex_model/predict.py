@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from exml_lightning.core.confusion import Confusion, accuracy_on
 from exml_lightning.core.errors import ExmlError
@@ -15,7 +14,7 @@ from exml_lightning.core.logits import other_in_company
 from exml_lightning.core.rejection import none_of_these
 from exml_lightning.ex_model.model import load_chosen, read_chosen
 from exml_lightning.files import write_whole
-from exml_lightning.scenarios.image_files import image_files, read_images
+from exml_lightning.scenarios.image_files import FORMATS, image_files, read_images
 
 log = logging.getLogger(__name__)
 NONE = "none of these"
@@ -100,7 +99,7 @@ def predict(
     files = [str(images)] if images.is_file() else image_files(images)
     if not files:
         what = "has no images" if images.is_dir() else "is neither a folder nor a file"
-        raise ExmlError(f"{images} {what}: name a folder with images in it ({' '.join(IMG_EXTENSIONS)}), or one image")
+        raise ExmlError(f"{images} {what}: name a folder with images in it ({', '.join(FORMATS)}), or one image")
     if device == "cuda" and not torch.cuda.is_available():
         raise ExmlError("there is no CUDA device here: leave out --device, or give --device cpu")
     place = torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")

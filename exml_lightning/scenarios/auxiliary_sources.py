@@ -12,13 +12,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torchvision import datasets
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as transforms
 
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.scenarios.auxiliary import AuxiliaryImages
 from exml_lightning.scenarios.datasets import fetch
-from exml_lightning.scenarios.image_files import image_files, image_pixels, open_image
+from exml_lightning.scenarios.image_files import FORMATS, image_files, image_pixels, open_image
 
 
 @dataclass
@@ -78,7 +77,7 @@ class FolderImages(AuxiliaryImages):
             return
         said = ", ".join(f"{place} {'has no images' if place.is_dir() else 'is not a folder'}" for place in places)
         raise ExmlError(
-            f"data.auxiliary: {said}: put images there ({' '.join(IMG_EXTENSIONS)}), or name another folder with "
+            f"data.auxiliary: {said}: put images there ({', '.join(FORMATS)}), or name another folder with "
             "--data.auxiliary.folder DIR"
         )
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 import torchvision
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.datasets.utils import check_integrity
 
 from exml_lightning.core.errors import ExmlError
@@ -12,6 +11,7 @@ from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.scenarios.datasets import ImageDataset, fetch, without_groups
 from exml_lightning.scenarios.decoded import decode_images
+from exml_lightning.scenarios.image_files import image_files
 
 
 class CIFAR10(ImageDataset):
@@ -48,7 +48,7 @@ class CIFAR10(ImageDataset):
     def _load_folders(self, folder: Path, cache: Path) -> LabelledImages:
         files, labels = [], []
         for label, name in enumerate(self.class_names):
-            found = sorted(path for path in (folder / name).glob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+            found = [Path(file) for file in image_files(folder / name)]
             if not found:
                 raise ExmlError(f"{folder / name} has no images: put those of CIFAR10's class there")
             files += found

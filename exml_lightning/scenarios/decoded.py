@@ -11,14 +11,15 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.files import NotWrittenError, write_whole
-from exml_lightning.scenarios.image_files import open_image
+from exml_lightning.scenarios.image_files import image_pixels, open_image
 from exml_lightning.terminal import Bar
 
 log = logging.getLogger(__name__)
+VERSION = 2
+"""Raise it when a change of the code changes pixels: 2 turns images as their EXIF data say, and scales 16-bit ones."""
 CHUNK = 256
 """Images that are decoded before they are written."""
 
@@ -26,9 +27,9 @@ CHUNK = 256
 def decode_images(files: Sequence[Path], shape: tuple[int, int, int], cache: Path) -> Tensor:
     """Decode image files to RGB, uint8 ``(len(files), 3, height, width)``, or, if none has changed, take their cache.
 
-    They are mapped from the cache: only what is used takes memory. One of other files is replaced; where none can be
-    written, a warning says so, and the images are decoded into memory. Raises `ExmlError`, which names the file, if one
-    is missing, broken, or not of `shape`, channels (3), height and width.
+    They are upright (`image_pixels`). They are mapped from the cache: only what is used takes memory. One of other
+    files is replaced; where none can be written, a warning says so, and the images are decoded into memory. Raises
+    `ExmlError`, which names the file, if one is missing, broken, or not of `shape`, channels (3), height and width.
     """
     key = _fingerprint(files, shape)
     found = _find(cache, key, (len(files), *shape))
@@ -64,7 +65,7 @@ def _decoded(files: Sequence[Path], shape: tuple[int, int, int], title: str) -> 
 
 def _fingerprint(files: Sequence[Path], shape: tuple[int, int, int]) -> str:
     """Hash names, sizes and times of the files."""
-    digest = hashlib.sha256(repr(shape).encode())
+    digest = hashlib.sha256(repr((VERSION, shape)).encode())
     for file in files:
         try:
             status = file.stat()
@@ -91,7 +92,7 @@ def _find(cache: Path, key: str, shape: tuple[int, ...]) -> Tensor | None:
 def _decode(file: Path, shape: tuple[int, int, int]) -> Tensor:
     try:
         with open_image(file) as image:
-            pixels: Tensor = transforms.pil_to_tensor(image.convert("RGB"))
+            pixels = image_pixels(image).expand(3, -1, -1)
     except Exception as error:  # decoders of broken files raise almost anything
         raise ExmlError(f"{file} is no whole image ({one_line(error)}): fetch it again") from error
     if pixels.shape != shape:

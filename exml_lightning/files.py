@@ -108,12 +108,27 @@ def remove_parts(folder: Path, older_than: float = 0.0) -> None:
 
 def check_folder(path: Path, key: str) -> None:
     """Raise `ExmlError`, naming its key, if a folder cannot be made or written to, before any work; makes nothing."""
-    place = path
-    while not place.exists() and place != place.parent:
+    if why := _why_not_written(path):
+        raise ExmlError(f"{path} cannot be written: {why}; name another folder with --{key} DIR")
+
+
+def check_file(path: Path, key: str) -> None:
+    """Raise `ExmlError`, naming its key, if a file cannot be written or replaced, before any work; makes nothing."""
+    if os.path.isdir(path):  # noqa: PTH112 - as below
+        raise ExmlError(f"{path} is a folder: name a file with --{key} FILE")
+    is_other = os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113 - as below
+    if why := "it is no regular file" if is_other else _why_not_written(path.parent):
+        raise ExmlError(f"{path} cannot be written: {why}; name another file with --{key} FILE")
+
+
+def _why_not_written(folder: Path) -> str | None:
+    place = folder
+    while not os.path.exists(place) and place != place.parent:  # noqa: PTH110 - pathlib raises within a locked folder
         place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        why = "may not be written to" if place.is_dir() else "is a file"
-        raise ExmlError(f"{path} cannot be written: {place} {why}; name another folder with --{key} DIR")
+    is_folder = os.path.isdir(place)  # noqa: PTH112 - as above
+    if is_folder and os.access(place, os.W_OK | os.X_OK):
+        return None
+    return f"{place} {'may not be written to' if is_folder else 'is a file'}"
 
 
 def check_regular(path: Path) -> None:

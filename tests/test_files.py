@@ -6,6 +6,8 @@ import pytest
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import (
     NotWrittenError,
+    check_file,
+    check_folder,
     natural_order,
     read_yaml,
     remove_parts,
@@ -55,6 +57,38 @@ def test_pipes_are_not_replaced_and_links_are_followed(tmp_path):
     write_text(tmp_path / "link", "x")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").read_text() == "x"
+
+
+def test_what_cannot_be_written_is_said_before_the_work(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("there/new/a.csv", "a.csv", "file"):
+        check_file(tmp_path / path, "output")
+    check_folder(tmp_path / "new" / "er", "output")
+    file, folder = "name another file with --output FILE", "name another folder with --output DIR"
+    for check, path, said in (
+        (check_file, "there", "there is a folder: name a file with --output FILE"),
+        (check_file, "file/a.csv", rf"/a\.csv cannot be written: \S+/file is a file; {file}"),
+        (check_file, "pipe", f"/pipe cannot be written: it is no regular file; {file}"),
+        (check_folder, "file/new", rf"/new cannot be written: \S+/file is a file; {folder}"),
+    ):
+        with pytest.raises(ExmlError, match=said):
+            check(tmp_path / path, "output")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe", "there"]
+
+
+@pytest.mark.parametrize("mode", [0o500, 0o600, 0o000])
+def test_a_folder_that_may_not_be_written_to_is_named(tmp_path, mode):
+    (tmp_path / "locked" / "in").mkdir(parents=True)
+    (tmp_path / "locked").chmod(mode)
+    try:
+        if os.access(tmp_path / "locked", os.W_OK | os.X_OK):
+            pytest.skip("root may write everywhere")
+        with pytest.raises(ExmlError, match="may not be written to; name another file with --output FILE"):
+            check_file(tmp_path / "locked" / "a.csv", "output")
+    finally:
+        (tmp_path / "locked").chmod(0o700)
 
 
 def test_natural_order():

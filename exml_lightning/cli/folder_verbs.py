@@ -204,14 +204,14 @@ def catalog(folders: list[Path], pick: list[str] | None = None, output: Path | N
 def _check_new(output: Path) -> None:
     from exml_lightning.experts.manifest import FILE_NAME
     from exml_lightning.experts.selection import SUFFIXES
-    from exml_lightning.files import check_folder, folder_name
+    from exml_lightning.files import check_file, folder_name
 
     if output.suffix not in SUFFIXES or output.name == FILE_NAME:
         raise ExmlError(f"--output {output}: name a file of its own that ends in .yaml")
     folder_name(output.stem, "--output")
     if output.exists():
         raise ExmlError(f"{output} is there already, changed by hand perhaps: delete it, or name another --output")
-    check_folder(output.parent, "output")
+    check_file(output, "output")
 
 
 def _why_not_learned(output: Path, listed: "Sequence[Choice]") -> str | None:
@@ -297,11 +297,9 @@ def predict(
     """
     from exml_lightning.ex_model.predict import how_much_is_right, summarize, write_predictions
     from exml_lightning.ex_model.predict import predict as label
-    from exml_lightning.files import check_folder
+    from exml_lightning.files import check_file
 
-    if output.is_dir():
-        raise ExmlError(f"{output} is a folder: name a file with --output FILE")
-    check_folder(output.parent, "output")
+    check_file(output, "output")
     predictions = label(folder, images, device, expert, show_progress=True)
     write_predictions(predictions, output)
     print_rows(

@@ -212,6 +212,9 @@ def test_bad_input_is_one_line(ex_model, digits, tmp_path, monkeypatch, changes,
 def test_a_folder_for_the_csv_and_another_network_are_refused(ex_model, digits, capsys):
     args = ["predict", str(ex_model), str(digits), "--output"]
     assert "images is a folder" in refused([*args, str(digits)], capsys)
+    said = refused([*args, str(digits / "4" / "0.png" / "p.csv")], capsys)
+    assert "p.csv cannot be written" in said
+    assert said.endswith("0.png is a file; name another file with --output FILE")
     manifest = read_manifest(ex_model)
     broken = replace(manifest.experts[0], architecture=Architecture("exml_lightning.models.LeNet5", {"num_classes": 3}))
     write_manifest(replace(manifest, experts=(broken,)), ex_model)

@@ -37,6 +37,19 @@ def zoo(tmp_path):
 QUICK = {"n_iter": 4, "batch_size": 8, "buffer_size": 12, "accelerator": "cpu", "progress": False}
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_folder_that_is_gone_is_not_told(zoo, tmp_path, capsys, monkeypatch, kept):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    folder = tmp_path / "run" if kept else None
+    distil(zoo, folder, generator=Noise(), **{**QUICK, "progress": True})
+    said = capsys.readouterr().out.replace("\n", "")
+    assert (f"finished: {folder}" in said, f"ex-model: {folder}/ex_model" in said) == (kept, kept)
+    assert "finished" in said
+    assert "temporary" not in said
+    assert not list((tmp_path / "temporary").iterdir())
+
+
 def test_same_seed_and_settings_give_the_weights_of_the_command_line(tmp_path, zoo):
     overlay = {
         "trainer": {"accelerator": "cpu", "enable_progress_bar": False, "default_root_dir": str(tmp_path / "cli")},

@@ -1,5 +1,6 @@
 """`distil`: the same fit as the command line's, interrupted and resumed, and what it refuses."""
 
+import json
 import shutil
 import signal
 from dataclasses import replace
@@ -48,6 +49,8 @@ def test_a_folder_that_is_gone_is_not_told(zoo, tmp_path, capsys, monkeypatch, k
     assert "finished" in said
     assert "temporary" not in said
     assert not list((tmp_path / "temporary").iterdir())
+    if folder is not None:
+        assert json.loads((folder / "summary.json").read_text())["expert_classes"] == [["5", "4"], ["8", "2"]]
 
 
 def test_same_seed_and_settings_give_the_weights_of_the_command_line(tmp_path, zoo):

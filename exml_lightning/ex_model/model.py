@@ -104,7 +104,7 @@ class ExModel(nn.Module):
 
     def _check_range(self, images: Tensor) -> None:
         """Refuse floats that are no pixels in ``[0, 1]``, where there are values and they can be looked at."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or not images.numel():
+        if torch.compiler.is_compiling() or not images.numel():
             return
         if images.is_cuda and torch.cuda.is_current_stream_capturing():
             return

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as transforms
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.scenarios.auxiliary import AuxiliaryImages
 from exml_lightning.scenarios.datasets import fetch
-from exml_lightning.scenarios.image_files import FORMATS, image_files, image_pixels, open_image
+from exml_lightning.scenarios.image_files import FORMATS, find_images, image_pixels, open_image, warn_of_others
 
 
 @dataclass
@@ -72,8 +72,12 @@ class FolderImages(AuxiliaryImages):
     def _find(self, root: Path) -> None:
         folder = Path(self.folder).expanduser()
         places = list(dict.fromkeys([root / folder, folder]))  # one where the folder is absolute
-        self._files = next(filter(None, map(image_files, places)), [])
-        if self._files:
+        found = ((place, *find_images(place)) for place in places)
+        place, files, others = next((each for each in found if each[1]), (places[0], [], []))
+        if files and files != getattr(self, "_files", None):  # a run opens it several times
+            warn_of_others(place, others)
+        self._files = files
+        if files:
             return
         said = ", ".join(f"{place} {'has no images' if place.is_dir() else 'is not a folder'}" for place in places)
         raise ExmlError(

@@ -232,6 +232,15 @@ def test_a_folder_that_is_named_may_be_hidden(tmp_path):
     assert names(tmp_path / ".cache" / "__MACOSX") == ["a.png"]
 
 
+def test_a_source_that_is_opened_again_says_it_once(tmp_path, caplog):
+    as_image(UPRIGHT).save(tmp_path / "a.png")
+    (tmp_path / "notes.txt").write_text("x")
+    photographs = FolderImages(str(tmp_path))
+    for _ in range(2):
+        photographs.open(tmp_path, (1, 8, 8))
+    assert len(caplog.messages) == 1
+
+
 def test_of_a_labelled_folder_one_line_says_what_is_left_out(tmp_path, caplog):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()

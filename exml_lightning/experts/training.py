@@ -96,7 +96,8 @@ def train_experts(
         return replace(wanted, experts=tuple(listed))
 
     # Before data are read, since pretrained weights may be missing; what no expert has started from is made anew.
-    initial = None if done and (job.folder / INITIAL).is_file() else job.architecture.build(job.seed, "expert")
+    begun, shape = done and (job.folder / INITIAL).is_file(), wanted.input.shape
+    initial = None if begun else job.architecture.build(job.seed, "expert", shape=shape)
     if download:
         job.scenario.dataset.download(job.root)
     originals = job.scenario.train_images(job.root, job.scenario.experiences(job.run_id, job.root))
@@ -144,16 +145,16 @@ def _check(job: ExpertTraining, make_trainer: MakeTrainer) -> None:
     if is_selection(job.folder):
         raise ExmlError(f"data.experts {job.folder} is a selection: experts are trained into a folder, name that")
     shape, classes = scenario.dataset.image_format.shape, len(scenario.dataset.class_names)
-    units = probe(skeleton.build(), shape, name)
+    units = probe(skeleton.empty(shape), shape, name)
     if units != classes:
         raise ExmlError(f"{name} has {units} output units: {scenario.name} needs {classes}, one a class")
     if job.recipe.statistics:
         unit, shown = (0,), scenario.dataset.image_format
-        middle_layer(Expert(skeleton.build(), unit, unit, shown, file=name))
+        middle_layer(Expert(skeleton.empty(shape), unit, unit, shown, file=name))
     if job.privacy.epsilon is not None:
         check_installed()
         check_trainer(make_trainer("", job.checkpoint(0), job.recipe.epochs))
-        check_network(skeleton.build(), shape, name)
+        check_network(skeleton.empty(shape), shape, name)
 
 
 def _wanted(job: ExpertTraining) -> Manifest:
@@ -165,7 +166,7 @@ def _wanted(job: ExpertTraining) -> Manifest:
     if job.privacy.epsilon is not None:
         both = {"statistics": True} if job.recipe.statistics else {}  # they share epsilon, so weights are others
         training |= {"privacy": asdict(job.privacy) | both, "noise": "secret, so not reproducible"}
-    classifier = last_linear(skeleton.build())
+    classifier = last_linear(skeleton.empty(dataset.image_format.shape))
     entries = [
         ExpertEntry(
             file=f"expert_{k}.safetensors",
@@ -217,7 +218,7 @@ def _train(
 ) -> ExpertEntry:
     """Train one expert, from the epoch it was in, and write its weights."""
     entry, which, checkpoint = wanted.experts[k], _which(k, wanted), job.checkpoint(k)
-    network = entry.architecture.build()
+    network = entry.architecture.empty(wanted.input.shape)
     load_weights(network, job.folder / INITIAL)
     same = network, job.recipe, images, wanted.input, (job.seed, "expert", k), str(entry)
     if plan is None:

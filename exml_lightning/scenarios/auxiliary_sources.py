@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from sklearn.datasets import load_sample_images
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.scenarios.auxiliary import AuxiliaryImages
-from exml_lightning.scenarios.image_files import image_files, image_pixels, open_image
+from exml_lightning.scenarios.image_files import FORMATS, find_images, image_pixels, open_image, warn_of_others
 from exml_lightning.scenarios.torchvision_class import TorchvisionClass
 
 
@@ -68,12 +67,16 @@ class FolderImages(AuxiliaryImages):
     def _find(self, root: Path) -> None:
         folder = Path(self.folder).expanduser()
         places = list(dict.fromkeys([root / folder, folder]))  # one where the folder is absolute
-        self._files = next(filter(None, map(image_files, places)), [])
-        if self._files:
+        found = ((place, *find_images(place)) for place in places)
+        place, files, others = next((each for each in found if each[1]), (places[0], [], []))
+        if files and files != getattr(self, "_files", None):  # a run opens it several times
+            warn_of_others(place, others)
+        self._files = files
+        if files:
             return
         said = ", ".join(f"{place} {'has no images' if place.is_dir() else 'is not a folder'}" for place in places)
         raise ExmlError(
-            f"data.auxiliary: {said}: put images there ({' '.join(IMG_EXTENSIONS)}), or name another folder with "
+            f"data.auxiliary: {said}: put images there ({', '.join(FORMATS)}), or name another folder with "
             "--data.auxiliary.folder DIR"
         )
 

@@ -94,6 +94,8 @@ class ExpertStream(LightningDataModule):
                 "which experts? Give a folder of them with --data.experts DIR (`exml manifest` makes one), or a "
                 "scenario, for instance with -c configs/split_digits.yaml"
             )
+        if scenario is not None:
+            scenario.dataset.open(Path(root), download)
         self._scenario = scenario
         self.experiences = [] if scenario is None else scenario.experiences(run_id, Path(root))
         self.root = Path(root)

@@ -231,6 +231,10 @@ def prepare(words: list[str], folder: Path) -> None:
                 Image.effect_noise((32, 32), 50 + k).save(folder / words[2] / name / f"{k}.png")
     elif words[0] in ("export", "predict") and Path(words[1]).name == "ex_model":
         finish_run(folder / Path(words[1]).parent)
+    for name in ("daisy", "rose", "thistle", "tulip") if "my_images" in words else ():
+        (Path("my_images") / name).mkdir(parents=True, exist_ok=True)
+        for k in range(5):
+            Image.effect_noise((80, 64), 50 + k).save(f"my_images/{name}/{k}.png")
     for name in {"photos", "my_photographs"} & set(words):
         Path(name).mkdir(exist_ok=True)
         for k in range(3):

@@ -1,6 +1,6 @@
 """Where the files are that ship with the package: `configs/`, and the experts of split_digits.
 
-They stand beside the package in a clone, and within it where it was installed from a wheel (`setup.py`).
+They stand beside the package in a clone, and within it where it was installed from a wheel (`setup.cfg`).
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
 """What ships is found from any folder, by each verb; a wheel holds all of it."""
 
 import json
-import runpy
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -103,16 +103,15 @@ def test_a_fit_by_names_goes_on_by_paths_and_by_its_own_configuration(capsys):
 
 
 def test_a_wheel_is_given_every_file(monkeypatch):
-    setuptools = pytest.importorskip("setuptools")
-    given = {}
-    monkeypatch.setattr(setuptools, "setup", lambda **settings: given.update(settings))
     monkeypatch.chdir(ROOT)
-    runpy.run_path("setup.py")
+    given = ConfigParser()
+    given.read("setup.cfg")
+    beside = dict(line.split(" = ") for line in given["options"]["package_dir"].strip().splitlines())
     shipped = {
         file
-        for package, patterns in given["package_data"].items()
-        for pattern in patterns
-        for file in Path(given["package_dir"].get(package, package.replace(".", "/"))).glob(pattern)
+        for package, patterns in given["options.package_data"].items()
+        for pattern in patterns.split(", ")
+        for file in Path(beside.get(package, package.replace(".", "/"))).glob(pattern)
     }
     beside = {*Path("configs").rglob("*.yaml"), *EXPERTS.relative_to(ROOT).glob("*.*")}
     inside = {
@@ -120,7 +119,7 @@ def test_a_wheel_is_given_every_file(monkeypatch):
     }
     assert shipped == beside | {file for file in inside if file.suffix != ".py"}
     modules = {str(file.parent).replace("/", ".") for file in inside if file.suffix == ".py"}
-    assert {*given["packages"]} == modules | {"exml_lightning.configs", "exml_lightning.checkpoints"}
+    assert {*given["options"]["packages"].split()} == modules | {"exml_lightning.configs", "exml_lightning.checkpoints"}
 
 
 @pytest.mark.slow

@@ -274,6 +274,14 @@ class Twofold(LeNet5):
         return (logits, logits) if self.training else logits
 
 
+class Unlearning(LeNet5):
+    """Forbids gradients, as networks do that were made to be used only."""
+
+    @torch.no_grad()
+    def forward(self, images):
+        return super().forward(images)
+
+
 class Fixed(LeNet5):
     """Has a number of classes that nobody can change."""
 
@@ -281,7 +289,14 @@ class Fixed(LeNet5):
         super().__init__(2)
 
 
-@pytest.mark.parametrize(("name", "message"), [("Twofold", "aux_logits: false"), ("Fixed", "must take num_classes")])
+def test_an_ex_model_may_return_several_things_while_it_is_trained(tmp_path):
+    write_stream(tmp_path / "experts", 1)
+    assert learned_experts(fit(tmp_path, architecture={"class_path": "tests.test_from_folder.Twofold"})) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("Unlearning", "gives its weights no gradient"), ("Fixed", "must take num_classes")]
+)
 def test_a_network_that_cannot_be_the_ex_model_is_refused_before_work(tmp_path, name, message):
     write_stream(tmp_path / "experts", 1)
     with pytest.raises(ExmlError, match=message):

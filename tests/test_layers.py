@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "exml_lightning"
 LAYERS = (
     *("cli", "fitting", "callbacks", "module", "ex_model", "baselines", "generation", "data", "experts", "scenarios"),
-    *("report", "models", "terminal", "files", "core"),
+    *("report", "models", "terminal", "files", "shipped", "core"),
 )
 """From the top to the ground (docs/architecture.md)."""
 

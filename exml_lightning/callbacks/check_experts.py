@@ -15,6 +15,12 @@ from exml_lightning.terminal import print_rows, say
 
 LISTED = 20
 """Experts of a stream that are listed; of a longer one also those whose scale is far from the others'."""
+HABITS = {
+    "other_in_company": "an image is answered otherwise in other company; has batch norm no running statistics?",
+    "like_sigmoid": "all logits are from 0 to 1; if a sigmoid makes them, write `returns: sigmoid` below the "
+    "architecture in the manifest",
+}
+"""What is said of experts of which a `FirstLook` says so."""
 HEADINGS = "", "file", "network", "classes", "input", "confidence", "logits"
 
 
@@ -86,6 +92,9 @@ def print_looks(looks: dict[int, FirstLook], manifest: Manifest, drawings: int) 
         rows.append((str(index + 1), printable(entry.file), *words, *figures))
     title = f"experts before the work: mean confidence in {drawings} drawings, and how far logits are spread{many}"
     print_rows(title, HEADINGS, rows)
+    for which, what in HABITS.items():
+        if files := [printable(manifest.experts[k].file) for k, look in looks.items() if getattr(look, which)]:
+            say(f"! {', '.join(files[:SHOWN])}{' and others' if len(files) > SHOWN else ''}: {what}")
     if odd:
         named = [f"{printable(manifest.experts[k].file)} {times:.2g} times" for k, times in odd.items()]
         names = ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if len(named) > SHOWN else "")

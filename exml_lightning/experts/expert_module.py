@@ -1,7 +1,7 @@
 """How an expert is trained: the recipe, group ``experts`` of a configuration, and the module that Lightning fits."""
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import torch
@@ -25,7 +25,8 @@ class ExpertRecipe:
     """How experts are trained: SGD at a constant learning rate, cross-entropy over all classes of the scenario.
 
     Args:
-        architecture: The network, as `class_path` and `init_args`; ``num_classes`` is filled in from the scenario.
+        architecture: The network, as `class_path` and `init_args`; ``num_classes`` is filled in from the scenario. Null
+            is LeNet5 for grey images of 32x32, else a slim ResNet18.
         epochs: Passes over the expert's training images.
         batch_size: Images a step.
         lr: Learning rate.
@@ -35,9 +36,7 @@ class ExpertRecipe:
             it is far better, and images like the average of a class can be made from it (docs/statistics.md).
     """
 
-    architecture: ArchitectureConfig = field(
-        default_factory=lambda: ArchitectureConfig(class_path="exml_lightning.models.LeNet5")
-    )
+    architecture: ArchitectureConfig | None = None
     epochs: int = 20
     batch_size: int = 32
     lr: float = 0.01

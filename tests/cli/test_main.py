@@ -203,8 +203,9 @@ def test_a_misspelt_verb_gets_a_suggestion(capsys):
 
 @pytest.mark.parametrize("verb", CONFIGURED)
 def test_a_verb_alone_asks_for_what_it_needs(verb, capsys):
-    example = "--data.experts checkpoints" if verb == "generate" else "-c configs/split_digits.yaml"
-    assert f"exml {verb} {example}" in refused([verb], capsys, code=2)
+    what, more = ("experts", ", or --data.experts DIR") if verb == "generate" else ("scenario", "")
+    said = f"exml: error: which {what}? For instance: exml {verb} -c split_digits{more}\n"
+    assert refused([verb], capsys, code=2) == said
 
 
 def test_without_experts_the_command_that_trains_them_is_given(tmp_path, capsys):

@@ -64,6 +64,7 @@ class OptimisedImages(Generator):
     initial: ProceduralImages | None = None
 
     slow: ClassVar[bool] = True
+    needs_gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"generator steps is {self.steps}: give 1 or more")

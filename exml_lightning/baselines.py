@@ -214,7 +214,7 @@ class ParameterAverage(Baseline):
     def models(self, source: ExpertSource) -> Iterator[Expert]:
         """Yield one model, with the weights of all experts put together; see `Baseline.models`."""
         manifest, weights = source.manifest, self._put_together(source)
-        network = manifest.experts[0].architecture.skeleton().build()
+        network = manifest.experts[0].architecture.empty(manifest.input.shape)
         network.load_state_dict(weights)
         classes = sorted({c for index in range(len(manifest.experts)) for c in manifest.classes_of(index)})
         yield Expert(network, classes, classes, manifest.input).to(next(iter(weights.values())).device)
@@ -254,7 +254,7 @@ class ParameterAverageBatchNorm(ParameterAverage):
         """Refuse also a network without batch-norm layers; see `Baseline.check`."""
         super().check(manifest)
         architecture = manifest.experts[0].architecture
-        if not len(BatchNormStatistics(architecture.skeleton().build())):
+        if not len(BatchNormStatistics(architecture.empty(manifest.input.shape))):
             raise ExmlError(
                 f"{architecture.class_path} has no batch-norm layer, so there is nothing to measure anew: "
                 "use plain parameter_average"

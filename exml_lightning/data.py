@@ -31,6 +31,8 @@ from exml_lightning.experts.matching import (
 )
 from exml_lightning.experts.selection import is_selection, list_file, read_experts
 from exml_lightning.scenarios import RUN_SEEDS, AuxiliaryImages, Scenario, TestPart
+from exml_lightning.shipped import found_experts
+from exml_lightning.terminal import say
 
 NO_SCENARIO = (
     "without a scenario there is no data set to train on or to replay: give data.scenario, for instance with "
@@ -50,7 +52,7 @@ class ExpertStream(LightningDataModule):
         root: Folder of all data sets.
         run_id: Which of the five runs, 0 to 4; each deals the classes in another order.
         experts: Folder of the experts, or a selection of experts (`exml catalog`), needed where there is no scenario;
-            default ``checkpoints/<scenario>/run<run_id>``.
+            default ``checkpoints/<scenario>/run<run_id>``, or the experts that ship where that is not there.
         labelled: Folder of labelled images to measure accuracy on, with a sub-folder for each class, of as many of the
             classes as there are images of; in place of the test split of a scenario, which is then not opened.
         n_iter: Optimiser steps an expert.
@@ -92,11 +94,14 @@ class ExpertStream(LightningDataModule):
                 "which experts? Give a folder of them with --data.experts DIR (`exml manifest` makes one), or a "
                 "scenario, for instance with -c configs/split_digits.yaml"
             )
+        if scenario is not None:
+            scenario.dataset.open(Path(root), download)
         self._scenario = scenario
         self.experiences = [] if scenario is None else scenario.experiences(run_id, Path(root))
         self.root = Path(root)
         self.run_id = run_id
-        self.experts = Path(experts) if experts else experts_folder(self.scenario, run_id)
+        self._own = Path(experts) if experts else experts_folder(self.scenario, run_id)
+        self.experts = self._own if experts else found_experts(self._own)
         self.list_file = list_file(self.experts)
         self.labelled = None if labelled is None else Path(labelled)
         self.n_iter = n_iter
@@ -165,6 +170,8 @@ class ExpertStream(LightningDataModule):
                 raise ExmlError(
                     f"no experts in {self.experts}: make manifest.yaml there by `{command}`, or give --data.experts DIR"
                 )
+            if self.experts != self._own and self._own.parent.is_dir():  # with other runs
+                say(f"there is no {self._own}: the experts that ship with exml_lightning are taken")
             self._manifest = with_tasks(read_experts(self.experts), self.experiences)
         return self._manifest
 

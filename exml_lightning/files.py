@@ -108,12 +108,27 @@ def remove_parts(folder: Path, older_than: float = 0.0) -> None:
 
 def check_folder(path: Path, key: str) -> None:
     """Raise `ExmlError`, naming its key, if a folder cannot be made or written to, before any work; makes nothing."""
-    place = path
-    while not place.exists() and place != place.parent:
+    if why := _why_not_written(path):
+        raise ExmlError(f"{path} cannot be written: {why}; name another folder with --{key} DIR")
+
+
+def check_file(path: Path, key: str) -> None:
+    """Raise `ExmlError`, naming its key, if a file cannot be written or replaced, before any work; makes nothing."""
+    if os.path.isdir(path):  # noqa: PTH112 - as below
+        raise ExmlError(f"{path} is a folder: name a file with --{key} FILE")
+    is_other = os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113 - as below
+    if why := "it is no regular file" if is_other else _why_not_written(path.parent):
+        raise ExmlError(f"{path} cannot be written: {why}; name another file with --{key} FILE")
+
+
+def _why_not_written(folder: Path) -> str | None:
+    place = folder
+    while not os.path.exists(place) and place != place.parent:  # noqa: PTH110 - pathlib raises within a locked folder
         place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        why = "may not be written to" if place.is_dir() else "is a file"
-        raise ExmlError(f"{path} cannot be written: {place} {why}; name another folder with --{key} DIR")
+    is_folder = os.path.isdir(place)  # noqa: PTH112 - as above
+    if is_folder and os.access(place, os.W_OK | os.X_OK):
+        return None
+    return f"{place} {'may not be written to' if is_folder else 'is a file'}"
 
 
 def check_regular(path: Path) -> None:
@@ -147,6 +162,11 @@ def load_torch_file(path: Path) -> object:
     if mapped:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
+        if any("/code/" in part.filename for part in parts):
+            raise ExmlError(
+                f"{path} is a program (TorchScript), which is not run: write its weights alone, by "
+                f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pt')"
+            )
         packed = [part.filename for part in parts if part.compress_type != zipfile.ZIP_STORED]
         if packed or sum(part.file_size for part in parts) > path.stat().st_size:
             raise ExmlError(f"{path} claims to hold more than it does, as no file of torch.save does: it is not read")
@@ -189,10 +209,14 @@ _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast,
 
 
 class _Loader(_Safe):  # type: ignore[misc]
-    """Reads dates as text, which JSON, unlike YAML, can hold too."""
+    """Reads dates as text, and whole numbers that are not written as people and JSON write them: 007, 1_000, 12:30."""
 
     yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        first: [
+            (tag, re.compile(r"[-+]?(0|[1-9][0-9]*)$") if tag.endswith(":int") else pattern)
+            for tag, pattern in resolvers
+            if not tag.endswith(":timestamp")
+        ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 

@@ -29,7 +29,7 @@ from exml_lightning.callbacks import (
     SyntheticBufferCallback,
     TimeBudget,
 )
-from exml_lightning.callbacks.resume import find_checkpoint
+from exml_lightning.callbacks.resume import find_checkpoint, unless_alone
 from exml_lightning.callbacks.run_folder import RunFolderLock
 from exml_lightning.callbacks.run_logger import RunLogger
 from exml_lightning.core.budget import Budget
@@ -58,17 +58,19 @@ def run_callbacks(
     with_bar: bool,
     loggers: Sequence[Logger] = (),
     budget: Budget | None = None,
+    is_kept: bool = True,
 ) -> tuple[list[Callback], list[Callback]]:
     """Make the callbacks of a run: those that come before `buffer`, and those after it and the checkpoints.
 
     Accuracy is measured `with_labels`, agreement else. `command` is the command line of the run, or the call, for its
-    files; `loggers` are those beside ``metrics.csv``; `budget` is that of time, if there is one.
+    files; `loggers` are those beside ``metrics.csv``; `budget` is that of time, if there is one. Where the run folder
+    is not kept (`is_kept`), nothing tells its name.
     """
-    results = (AccuracyCallback if with_labels else AgreementCallback)(buffer, command)
+    results = (AccuracyCallback if with_labels else AgreementCallback)(buffer, command, is_kept)
     checks = [SameSettings(buffer), CheckExperts(buffer), TimeBudget(budget, buffer)]
     first: list[Callback] = [stop, *checks, StartLoggers(loggers)]
     bar = [StageProgressBar(buffer)] if with_bar else []
-    return first, [*bar, results, ExModelWriter(buffer.strategy, results)]
+    return first, [*bar, results, ExModelWriter(buffer.strategy, results, is_kept)]
 
 
 def distil(
@@ -123,7 +125,7 @@ def distil(
         given: dict[str, Any] = {**({"cache": None} if folder is None else {}), **settings}
         with quiet_lightning(), _as_it_was():
             set_quiet(is_quiet() or not progress)
-            _fit(Path(experts), Path(run_folder), task, progress, budget, given)
+            _fit(Path(experts), Path(run_folder), folder is not None, task, progress, budget, given)
         return load_ex_model(Path(run_folder) / "ex_model", task)
 
 
@@ -152,7 +154,13 @@ def _check_names(settings: Iterable[str]) -> None:
 
 
 def _fit(
-    experts: Path, run_folder: Path, task: int | None, progress: bool, budget: Budget | None, given: dict[str, Any]
+    experts: Path,
+    run_folder: Path,
+    is_kept: bool,
+    task: int | None,
+    progress: bool,
+    budget: Budget | None,
+    given: dict[str, Any],
 ) -> None:
     def of(group: str) -> dict[str, Any]:
         return {name: given[key] for key, name in GROUPS[group].items() if key in given}
@@ -164,12 +172,12 @@ def _fit(
     _check_task(stream, task)
     if run_folder.exists() and not run_folder.is_dir():
         raise ExmlError(f"{run_folder} is a file: name a folder")
-    checkpoint = find_checkpoint(run_folder, None, "fit")
+    checkpoint = unless_alone(find_checkpoint(run_folder, None, "fit"), module, stream)
     stop = StopOnSignal()
     said = given if budget is None else {"budget": budget, **given}
     words = ", ".join([repr(str(experts)), *(f"{key}={value!r}" for key, value in said.items())])
     first, last = run_callbacks(
-        buffer, stop, f"distil({words})", stream.measures_accuracy, with_bar=progress, budget=budget
+        buffer, stop, f"distil({words})", stream.measures_accuracy, with_bar=progress, budget=budget, is_kept=is_kept
     )
     try:
         trainer = Trainer(

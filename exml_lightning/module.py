@@ -145,7 +145,7 @@ class ExModelModule(LightningModule):
 
     def _initial_model(self) -> nn.Module:
         assert self.architecture is not None
-        return self.architecture.build(self.stream.seed, "ex-model")
+        return self.architecture.build(self.stream.seed, "ex-model", shape=self.stream.manifest.input.shape)
 
     def train(self, mode: bool = True) -> "ExModelModule":
         """Set train or eval mode; the previous ex-model stays in eval mode."""

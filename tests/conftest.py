@@ -3,8 +3,10 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of two processes that share cores wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,25 +16,43 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import nn
 
-from exml_lightning.callbacks import agreement
+from exml_lightning.callbacks import accuracy, agreement, measured
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.rng import derive_seed
+from exml_lightning.report import figures
 from exml_lightning.terminal import is_quiet, set_quiet
 
 ROOT = Path(__file__).parent.parent
 EXPERTS = ROOT / "checkpoints" / "split_digits" / "run0"
+FIGURES: list[tuple[ModuleType, str]] = [
+    (accuracy, "save_accuracy_over_time"),
+    *((module, "save_matrix") for module in (accuracy, agreement, measured)),
+]
+"""What makes the figures of a fit, and where."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def blank_figures() -> Iterator[Callable[..., None]]:
-    """Leaves the paper of figures white: to draw eight takes longer than the small fit that they show."""
+    """Leaves the paper of figures white, and does not set those of fits: nine take as long as a small fit itself."""
     draw = Figure.draw
-    Figure.draw = lambda figure, renderer: None
-    yield draw
-    Figure.draw = draw
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "draw", lambda figure, renderer: None)
+        for module, name in FIGURES:
+            patch.setattr(module, name, lambda path, *what, **more: Image.new("L", (1, 1)).save(path))
+        yield draw
+
+
+@contextmanager
+def figures_set() -> Iterator[None]:
+    """Within it, fits make their figures as for a user, though on white paper: for runs that many tests read."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in FIGURES:
+            patch.setattr(module, name, getattr(figures, name))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -120,7 +140,8 @@ def small_run_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from exml_lightning.cli.main import main
 
     folder = tmp_path_factory.mktemp("small")
-    main(write_small_run(folder))
+    with figures_set():
+        main(write_small_run(folder))
     return folder
 
 

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from PIL import Image
 from torch.nn import Linear
 
 from exml_lightning.callbacks import SyntheticBufferCallback
@@ -51,7 +53,8 @@ def test_best_says_the_defaults_of_the_classes(parse):
 
 def test_all_scenarios_are_there():
     names = ["split_digits", "joint_mnist", "split_mnist", "split_fashion", "joint_cifar10", "split_cifar10"]
-    assert sorted([*names, "mt_cifar10", "joint_core50", "core50_nc", "core50_ni", "core50_nic"]) == SCENARIOS
+    names += ["mt_cifar10", "joint_core50", "core50_nc", "core50_ni", "core50_nic", "own_images"]
+    assert sorted(names) == SCENARIOS
 
 
 @pytest.mark.parametrize(
@@ -112,23 +115,25 @@ QUICK = {
 }
 SLIM = {"class_path": "exml_lightning.models.SlimResNet18", "init_args": {"width": 2}}
 BOTH_SLIM = {group: {"architecture": SLIM} for group in ("experts", "model")}
+NOT_RUN = {
+    "split_digits": "test_split_digits_runs_by_every_strategy",
+    "split_fashion": "split_mnist but for its images",
+    "own_images": "test_images_of_ones_own_need_one_command",
+}
 CHANGES = {
     "mnist": {},
+    "joint_cifar10": yaml.safe_load((CONFIGS / "models" / "mobilenetv2_random.yaml").read_text()),
     "cifar10": {"experts": {"architecture": SLIM}},
-    "joint_core50": yaml.safe_load((CONFIGS / "models" / "mobilenetv2_random.yaml").read_text()),
     "core50": BOTH_SLIM,
 }
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name not in ("split_digits", "split_fashion")])
+@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name not in NOT_RUN])
 def test_a_scenario_runs_from_experts_to_test(scenario, tmp_path):
-    """Its first two experts, trained for an epoch on few images; mt_cifar10 from refined photographs.
-
-    Not split_fashion, which is split_mnist but for its images.
-    """
+    """Its first two experts, trained for an epoch on few images; mt_cifar10 from refined photographs."""
     name = next(name for name in CHANGES if name in scenario)
-    root = few_images(name, tmp_path / "data")
+    root = few_images(name.removeprefix("joint_"), tmp_path / "data")
     given = {**QUICK["data"], "root": str(root), "experts": str(tmp_path / "experts")}
     quick, refined = tmp_path / "quick.yaml", []
     quick.write_text(yaml.safe_dump({**QUICK, **CHANGES[name], "data": given}))
@@ -154,7 +159,7 @@ def test_a_scenario_runs_from_experts_to_test(scenario, tmp_path):
 def few_images(name: str, folder: Path) -> Path:
     """Return the root of a data set; of MNIST and CIFAR10 a new one, of the first images."""
     data = ROOT / "data"
-    if not (data / name.removeprefix("joint_").replace("mnist", "MNIST")).is_dir():
+    if not (data / name.replace("mnist", "MNIST")).is_dir():
         pytest.skip(f"{name} is not below {data}")
     if name == "mnist":
         (folder / "MNIST" / "raw").mkdir(parents=True)
@@ -172,6 +177,31 @@ def few_images(name: str, folder: Path) -> Path:
     else:
         return data
     return folder
+
+
+def test_images_of_ones_own_need_one_command(tmp_path, capsys):
+    """A folder for each of five classes, and nothing else; then a fit, without training images and with them gone."""
+    images, generator = tmp_path / "my_images", torch.Generator().manual_seed(0)
+    for name in ("ant", "bee", "cat", "dog", "elk"):
+        (images / name).mkdir(parents=True)
+        for k in range(5):
+            pixels = torch.randint(256, (60 + k, 80, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(images / name / f"{k}.png")
+    quick, own = tmp_path / "quick.yaml", ["-c", str(CONFIGS / "own_images.yaml"), "--data.root", str(images)]
+    quick.write_text(yaml.safe_dump(QUICK))
+    own += ["-c", str(quick), "--data.experts", str(tmp_path / "experts")]
+    main(["experts", *own, "--experts.epochs", "1"])
+    assert f"{images / 'test'} is not there: the 5 test images are a fifth of each class" in capsys.readouterr().out
+    manifest = yaml.safe_load((tmp_path / "experts" / "manifest.yaml").read_text())
+    assert [len(expert["classes"]) for expert in manifest["experts"]] == [3, 2]
+    assert manifest["input"]["shape"] == [3, 64, 64]
+    architecture = {"class_path": "exml_lightning.models.SlimResNet18", "init_args": {"num_classes": 5}}
+    assert [expert["architecture"] for expert in manifest["experts"]] == [architecture] * 2
+    for strategy in ("best", "model_inversion"):
+        run = tmp_path / strategy
+        main(["fit", *own, "-c", SMOKE, "--strategy", strategy, "--trainer.default_root_dir", str(run)])
+        summary = json.loads((run / "summary.json").read_text())
+        assert summary["experiences_learned"] == 2
 
 
 def test_experts_of_another_scenario_are_trained_by_its_own_config(capsys, tmp_path):

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 import tomllib
+from collections.abc import Iterable
 from itertools import pairwise, takewhile
 from pathlib import Path
 
@@ -19,8 +20,10 @@ import yaml
 from PIL import Image
 from torch import nn
 
+from exml_lightning.cli.config_names import find_configs
 from exml_lightning.cli.main import main
 from exml_lightning.experts.architecture import Architecture
+from exml_lightning.experts.selection import read_experts
 from exml_lightning.scenarios import RUN_SEEDS
 from tests.documents import PAGES, ROOT, Snippet, inline, snippets
 
@@ -116,6 +119,14 @@ def test_a_command_that_is_wrong_is_noticed(workspace, parse, monkeypatch, capsy
     assert "n_itre" in capsys.readouterr().err
 
 
+def test_readme_start_and_notebook_begin_alike():
+    first = "exml fit -c split_digits"
+    for page in ("README.md", "docs/index.md", "docs/start.ipynb"):
+        found = re.search(r"\bexml (fit|test|experts|generate)\b[^\n`]*", (ROOT / page).read_text())
+        assert found is not None
+        assert found[0] == first, page
+
+
 def test_no_command_is_overlooked():
     for page in PAGES:
         found = [s.text.split()[:2] for s in snippets(page) if s.kind == "command"]
@@ -202,7 +213,8 @@ def prepare(words: list[str], folder: Path) -> None:
                 runs = Path("docs/results/joint_mnist") if place.name == "runs" else Path("docs/results") / place.name
                 shutil.copytree(runs, place, dirs_exist_ok=True)
     elif words[0] in ("fit", "test", "generate") and "--data.experts" not in given:
-        config = yaml.safe_load(Path(words[2]).read_text())
+        (file,) = find_configs(words[2]).values()
+        config = yaml.safe_load(file.read_text())
         run = given.get("--data.run_id", "0")
         assert 0 <= int(run) < len(RUN_SEEDS)
         if not (folder / "checkpoints" / config["data"]["scenario"]["name"] / f"run{run}").is_dir():
@@ -215,16 +227,27 @@ def prepare(words: list[str], folder: Path) -> None:
             finish_run(folder / "runs" / "split_digits" / "model_inversion" / "run0")
     elif words[0] == "statistics" and not (folder / words[2]).is_dir():
         shutil.copytree("checkpoints/split_digits/run0", folder / words[1], dirs_exist_ok=True)
-        for name in map(str, range(10)):
-            (folder / words[2] / name).mkdir(parents=True)
-            for k in range(25):
-                Image.effect_noise((32, 32), 50 + k).save(folder / words[2] / name / f"{k}.png")
+        write_labelled(folder / words[2], map(str, range(10)), 25)
     elif words[0] in ("export", "predict") and Path(words[1]).name == "ex_model":
         finish_run(folder / Path(words[1]).parent)
+    if "--data.labelled" in given and "--data.experts" in given:
+        write_labelled(folder / given["--data.labelled"], read_experts(Path(given["--data.experts"])).class_names, 2)
+    for name in ("daisy", "rose", "thistle", "tulip") if "my_images" in words else ():
+        (Path("my_images") / name).mkdir(parents=True, exist_ok=True)
+        for k in range(5):
+            Image.effect_noise((80, 64), 50 + k).save(f"my_images/{name}/{k}.png")
     for name in {"photos", "my_photographs"} & set(words):
         Path(name).mkdir(exist_ok=True)
         for k in range(3):
             Image.effect_noise((80, 64), 50 + k).save(f"{name}/{k}.png")
+
+
+def write_labelled(folder: Path, classes: Iterable[str], count: int) -> None:
+    """Write images of each class into a folder of its name, unless there are some."""
+    for name in classes if not folder.is_dir() else ():
+        (folder / name).mkdir(parents=True)
+        for k in range(count):
+            Image.effect_noise((32, 32), 50 + k).save(folder / name / f"{k}.png")
 
 
 def prepare_python(code: str) -> None:

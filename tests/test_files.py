@@ -6,6 +6,8 @@ import pytest
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.files import (
     NotWrittenError,
+    check_file,
+    check_folder,
     natural_order,
     read_yaml,
     remove_parts,
@@ -55,6 +57,38 @@ def test_pipes_are_not_replaced_and_links_are_followed(tmp_path):
     write_text(tmp_path / "link", "x")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").read_text() == "x"
+
+
+def test_what_cannot_be_written_is_said_before_the_work(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("there/new/a.csv", "a.csv", "file"):
+        check_file(tmp_path / path, "output")
+    check_folder(tmp_path / "new" / "er", "output")
+    file, folder = "name another file with --output FILE", "name another folder with --output DIR"
+    for check, path, said in (
+        (check_file, "there", "there is a folder: name a file with --output FILE"),
+        (check_file, "file/a.csv", rf"/a\.csv cannot be written: \S+/file is a file; {file}"),
+        (check_file, "pipe", f"/pipe cannot be written: it is no regular file; {file}"),
+        (check_folder, "file/new", rf"/new cannot be written: \S+/file is a file; {folder}"),
+    ):
+        with pytest.raises(ExmlError, match=said):
+            check(tmp_path / path, "output")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe", "there"]
+
+
+@pytest.mark.parametrize("mode", [0o500, 0o600, 0o000])
+def test_a_folder_that_may_not_be_written_to_is_named(tmp_path, mode):
+    (tmp_path / "locked" / "in").mkdir(parents=True)
+    (tmp_path / "locked").chmod(mode)
+    try:
+        if os.access(tmp_path / "locked", os.W_OK | os.X_OK):
+            pytest.skip("root may write everywhere")
+        with pytest.raises(ExmlError, match="may not be written to; name another file with --output FILE"):
+            check_file(tmp_path / "locked" / "a.csv", "output")
+    finally:
+        (tmp_path / "locked").chmod(0o700)
 
 
 def test_natural_order():
@@ -111,3 +145,10 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
     for name, message in {"pipe": "cannot be read", "none": "is missing", ".": "cannot be read"}.items():
         with pytest.raises(ExmlError, match=message):
             read_yaml(tmp_path / name)
+
+
+def test_whole_numbers_are_read_as_people_write_them(tmp_path):
+    """YAML 1.1 takes 007 for 7, 1_000 for 1000 and 12:30 for 750."""
+    path = tmp_path / "a.yaml"
+    path.write_text("names: [007, 1_000, 12:30, 0x1F, 0o17, 7, -1, 0]\n")
+    assert read_yaml(path) == {"names": ["007", "1_000", "12:30", "0x1F", "0o17", 7, -1, 0]}

@@ -1,5 +1,6 @@
 """`distil`: the same fit as the command line's, interrupted and resumed, and what it refuses."""
 
+import json
 import shutil
 import signal
 from dataclasses import replace
@@ -35,6 +36,21 @@ def zoo(tmp_path):
 
 
 QUICK = {"n_iter": 4, "batch_size": 8, "buffer_size": 12, "accelerator": "cpu", "progress": False}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_folder_that_is_gone_is_not_told(zoo, tmp_path, capsys, monkeypatch, kept):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    folder = tmp_path / "run" if kept else None
+    distil(zoo, folder, generator=Noise(), **{**QUICK, "progress": True})
+    said = capsys.readouterr().out.replace("\n", "")
+    assert (f"finished: {folder}" in said, f"ex-model: {folder}/ex_model" in said) == (kept, kept)
+    assert "finished" in said
+    assert "temporary" not in said
+    assert not list((tmp_path / "temporary").iterdir())
+    if folder is not None:
+        assert json.loads((folder / "summary.json").read_text())["expert_classes"] == [["5", "4"], ["8", "2"]]
 
 
 def test_same_seed_and_settings_give_the_weights_of_the_command_line(tmp_path, zoo):

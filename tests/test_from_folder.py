@@ -13,17 +13,18 @@ from exml_lightning.callbacks.agreement import held_back
 from exml_lightning.cli.main import main
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.core.generators import ModelInversion, Noise
+from exml_lightning.core.generators import ModelInversion, Noise, Unrelated
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, Mixture, Strokes
 from exml_lightning.core.rng import keyed_generator
+from exml_lightning.core.scales import Center, Standardize
 from exml_lightning.data import ExpertStream
 from exml_lightning.experts import ExpertEntry, Manifest, load_expert, read_manifest, save_weights, write_manifest
 from exml_lightning.experts.architecture import Architecture
 from exml_lightning.fitting import distil
 from exml_lightning.models import LeNet5
 from exml_lightning.module import ExModelModule
-from tests.conftest import EXPERTS, ROOT, refused
+from tests.conftest import EXPERTS, ROOT, figures_set, refused
 
 GREY = ImageFormat((1, 32, 32), (0.5,), (0.25,))
 SMALL = ImageFormat((3, 16, 16), (0.4, 0.5, 0.6), (0.3, 0.3, 0.3))
@@ -78,7 +79,8 @@ def three(tmp_path_factory):
     """Three experts and the run that has learned them, made once."""
     folder = tmp_path_factory.mktemp("three")
     write_stream(folder / "experts", 3)
-    fit(folder)
+    with figures_set():
+        fit(folder)
     return folder
 
 
@@ -170,6 +172,52 @@ def test_a_finished_stream_grows_by_an_expert_and_a_class(learned):
     assert read_manifest(run / "ex_model").experts[0].classes == ("cat", "dog", "bird", "frog", "newt")
 
 
+@pytest.mark.parametrize("generator", [Unrelated(), Noise()], ids=["best", "asks the previous ex-model"])
+def test_a_single_expert_is_put_on_the_scale_of_those_that_come_after_it(tmp_path, generator):
+    """Alone it is centred, which cannot be compared: it is learned again, as if both had been there from the start."""
+    write_stream(tmp_path / "experts", 1)
+    run = fit(tmp_path, generator=generator)
+    alone = state(run / "checkpoints" / "last.ckpt")
+    assert alone["callbacks"]["SameSettings"]["settings"]["model.normalize"]["class"].endswith(".Center")
+    write_stream(tmp_path / "experts", 2)
+    assert learned_experts(fit(tmp_path, generator=generator)) == 2
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    fit(whole, tmp_path / "experts", generator=generator)
+    found, wanted = (state(folder / "run" / "checkpoints" / "last.ckpt") for folder in (tmp_path, whole))
+    for name, tensor in wanted["state_dict"].items():
+        assert torch.equal(found["state_dict"][name], tensor), name
+    assert found["callbacks"]["SameSettings"] == wanted["callbacks"]["SameSettings"]
+
+    write_stream(tmp_path / "experts", 3)  # from now on only what is new is learned
+    before = (run / "checkpoints" / "experience=1.ckpt").stat().st_mtime_ns
+    assert learned_experts(fit(tmp_path, generator=generator)) == 3
+    assert (run / "checkpoints" / "experience=1.ckpt").stat().st_mtime_ns == before
+
+
+def test_a_single_expert_is_not_learned_again_where_its_scale_stays(tmp_path):
+    write_stream(tmp_path / "experts", 1)
+    run = fit(tmp_path, normalize=Center())
+    before = (run / "checkpoints" / "experience=0.ckpt").stat().st_mtime_ns
+    write_stream(tmp_path / "experts", 2)
+    with pytest.raises(ExmlError, match=r"model\.normalize\.class was \S+\.Center, now \S+\.Standardize"):
+        fit(tmp_path, normalize=Standardize())
+    assert learned_experts(fit(tmp_path, normalize=Center())) == 2
+    assert (run / "checkpoints" / "experience=0.ckpt").stat().st_mtime_ns == before
+
+
+def test_another_single_expert_is_another_run(tmp_path):
+    experts = write_stream(tmp_path / "experts", 1)
+    fit(tmp_path)
+    write_stream(experts, 2)
+    manifest = read_manifest(experts)
+    other = replace(manifest.experts[0], file="other.safetensors")
+    digest = save_weights(other.architecture.build("other"), experts / other.file)
+    write_manifest(replace(manifest, experts=(replace(other, sha256=digest), manifest.experts[1])), experts)
+    with pytest.raises(ExmlError, match="are not the first 1 of this stream"):
+        fit(tmp_path)
+
+
 def test_growing_needs_classes_to_keep_their_places(learned):
     write_stream(learned / "experts", 4)
     manifest = read_manifest(learned / "experts")
@@ -226,6 +274,14 @@ class Twofold(LeNet5):
         return (logits, logits) if self.training else logits
 
 
+class Unlearning(LeNet5):
+    """Forbids gradients, as networks do that were made to be used only."""
+
+    @torch.no_grad()
+    def forward(self, images):
+        return super().forward(images)
+
+
 class Fixed(LeNet5):
     """Has a number of classes that nobody can change."""
 
@@ -233,7 +289,14 @@ class Fixed(LeNet5):
         super().__init__(2)
 
 
-@pytest.mark.parametrize(("name", "message"), [("Twofold", "aux_logits: false"), ("Fixed", "must take num_classes")])
+def test_an_ex_model_may_return_several_things_while_it_is_trained(tmp_path):
+    write_stream(tmp_path / "experts", 1)
+    assert learned_experts(fit(tmp_path, architecture={"class_path": "tests.test_from_folder.Twofold"})) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("Unlearning", "gives its weights no gradient"), ("Fixed", "must take num_classes")]
+)
 def test_a_network_that_cannot_be_the_ex_model_is_refused_before_work(tmp_path, name, message):
     write_stream(tmp_path / "experts", 1)
     with pytest.raises(ExmlError, match=message):

@@ -27,8 +27,8 @@ STORED = ("stored_experts_by", "stored_experts")
 class AccuracyCallback(ResultsCallback):
     """Writes ``accuracy_matrix.csv``, a column for each part of the test stream, its pictures and ``summary.json``."""
 
-    def __init__(self, buffer: SyntheticBufferCallback, command: str = "") -> None:
-        super().__init__(buffer, command)
+    def __init__(self, buffer: SyntheticBufferCallback, command: str = "", is_kept: bool = True) -> None:
+        super().__init__(buffer, command, is_kept)
         self._counts: Tensor | None = None
         self._parts: dict[int, int] = {}
         """The sizes of the parts that rows were measured on, by the experience that brought them."""

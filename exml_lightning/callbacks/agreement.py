@@ -32,8 +32,8 @@ class AgreementCallback(ResultsCallback):
     drawings, or crops of ``data.auxiliary``.
     """
 
-    def __init__(self, buffer: SyntheticBufferCallback, command: str = "") -> None:
-        super().__init__(buffer, command)
+    def __init__(self, buffer: SyntheticBufferCallback, command: str = "", is_kept: bool = True) -> None:
+        super().__init__(buffer, command, is_kept)
         self._answers: dict[int, Tensor] = {}
         """The class that each expert met so far gave each image."""
         self._images = torch.empty(0)

@@ -21,10 +21,13 @@ MOST_IMAGES = 1000
 
 
 class ExModelWriter(Callback):
-    """Writes ``ex_model/`` (weights and manifest) into the run folder, so that an ex-model can be an expert."""
+    """Writes ``ex_model/`` (weights and manifest) into the run folder, so that an ex-model can be an expert.
 
-    def __init__(self, strategy: str, results: ResultsCallback) -> None:
-        self._strategy, self._results = strategy, results
+    It says where, unless the run folder is not kept.
+    """
+
+    def __init__(self, strategy: str, results: ResultsCallback, is_kept: bool = True) -> None:
+        self._strategy, self._results, self._is_kept = strategy, results, is_kept
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder when the last expert is learned; again if the run was finished before."""
@@ -56,7 +59,8 @@ class ExModelWriter(Callback):
         write_manifest(
             Manifest(stream.manifest.scenario, stream.run_id, names, stream.manifest.input, tuple(entries)), folder
         )
-        say(f"ex-model: {folder}")
+        if self._is_kept:
+            say(f"ex-model: {folder}")
 
     def _accuracy(self, module: ExModelModule) -> float | None:
         """Accuracy on the parts of the test stream whose classes the ex-model knows."""

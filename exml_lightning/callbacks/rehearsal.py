@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from exml_lightning.core.buffer import Buffer, share
-from exml_lightning.core.errors import foreign_code
+from exml_lightning.core.errors import ExmlError, foreign_code
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.finite import check_logits, sane
 from exml_lightning.core.generators.generator import FEW
@@ -15,8 +15,6 @@ from exml_lightning.core.targets import Answers
 from exml_lightning.experts.architecture import units_of
 from exml_lightning.generation.samples import Sampler
 from exml_lightning.module import ExModelModule, make_optimizer
-
-AUXILIARY = "; leave out auxiliary classifiers, for instance by init_args {aux_logits: false}"
 
 
 class Rehearsal:
@@ -85,16 +83,21 @@ class Rehearsal:
         assert module.architecture is not None
         name = f"model.architecture {module.architecture.class_path}"
         with foreign_code(name, "a step of its training", "name another network, or another model.optimizer"):
-            student = module.architecture.skeleton().build(stream.seed, "ex-model")
-            student = fast_layout(student, stream.manifest.input.shape).to(module.device)
+            shape = stream.manifest.input.shape
+            student = fast_layout(module.architecture.empty(shape, stream.seed, "ex-model"), shape).to(module.device)
             optimizer, _ = make_optimizer(student, module.optimizer, module.lr_scheduler, stream.n_iter)
 
             def closure() -> float:
                 optimizer.zero_grad()
                 with module.trainer.precision_plugin.forward_context():
                     logits = student(batch.images)
-                units_of(logits, len(batch.images), f"{name}, while it is trained,", AUXILIARY)
+                units_of(logits, len(batch.images), f"{name}, while it is trained,")
                 loss = module.loss_terms(logits.float(), answers, batch, known)["loss"]
+                if not loss.requires_grad:
+                    raise ExmlError(
+                        f"{name} gives its weights no gradient (no_grad or detach in its forward), so it cannot learn: "
+                        "name another network by --model.architecture.class_path"
+                    )
                 loss.backward()
                 return float(loss.detach())
 

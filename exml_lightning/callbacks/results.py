@@ -21,11 +21,11 @@ from exml_lightning.terminal import Place, print_values
 class ResultsCallback(Callback, ABC):
     """Keeps a row of figures for each experience, writes them into the run folder and prints them.
 
-    It comes after `buffer`, which knows what the stream has cost.
+    It comes after `buffer`, which knows what the stream has cost. A run folder that is not kept is not told.
     """
 
-    def __init__(self, buffer: SyntheticBufferCallback, command: str = "") -> None:
-        self._buffer, self._command = buffer, command
+    def __init__(self, buffer: SyntheticBufferCallback, command: str = "", is_kept: bool = True) -> None:
+        self._buffer, self._command, self._is_kept = buffer, command, is_kept
         buffer.visitors.append(self.meet)
         self.matrix: dict[int, list[float]] = {}
         """A row for each experience learned, fractions."""
@@ -91,7 +91,7 @@ class ResultsCallback(Callback, ABC):
             values["distilling"] = f"{costs['seconds_distilling']:.1f} s"
             values["peak memory"] = f"{costs['peak_memory_mb']:.0f} MB"
             values |= {name: f"{100 * value:.2f} %" for name, value in self.last_words(figures).items()}
-            print_values(f"finished: {trainer.default_root_dir}", values)
+            print_values(f"finished: {trainer.default_root_dir}" if self._is_kept else "finished", values)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows of the matrix and the peak of memory."""

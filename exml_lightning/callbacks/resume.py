@@ -2,10 +2,13 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.data import ExpertStream
 from exml_lightning.experts.manifest import FILE_NAME
 from exml_lightning.files import load_torch_file, reason, write_whole
+from exml_lightning.module import ExModelModule
 from exml_lightning.terminal import say
 
 FORMAT = 2
@@ -67,6 +70,30 @@ def find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str |
         raise ExmlError(f"{error}; an older one is {others[-1]}: give it by --ckpt_path") from error
     _check(content, path)
     return str(path)
+
+
+def unless_alone(checkpoint: str | None, module: ExModelModule, stream: ExpertStream) -> str | None:
+    """Return the checkpoint to go on with: none where it has learned an expert that is no longer the only one.
+
+    A single expert is learned on a scale of its own (`Scale.fitted`), on which no other can be compared with it. So the
+    run begins anew and ends as if all had been there from the start; a line says so.
+    """
+    if checkpoint is None:
+        return None
+    asked, manifest = module.distillation.normalize, stream.manifest
+    (alone, _), (now, _) = asked.fitted(1, None), asked.fitted(len(manifest.experts), stream.heads)
+    if now == alone:
+        return checkpoint
+    content: Any = _read(Path(checkpoint))
+    settings = content["callbacks"].get("SameSettings", {}).get("settings", {})
+    first = manifest.experts[0]
+    if content["ExpertStream"]["learned"] != [first.sha256] or settings.get("model.normalize") != alone.settings():
+        return checkpoint
+    say(
+        f"{checkpoint} has learned {first.file} as the only expert, on a scale of its own: the run begins anew, with "
+        f"all {len(manifest.experts)} on one scale"
+    )
+    return None
 
 
 def _read(path: Path) -> object:

@@ -38,8 +38,8 @@ def origin(stream: ExpertStream, device: torch.device, command: str) -> dict[str
     """Return the command, the seed, the device and the experts of a run.
 
     By ``command``, ``seed``, ``device``, ``processes``, ``experts`` (how many are asked for), ``expert_training`` and
-    ``expert_architecture`` (as their manifest says; None where that is not known of all, or not the same), and
-    ``experts_digest``, which tells their weights from others'.
+    ``expert_architecture`` (as their manifest says; None where that is not known of all, or not the same),
+    ``expert_classes`` (their names, by expert), and ``experts_digest``, which tells their weights from others'.
     """
     entries = stream.manifest.experts[: stream.num_experts]
     hashes = "".join(entry.sha256 for entry in entries)
@@ -51,6 +51,7 @@ def origin(stream: ExpertStream, device: torch.device, command: str) -> dict[str
         "experts": len(entries),
         "expert_training": _common([_without(entry.training, "seed", "initial") for entry in entries]),
         "expert_architecture": _common([_architecture(entry) for entry in entries]),
+        "expert_classes": [list(entry.classes) for entry in entries],
         "experts_digest": hashlib.sha256(hashes.encode()).hexdigest()[:8],
     }
 

@@ -24,14 +24,18 @@ if TYPE_CHECKING:
 def manifest(
     folder: Path,
     *,
-    architecture: str,
+    architecture: str | None = None,
     init_args: dict[str, Any] | None = None,
     classes: list[str] | None = None,
+    keep: list[str] | None = None,
+    drop: list[str] | None = None,
+    outputs: Literal["logits", "probabilities", "sigmoid"] | None = None,
     size: list[int] | None = None,
     channels: int | None = None,
     mean: list[float] | None = None,
     std: list[float] | None = None,
     files: list[str] | None = None,
+    weights: str | None = None,
     classifier: str | None = None,
     task: int = 0,
     accuracy: float | None = None,
@@ -46,20 +50,29 @@ def manifest(
 
       exml manifest DIR --architecture torchvision.models.resnet18 --classes cat dog bird --size 224
       exml manifest DIR --architecture my_networks.Net --init_args '{width: 64}' --files a.pt b.pt --size 32
+      exml manifest DIR    (a classifier that transformers or timm has saved, with its config.json)
 
     Args:
         folder: Folder of weight files: safetensors, or state dicts that torch reads safely.
-        architecture: Dotted path of an nn.Module class, or of a function annotated to return one.
+        architecture: Dotted path of an nn.Module class, or of a function annotated to return one; without it, what the
+            config.json of transformers or timm says, as of classes, size, channels, mean and std.
         init_args: Its keyword arguments; num_classes is filled in where it takes one.
         classes: A name for each output unit, in their order, - for one that is no class; without it, the lines of
-            <stem>.txt beside each file.
-        size: Height and width of the images it takes, one number for both; without it, those of the stream.
+            <stem>.txt beside each file. Two names for one unit, which tells two classes apart.
+        keep: Of these classes, those to learn; without it, all.
+        drop: Of these classes, those not to learn.
+        outputs: What the network returns: logits, probabilities (a softmax in its forward) or a sigmoid of each class;
+            told by what it returns if it can be.
+        size: Height and width of the images it takes, one number for both; without it, those of the experts listed
+            with the same network.
         channels: Of the images; without it, the first convolution's.
         mean: Mean of each channel, of pixels in [0, 1], that the images were normalised by, or one value for all;
             without it, the stream's if it has as many channels, else ImageNet's for RGB and 0.5 for grey.
         std: Standard deviation, like --mean.
         files: Files of the folder, in the order of the stream; without it, all weight files there that are not listed
             yet.
+        weights: Which weights, where a file has several, an average of them perhaps: the key, or the beginning of their
+            names.
         classifier: Dotted name of the last linear layer; found if it can be.
         task: Task label, where tasks have heads of their own.
         accuracy: On its own classes, 0 to 1; for people to read.
@@ -76,6 +89,10 @@ def manifest(
         architecture,
         init_args or {},
         classes=several(classes),
+        keep=several(keep),
+        drop=tuple(drop or ()),
+        outputs=outputs,
+        weights=weights,
         size=several(size),
         channels=channels,
         mean=several(mean),
@@ -87,9 +104,9 @@ def manifest(
         license=license,
         scenario=scenario,
     )
-    written, added, skipped = add_experts(folder, new)
-    for file in skipped:
-        say(f"{file}: listed already, left as it is")
+    written, added, skipped, notes = add_experts(folder, new)
+    for line in (*(f"{file}: listed already, left as it is" for file in skipped), *notes):
+        say(printable(line, 500))
     rows = _experts_table(written)
     of_all = f" and images {rows[0][-1]}" if len({row[-1] for row in rows}) == 1 else ""
     shown = [0, 1, 2, 3, *([4] if any(entry.task for entry in written.experts) else []), *([] if of_all else [5])]
@@ -191,14 +208,14 @@ def catalog(folders: list[Path], pick: list[str] | None = None, output: Path | N
 def _check_new(output: Path) -> None:
     from exml_lightning.experts.manifest import FILE_NAME
     from exml_lightning.experts.selection import SUFFIXES
-    from exml_lightning.files import check_folder, folder_name
+    from exml_lightning.files import check_file, folder_name
 
     if output.suffix not in SUFFIXES or output.name == FILE_NAME:
         raise ExmlError(f"--output {output}: name a file of its own that ends in .yaml")
     folder_name(output.stem, "--output")
     if output.exists():
         raise ExmlError(f"{output} is there already, changed by hand perhaps: delete it, or name another --output")
-    check_folder(output.parent, "output")
+    check_file(output, "output")
 
 
 def _why_not_learned(output: Path, listed: "Sequence[Choice]") -> str | None:
@@ -284,11 +301,9 @@ def predict(
     """
     from exml_lightning.ex_model.predict import how_much_is_right, summarize, write_predictions
     from exml_lightning.ex_model.predict import predict as label
-    from exml_lightning.files import check_folder
+    from exml_lightning.files import check_file
 
-    if output.is_dir():
-        raise ExmlError(f"{output} is a folder: name a file with --output FILE")
-    check_folder(output.parent, "output")
+    check_file(output, "output")
     predictions = label(folder, images, device, expert, show_progress=True)
     write_predictions(predictions, output)
     print_rows(

@@ -32,8 +32,9 @@ from exml_lightning.terminal import Quiet
 CONFIGURATION = """
 
 Settings come from files, stacked in their order (a scenario, a strategy, a trainer), and from the options below, which
-overrule them. Where no strategy is named, configs/strategies/best.yaml is stacked directly after the scenario.
---print_config shows the outcome; docs/command_line.md explains the rest."""
+overrule them. -c NAME is a file of configs/, which ships; -c FILE is any other. Where no strategy is named,
+configs/strategies/best.yaml is stacked directly after the scenario. --print_config shows the outcome;
+docs/command_line.md explains the rest."""
 """What the help of each verb ends with."""
 STRATEGY = (
     "How the buffer is filled and learned: the name of a file in configs/strategies, or a path, stacked directly after "
@@ -75,6 +76,7 @@ class StreamCLI(LightningCLI):
         self.verb = verb
         self.command = shlex.join(["exml", verb, *words])
         self.stop = StopOnSignal()
+        self.config_dump: dict[str, Any] = {}  # for `save_hyperparameters`, which nothing of ours calls: it takes long
         super().__init__(
             ExModelModule,
             ExpertStream,
@@ -83,7 +85,7 @@ class StreamCLI(LightningCLI):
             seed_everything_default=False,
             parser_class=StreamParser,
             parser_kwargs={
-                "usage": f"exml {verb} [-c FILE ...] [options]",
+                "usage": f"exml {verb} [-c NAME|FILE ...] [options]",
                 "description": about + CONFIGURATION,
                 "formatter_class": LinesKept,
             },

@@ -1,11 +1,11 @@
-"""The command line: ``exml VERB --config configs/<scenario>.yaml``."""
+"""The command line: ``exml VERB -c SCENARIO``."""
 
 import difflib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from exml_lightning.cli.config_files import wrong_file
+from exml_lightning.cli.config_files import misspelt, wrong_file
 from exml_lightning.cli.memory import keep_freed_memory
 from exml_lightning.cli.strategy import stack_strategy
 from exml_lightning.cli.verbs import VERBS, completion_script, run_verb
@@ -13,7 +13,7 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.terminal import Terminated, ended_by_sigterm, is_first_process, is_quiet, set_quiet
 
 HELP = """\
-usage: exml VERB [--config FILE ...] [options]
+usage: exml VERB [-c NAME|FILE ...] [options]
 
 Ex-Model Continual Learning: grow one model from a stream of trained classifiers, without their data.
 
@@ -21,14 +21,14 @@ verbs:
 {verbs}
 
 examples:
-  exml fit --config configs/split_digits.yaml
-  exml experts -c configs/split_mnist.yaml --data.root data
-  exml fit -c configs/split_mnist.yaml --strategy auxiliary --data.root data
-  exml generate --data.experts checkpoints/split_digits/run0 --strategy model_inversion
-  exml test -c configs/split_mnist.yaml --data.root data --ckpt_path last
-  exml test -c configs/split_mnist.yaml -c configs/baselines/min_entropy.yaml --data.root data
+  exml fit -c split_digits
+  exml experts -c split_mnist --data.root data
+  exml fit -c split_mnist --strategy auxiliary --data.root data
+  exml generate -c split_digits --strategy model_inversion
+  exml test -c split_mnist --data.root data --ckpt_path last
+  exml test -c split_mnist -c min_entropy --data.root data
   exml manifest DIR --architecture torchvision.models.resnet18 --classes cat dog bird --size 224
-  exml fit -c configs/from_folder.yaml --data.experts DIR
+  exml fit -c from_folder --data.experts DIR
   exml catalog checkpoints runs
   exml predict runs/split_digits/best/run0/ex_model photos --output predictions.csv
   exml export runs/split_digits/best/run0/ex_model
@@ -75,17 +75,21 @@ def main(args: list[str] | None = None) -> None:
 
 def _check(verb: str, words: list[str]) -> None:
     """Refuse, by `SystemExit` with status 2, what can be seen to be wrong before anything slow is imported."""
-    wrong = wrong_file(words)
+    wrong: str | None = None
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, n=1)
         wrong = f"no verb {verb!r}; " + (f"did you mean `exml {close[0]}`?" if close else f"verbs: {', '.join(VERBS)}")
-    elif VERBS[verb].configured and not any(
-        ".help" in word or word.startswith(("-c", "--config", "--data", "--help", "-h")) for word in words
-    ):
-        of_experts = verb == "generate"
-        option = "--data.experts checkpoints/split_digits/run0" if of_experts else "-c configs/split_digits.yaml"
-        wrong = f"which {'experts' if of_experts else 'scenario'}? For instance: exml {verb} {option}"
-    elif wrong is None and VERBS[verb].configured:
+    elif VERBS[verb].configured:
+        wrong = misspelt(words, ("config", "strategy"))
+        begun = any(".help" in word or word.startswith(("-c", "--co", "--data", "--help", "-h")) for word in words)
+        if wrong is None and not begun:
+            what, more = ("experts", ", or --data.experts DIR") if verb == "generate" else ("scenario", "")
+            wrong = f"which {what}? For instance: exml {verb} -c split_digits{more}"
+    elif verb == "sweep":
+        wrong = misspelt(words, ("config",))
+    if wrong is None:
+        wrong = wrong_file(words, verb == "sweep")
+    if wrong is None and VERBS[verb].configured:
         try:
             stack_strategy(words)
         except ExmlError as error:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
+from exml_lightning.cli.config_names import with_paths
 from exml_lightning.cli.usage_errors import explain
 from exml_lightning.terminal import Quiet
 
@@ -22,11 +23,13 @@ class OneLineErrors(ArgumentParser):
 
     words: Sequence[str] = ()
     """What is parsed."""
+    of_sweep = False
+    """Whether a name after ``-c`` is that of a sweep."""
 
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
-        """Keep the words, for what is to be said of them."""
-        self.words = [str(word) for word in (sys.argv[1:] if args is None else args)]
-        return super().parse_args(args, *more, **options)
+        """Write names of files as paths, and keep the words, for what is to be said of them."""
+        self.words = with_paths([str(word) for word in (sys.argv[1:] if args is None else args)], self.of_sweep)
+        return super().parse_args(self.words, *more, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print a line and end.
@@ -59,6 +62,7 @@ def function_parser(verb: str, function: Callable[..., None]) -> OneLineErrors:
     about = docstring_parser.parse(inspect.getdoc(function) or "", docstring_parser.DocstringStyle.GOOGLE)
     meanings = {entry.arg_name: entry.description for entry in about.params}
     parser = OneLineErrors(prog=f"exml {verb}", description=about.description, formatter_class=LinesKept)
+    parser.of_sweep = verb == "sweep"
     parser.add_argument("--quiet", action=Quiet)
     types = get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():

@@ -7,13 +7,19 @@ import difflib
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-import exml_lightning
-from exml_lightning.cli.config_files import config_files
+from exml_lightning.cli.config_names import config_files, find_configs, with_paths
+from exml_lightning.cli.file_order import (
+    check_not_lost,
+    check_one_strategy,
+    check_order,
+    chooses_generator,
+    content_of,
+    is_scenario,
+    is_strategy,
+)
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.shipped import CONFIGS
 
 BEST = "best"
 """What is taken where nothing names a strategy."""
@@ -27,25 +33,26 @@ def stack_strategy(words: Sequence[str]) -> list[str]:
         words: What follows the verb, ``--strategy NAME`` perhaps among it.
 
     Returns:
-        The words to parse; ``--strategy`` is null in them, since it has been followed.
+        The words to parse, files by their paths; ``--strategy`` is null in them, since it has been followed.
 
     Raises:
         ExmlError: See `stack_files`.
     """
+    words = with_paths(words)
     named, chosen, rest, taken = None, False, [], False
     for word, following in pairwise([*words, ""]):
         option, equals, value = word.partition("=")
         value, before, taken = value if equals else following, taken, False
         if before:
             continue
-        if option in ("-c", "--config") and (equals or (following and not following.startswith("-"))):
-            taken = not equals
+        if option == "-c" and following and not following.startswith("-"):
+            taken = True
         elif option.startswith("--st") and "--strategy".startswith(option) and not value.startswith("-"):
             named, taken = value, not equals
         else:
             chosen |= chooses(option.removeprefix("--"))
             rest.append(word)
-    files = stack_files([*config_files(words)], named, chosen)
+    files = stack_files(config_files(words), named, chosen)
     return [*(word for file in files for word in ("-c", str(file))), *rest, f"--strategy={NONE}"]
 
 
@@ -62,30 +69,26 @@ def stack_files(files: Sequence[Path], named: str | None = None, chosen: bool = 
         chosen: Whether an option chooses a baseline or a generator.
 
     Raises:
-        ExmlError: If there is no strategy of that name, or a scenario follows a strategy.
+        ExmlError: If there is no strategy of that name, a scenario follows what it would overrule, or a strategy
+            follows a file that holds one beside its scenario.
     """
-    contents = [_content(file) for file in files]
-    strategies = [i for i, content in enumerate(contents) if "name" in _group(content, "buffer")]
+    contents = [content_of(file) for file in files]
     naming = [i for i, content in enumerate(contents) if "strategy" in content]
-    scenarios = [i for i, content in enumerate(contents) if "name" in _group(_group(content, "data"), "scenario")]
-    late = next((i for i in sorted({*naming, *scenarios}) if strategies and i > strategies[0]), None)
-    if late is not None:
-        first, scenario = files[strategies[0]], files[late]
-        raise ExmlError(
-            f"{scenario} is stacked after the strategy {first}, whose settings it would overrule: the scenario comes "
-            f"first, -c {scenario} -c {first}"
-        )
-    last = max([*naming, *scenarios], default=-1)
+    last = max((i for i, content in enumerate(contents) if is_scenario(content)), default=-1)
+    check_order(files, contents)
+    check_one_strategy(files, contents, last, None if named == NONE else named)
     if named is None:
         after = contents[naming[-1] + 1 :] if naming else contents
-        if chosen or strategies or any(map(_generator, after)) or any(content.get("baseline") for content in contents):
-            return [*files]
-        if not naming:  # what a file says overrules what nobody asked for
+        chosen |= any(map(is_strategy, contents)) or any(map(chooses_generator, after))
+        chosen |= any(content.get("baseline") for content in contents)
+        if not chosen and not naming:  # what a file says overrules what nobody asked for
+            check_not_lost(files, contents)
             return [*(path for path in [_strategies(None).get(BEST)] if path), *files]
-        named, last = str(contents[naming[-1]]["strategy"] or NONE), naming[-1]
-    if named == NONE:
-        return [*files]
-    return [*files[: last + 1], find_strategy(named, files[last] if last >= 0 else None), *files[last + 1 :]]
+        if not chosen:
+            named, last = str(contents[naming[-1]]["strategy"] or NONE), naming[-1]
+    found = [] if named in (None, NONE) else [find_strategy(named, files[last] if last >= 0 else None)]
+    check_not_lost(files, contents, *found)
+    return [*files[: last + 1], *found, *files[last + 1 :]]
 
 
 def chooses(key: str) -> bool:
@@ -104,9 +107,10 @@ def find_strategy(name: str, scenario: Path | None = None) -> Path:
         ExmlError: If there is none.
     """
     if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
+        (found,) = find_configs(name).values() or (None,)
+        if found is None:
             raise ExmlError(f"--strategy {name}: there is no such file")
-        return Path(name)
+        return found
     known = _strategies(scenario)
     if name in known:
         return known[name]
@@ -117,25 +121,5 @@ def find_strategy(name: str, scenario: Path | None = None) -> Path:
 def _strategies(scenario: Path | None) -> dict[str, Path]:
     """Find ``strategies/`` beside the scenario, else in ``configs/`` of the working directory, else of the package."""
     beside = [] if scenario is None else [scenario.parent]
-    places = [*beside, Path("configs"), Path(exml_lightning.__file__).parent.parent / "configs"]
+    places = [*beside, Path("configs"), CONFIGS]
     return {file.stem: file for place in reversed(places) for file in sorted(place.glob("strategies/*.yaml"))}
-
-
-def _content(file: Path) -> dict[str, Any]:
-    """Read a file; of a pipe, which can be read only once, and of a broken one, nothing."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):  # config_files.wrong_file has said so
-        content = None
-    return content if isinstance(content, dict) else {}
-
-
-def _group(content: dict[str, Any], key: str) -> dict[str, Any]:
-    group = content.get(key)
-    return group if isinstance(group, dict) else {}
-
-
-def _generator(content: dict[str, Any]) -> bool:
-    """Whether a file chooses a generator, by its class."""
-    generator = _group(content, "buffer").get("generator")
-    return "class_path" in generator if isinstance(generator, dict) else generator is not None

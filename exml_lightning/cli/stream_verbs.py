@@ -11,11 +11,13 @@ from lightning import Trainer
 from exml_lightning.baselines import measure
 from exml_lightning.callbacks.measured import Measured
 from exml_lightning.callbacks.progress import ExpertProgressBar
+from exml_lightning.callbacks.resume import unless_alone
 from exml_lightning.callbacks.run_folder import write_config
 from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
 from exml_lightning.callbacks.summary import write_test
 from exml_lightning.cli.lightning_cli import StreamCLI
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.experts.matching import experts_folder
 from exml_lightning.experts.training import ExpertTraining, train_experts
 from exml_lightning.files import check_folder
 from exml_lightning.generation.files import generate_files
@@ -38,11 +40,12 @@ def fit(cli: StreamCLI) -> None:
     The run folder (runs/SCENARIO/STRATEGY/runK, or --trainer.default_root_dir DIR) gets the finished ex-model,
     accuracies, pictures and checkpoints. The same command goes on with a run that was stopped.
 
-      exml fit -c configs/split_digits.yaml
-      exml fit -c configs/split_mnist.yaml --strategy auxiliary --data.root data --buffer.size 2000
-      exml fit -c configs/from_folder.yaml --data.experts my_experts --data.labelled my_images
+      exml fit -c split_digits
+      exml fit -c split_mnist --strategy auxiliary --data.root data --buffer.size 2000
+      exml fit -c from_folder --data.experts my_experts --data.labelled my_images
     """
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
+    checkpoint = unless_alone(cli.config.ckpt_path, cli.model, cli.datamodule)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     if cli.datamodule.completed == cli.trainer.max_epochs:
         return
     if cli.stop.asked:
@@ -55,9 +58,9 @@ def validate(cli: StreamCLI) -> None:
 
     Nothing is written: that is what `exml test` is for.
 
-      exml validate -c configs/split_digits.yaml --ckpt_path last
-      exml validate -c configs/split_digits.yaml -c configs/baselines/oracle.yaml
-      exml validate -c configs/from_folder.yaml --data.experts my_experts --data.labelled my_images --ckpt_path last
+      exml validate -c split_digits --ckpt_path last
+      exml validate -c split_digits -c oracle
+      exml validate -c from_folder --data.experts my_experts --data.labelled my_images --ckpt_path last
     """
     if cli.config.baseline is None:
         cli.trainer.validate(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
@@ -74,8 +77,8 @@ def test(cli: StreamCLI) -> None:
     It goes into the run folder. --data.labelled DIR, a folder with a sub-folder for each class, takes the place of a
     scenario's test images.
 
-      exml test -c configs/split_digits.yaml --ckpt_path last
-      exml test -c configs/split_digits.yaml -c configs/baselines/min_entropy.yaml
+      exml test -c split_digits --ckpt_path last
+      exml test -c split_digits -c min_entropy
     """
     start, path, more = time.monotonic(), Path(cli.trainer.default_root_dir) / "test.json", {}
     if cli.config.baseline is None:
@@ -118,8 +121,8 @@ def experts(cli: StreamCLI) -> None:
     They go to checkpoints/SCENARIO/runK, or --data.experts DIR. Experts that are there are left alone; training that
     was stopped goes on.
 
-      exml experts -c configs/split_mnist.yaml --data.root data
-      exml experts -c configs/split_digits.yaml --data.run_id 1 --experts.epochs 20
+      exml experts -c split_mnist --data.root data
+      exml experts -c split_digits --data.run_id 1 --experts.epochs 20
     """
     config, stream = cli.config_init, cli.datamodule
     settings = vars(config.trainer)
@@ -136,8 +139,9 @@ def experts(cli: StreamCLI) -> None:
     if limit == 0:
         raise ExmlError("trainer.max_epochs is 0: give the number of experts to train, or -1 for all")
     first = None if limit in (None, -1) else limit
+    folder = Path(cli.config.data.experts or experts_folder(stream.scenario, stream.run_id))  # not those that ship
     job = ExpertTraining(
-        stream.scenario, stream.experts, stream.seed, stream.run_id, stream.root, config.experts, config.privacy
+        stream.scenario, folder, stream.seed, stream.run_id, stream.root, config.experts, config.privacy
     )
     train_experts(job, make_trainer, first, stream.download)
 
@@ -147,8 +151,8 @@ def generate(cli: StreamCLI) -> None:
 
     The files are expert_K.safetensors and expert_K.png.
 
-      exml generate -c configs/split_digits.yaml --strategy data_impression --generate.expert 0
-      exml generate --data.experts checkpoints/split_digits/run0 --strategy model_inversion --generate.folder look
+      exml generate -c split_digits --strategy data_impression --generate.expert 0
+      exml generate -c split_digits --strategy model_inversion --generate.folder look
     """
     buffer = cli.config_init.buffer
     shown = cli.config_init.trainer.enable_progress_bar is not False

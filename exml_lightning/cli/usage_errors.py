@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from exml_lightning.cli.config_files import config_files
+from exml_lightning.cli.config_names import config_files
 
 PLAIN = ("builtins", "collections.abc", "datetime", "pathlib", "types", "typing")
 """Modules whose classes are written as values, not by their names."""

@@ -6,6 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from exml_lightning.cli.config_names import known_configs, of_verb
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.terminal import quiet_lightning
 
@@ -152,6 +153,20 @@ def completion_script(shell: str) -> str:
     whole: Any = ArgumentParser(prog="exml")
     verbs = whole.add_subcommands()
     for verb, about in VERBS.items():
-        verbs.add_subcommand(verb, parser_of(verb), help=about.what)
+        parser = parser_of(verb)
+        verbs.add_subcommand(verb, parser, help=about.what)
+        for action in (action for action in parser._actions if action.dest == "config"):
+            names = "_exml_sweep_files" if verb == "sweep" else "_exml_config_files"
+            action.complete = {**shtab.FILE, "bash": names, "zsh": names}  # type: ignore[attr-defined]  # of shtab
     # Not by jsonargparse's get_completion_script, which lists the options of all classes that there are: 140 MB.
-    return str(shtab.complete(whole, shell))
+    return str(shtab.complete(whole, shell, preamble=_names_of_configs().get(shell, "")))
+
+
+def _names_of_configs() -> dict[str, str]:
+    """Write functions of shells that complete what follows ``-c``: a name or a file."""
+    made: dict[str, list[str]] = {"bash": [], "zsh": []}
+    for function, sweep in (("_exml_config_files", False), ("_exml_sweep_files", True)):
+        names = " ".join(sorted(file.stem for file in of_verb(known_configs(), sweep).values()))
+        made["bash"].append(f'{function}() {{ compgen -W "{names}" -- "$1"; compgen -f -- "$1"; }}')
+        made["zsh"].append(f"{function}() {{ compadd {names}; _files }}")
+    return {shell: "\n".join(lines) for shell, lines in made.items()}

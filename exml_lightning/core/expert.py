@@ -9,6 +9,7 @@ from exml_lightning.core.class_statistics import ClassStatistics
 from exml_lightning.core.conversion import InputConversion
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.rng import keyed_generator
 
 LARGEST = 1e6
 """Logits of trained networks are tens, or hundreds: those beyond stand for minus infinity, or are broken."""
@@ -103,6 +104,16 @@ class Expert(nn.Module):
         """
         columns = (labels[:, None] == self.classes).int().argmax(dim=1)
         return confidence_in(self.ask(self.model, images), columns)
+
+    def gives_gradient(self) -> bool:
+        """Return whether its answers change smoothly with images: an image can be optimised against it only then.
+
+        Not those of a network that detaches, rounds or quantises on the way, or forbids gradients.
+        """
+        noise = torch.randn(2, *self.image_format.shape, generator=keyed_generator("gradient")).to(self.classes.device)
+        with torch.enable_grad():
+            logits = self(noise.requires_grad_()).float()
+            return logits.requires_grad and bool(torch.autograd.grad(logits.square().sum(), noise)[0].any())
 
     def own_logits(self, images: Tensor, num_classes: int) -> Tensor:
         """Compute logits ``(n, num_classes)``, each in its class's column; minus infinity for unknown classes."""

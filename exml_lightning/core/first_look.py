@@ -11,6 +11,7 @@ from exml_lightning.core.errors import BrokenExpertError, foreign_code
 from exml_lightning.core.expert import LARGEST, Expert, confidence_in
 from exml_lightning.core.finite import check_logits
 from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.logits import looks_like, other_in_company
 from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, Mixture, Strokes
 from exml_lightning.core.rng import keyed_generator
 
@@ -28,10 +29,14 @@ class FirstLook(NamedTuple):
         confidence: The mean probability of its answer among its own classes, in ``[0, 1]``; of the one class, against a
             logit of 0, where it knows one.
         spread: The standard deviation of its logits over images and its own classes (population).
+        other_in_company: Whether it answers an image otherwise when it is shown alone.
+        like_sigmoid: Whether all its logits are in ``[0, 1]``.
     """
 
     confidence: float
     spread: float
+    other_in_company: bool = False
+    like_sigmoid: bool = False
 
 
 def draw_everything(image_format: ImageFormat, seed: int, device: torch.device) -> Tensor:
@@ -49,7 +54,7 @@ def first_look(expert: Expert, drawings: Tensor) -> FirstLook:
     `ExmlError` if it cannot be asked.
     """
     with foreign_code(expert.name, f"its answers to {len(drawings)} drawings", "correct its network"):
-        logits = expert(drawings).float()
+        logits, alone = expert(drawings).float(), expert(drawings[:1]).float()
     check_logits(logits, expert, "drawings")
     largest = float(logits.abs().max())
     if largest > LARGEST:
@@ -59,7 +64,8 @@ def first_look(expert: Expert, drawings: Tensor) -> FirstLook:
     if torch.equal(logits.amax(dim=0), logits.amin(dim=0)):  # to the last bit: a weak answer is an answer
         raise BrokenExpertError(f"{expert.name} gives {len(logits)} drawings one and the same answer: it tells nothing")
     confidence = confidence_in(logits, logits.argmax(dim=1)).mean()
-    return FirstLook(float(confidence), float(logits.std(correction=0)))
+    company = other_in_company(logits, alone)
+    return FirstLook(float(confidence), float(logits.std(correction=0)), company, looks_like(logits) == "sigmoid")
 
 
 def far_from_others(spreads: Sequence[float]) -> dict[int, float]:

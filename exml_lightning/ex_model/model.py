@@ -14,6 +14,10 @@ WEIGHTS = "expert_0.safetensors"
 """What `save_ex_model` calls the weights, as `exml fit` does."""
 SAVED = "saved_from_python"
 """Marks, in the ``training`` of a manifest, what another call of `save_ex_model` may replace."""
+OVERSHOOT = 0.5
+"""How far beyond [0, 1] floats may be: cubic interpolation makes -0.45 and 1.45 of black and white, at the worst."""
+MOST_NORMALISED = 20.0
+"""Floats beyond this were never normalised: white is a few standard deviations from the mean."""
 
 
 class ExModel(nn.Module):
@@ -51,6 +55,7 @@ class ExModel(nn.Module):
         for name, values in {"mean": manifest.input.mean, "std": manifest.input.std}.items():
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         self.register_buffer("units", torch.tensor(entry.outputs), persistent=False)
+        self._has_looked = False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -72,13 +77,16 @@ class ExModel(nn.Module):
         """Compute logits. Gradients flow to `images` where they are floats.
 
         Args:
-            images: Pixels ``(n, *image_shape)``: uint8 in ``[0, 255]``, or floats in ``[0, 1]``; not normalised.
+            images: Pixels ``(n, *image_shape)``: uint8 in ``[0, 255]``, or floats in ``[0, 1]`` (what interpolation
+                adds to these may go beyond); not normalised.
 
         Returns:
             Logits ``(n, len(classes))`` in the order of `classes`; their softmax are probabilities.
 
         Raises:
-            ExmlError: If the images have another shape or are neither uint8 nor floats.
+            ExmlError: If the images have another shape, are neither uint8 nor floats, or are floats of another range.
+                Floats are not looked at in a compiled or exported model, nor under `torch.vmap`, nor, since a GPU has
+                to be waited for, where it is trained on one and has looked at a batch.
         """
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
             raise ExmlError(
@@ -89,8 +97,32 @@ class ExModel(nn.Module):
             images = images / 255
         elif not images.is_floating_point():
             raise ExmlError(f"images are {images.dtype}: give uint8 in [0, 255], or floats in [0, 1]")
+        else:
+            self._check_range(images.detach())
         logits: Tensor = self.network((images.to(self.mean.dtype) - self.mean) / self.std)
         return logits[:, self.units]
+
+    def _check_range(self, images: Tensor) -> None:
+        """Refuse floats that are no pixels in ``[0, 1]``, where there are values and they can be looked at."""
+        if torch.compiler.is_compiling() or not images.numel():
+            return
+        if images.is_cuda and torch.cuda.is_current_stream_capturing():
+            return
+        if images.device.type != "cpu" and self.training:
+            if self._has_looked:
+                return
+            self._has_looked = True
+        try:
+            least, most = torch.stack(images.aminmax()).tolist()
+        except RuntimeError:  # of tensors without values: on meta, fake, or one of a batch under vmap
+            return
+        if not (least < -OVERSHOOT or most > 1 + OVERSHOOT):
+            return
+        if least < 0 and most <= MOST_NORMALISED:
+            remedy = "they are normalised, it seems, which the ex-model does itself: give them as they were before"
+        else:
+            remedy = "divide them by the largest value that a pixel can have, 255 as a rule, or give uint8 in [0, 255]"
+        raise ExmlError(f"images have values from {least:g} to {most:g}, not floats in [0, 1]: {remedy}")
 
 
 def read_chosen(folder: Path, expert: int | None = None, task: int | None = None) -> Manifest:

@@ -25,7 +25,7 @@ def build_networks(architecture: Architecture, manifest: Manifest, seed: int) ->
     shape, num_classes = manifest.input.shape, len(manifest.class_names)
     name = f"model.architecture {architecture.class_path}"
     try:
-        network, previous = (architecture.skeleton().build(seed, "ex-model") for _ in range(2))
+        network, previous = (architecture.empty(shape, seed, "ex-model") for _ in range(2))
     except ExmlError as error:
         raise ExmlError(
             "the ex-model, built as the first expert unless model.architecture names another network, cannot be "

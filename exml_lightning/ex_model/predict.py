@@ -1,20 +1,22 @@
 """Labels and probabilities of image files by one expert of a folder: an ex-model, or any other."""
 
 import csv
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from exml_lightning.core.confusion import Confusion, accuracy_on
 from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.logits import other_in_company
 from exml_lightning.core.rejection import none_of_these
 from exml_lightning.ex_model.model import load_chosen, read_chosen
 from exml_lightning.files import write_whole
-from exml_lightning.scenarios.image_files import image_files, read_images
+from exml_lightning.scenarios.image_files import FORMATS, image_files, read_images
 
+log = logging.getLogger(__name__)
 NONE = "none of these"
 """Label of an image that is likely of no class that the ex-model knows; see `Predictions.none`."""
 MOST_CLASSES = 12
@@ -97,7 +99,7 @@ def predict(
     files = [str(images)] if images.is_file() else image_files(images)
     if not files:
         what = "has no images" if images.is_dir() else "is neither a folder nor a file"
-        raise ExmlError(f"{images} {what}: name a folder with images in it ({' '.join(IMG_EXTENSIONS)}), or one image")
+        raise ExmlError(f"{images} {what}: name a folder with images in it ({', '.join(FORMATS)}), or one image")
     if device == "cuda" and not torch.cuda.is_available():
         raise ExmlError("there is no CUDA device here: leave out --device, or give --device cpu")
     place = torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
@@ -108,6 +110,12 @@ def predict(
     for good, pixels in read_images(files, own.shape, own.chunk, "predicting", show_progress):
         with torch.no_grad():
             rows.append(ex_model(pixels.to(place)).float().cpu())
+            if len(rows) == 1 and other_in_company(rows[0], ex_model(pixels[:1].to(place)).float().cpu()):
+                log.warning(
+                    "%s answers an image otherwise in other company, perhaps since its batch norm has no "
+                    "running statistics: what is said of one depends on the others",
+                    folder / entry.file,
+                )
         read += [Path(file).relative_to(root).as_posix() for file in good]
     logits = torch.cat(rows)
     threshold = ex_model.rejection_threshold

@@ -97,7 +97,7 @@ def difference(start: Start, manifest: Manifest, architecture: Architecture, ind
     entry = manifest.experts[index]
     if entry.input not in (None, manifest.input):
         return f"takes {entry.input} and the ex-model {manifest.input}"
-    if start == "expert" and _same_but_classifier(entry, architecture):
+    if start == "expert" and _same_but_classifier(entry, architecture, manifest.input.shape):
         return ""
     if entry.architecture.skeleton() != architecture.skeleton():
         return f"is {entry.architecture} and the ex-model {architecture}"
@@ -106,12 +106,13 @@ def difference(start: Start, manifest: Manifest, architecture: Architecture, ind
     return ""
 
 
-def _same_but_classifier(entry: ExpertEntry, architecture: Architecture) -> bool:
+def _same_but_classifier(entry: ExpertEntry, architecture: Architecture, image_shape: tuple[int, int, int]) -> bool:
     """Whether an expert's layers are the ex-model's, if the classifier has as many units."""
     theirs, ours = entry.architecture.skeleton(), architecture.skeleton()
     if entry.classifier is None or theirs.with_classes(0) != ours.with_classes(0):
         return False
-    shapes = [{name: tensor.shape for name, tensor in a.build().state_dict().items()} for a in (theirs, ours)]
+    networks = (a.empty(image_shape) for a in (theirs, ours))
+    shapes = [{name: tensor.shape for name, tensor in network.state_dict().items()} for network in networks]
     return shapes[0].keys() == shapes[1].keys() and all(
         shapes[0][name] == shape or (name.rpartition(".")[0] == entry.classifier and shapes[0][name][1:] == shape[1:])
         for name, shape in shapes[1].items()

@@ -130,8 +130,9 @@ def print_catalog(title: str, experts: Sequence[Choice]) -> None:
 
 
 def architecture_words(architecture: Architecture) -> str:
-    """Name a network by its class and its arguments but ``num_classes``."""
-    words = [f"{key}={value}" for key, value in architecture.init_args.items() if key != "num_classes"]
+    """Name a network by its class and its arguments but ``num_classes``; of those that hold many values the names."""
+    given = {key: value for key, value in architecture.init_args.items() if key != "num_classes" and value is not None}
+    words = [f"{key}={{..}}" if isinstance(value, dict) else f"{key}={value}" for key, value in given.items()]
     return architecture.class_path.rpartition(".")[2] + (f"({', '.join(words)})" if words else "")
 
 

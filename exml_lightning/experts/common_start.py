@@ -47,8 +47,8 @@ class CommonStart:
             count = 0
             for k in alike if len(alike) > 1 else []:
                 if entries[k].path(self._folder).is_file():  # one that was learned before may be gone
-                    network = skeleton.build()
-                    load_weights(network, entries[k].path(self._folder))
+                    network = skeleton.empty((entries[k].input or self._manifest.input).shape)
+                    load_weights(network, entries[k].path(self._folder), entries[k].weights)
                     mean, count = running_mean(mean, network.state_dict(), count), count + 1
             self._means.update(dict.fromkeys(alike, (mean, count) if count > 1 else None))
         return self._means[index]

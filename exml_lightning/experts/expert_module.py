@@ -1,7 +1,7 @@
 """How an expert is trained: the recipe, group ``experts`` of a configuration, and the module that Lightning fits."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import torch
@@ -14,8 +14,10 @@ from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.core.rng import derive_seed, keyed_generator, seed_layers
 from exml_lightning.experts.architecture import ArchitectureConfig
+from exml_lightning.experts.manifest import ExpertEntry
 
 ADVICE = "give --data.experts DIR another folder, or delete this one to train it anew"
+_DEFAULTS = [f", {key.name}={key.default!r}" for key in fields(ExpertEntry) if key.default is not MISSING]
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class ExpertRecipe:
     """How experts are trained: SGD at a constant learning rate, cross-entropy over all classes of the scenario.
 
     Args:
-        architecture: The network, as `class_path` and `init_args`; ``num_classes`` is filled in from the scenario.
+        architecture: The network, as `class_path` and `init_args`; ``num_classes`` is filled in from the scenario. Null
+            is LeNet5 for grey images of 32x32, else a slim ResNet18.
         epochs: Passes over the expert's training images.
         batch_size: Images a step.
         lr: Learning rate.
@@ -33,9 +36,7 @@ class ExpertRecipe:
             it is far better, and images like the average of a class can be made from it (docs/statistics.md).
     """
 
-    architecture: ArchitectureConfig = field(
-        default_factory=lambda: ArchitectureConfig(class_path="exml_lightning.models.LeNet5")
-    )
+    architecture: ArchitectureConfig | None = None
     epochs: int = 20
     batch_size: int = 32
     lr: float = 0.01
@@ -50,7 +51,10 @@ class ExpertRecipe:
 
 
 class ExpertModule(LightningModule):
-    """Supervised training of one expert on images it brings; `key` keys all draws, checkpoints say `description`."""
+    """Supervised training of one expert on images it brings; `key` keys all draws.
+
+    Checkpoints say `description`, an `ExpertEntry` in words.
+    """
 
     def __init__(
         self,
@@ -71,7 +75,7 @@ class ExpertModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with another expert, or by another recipe."""
-        if checkpoint["expert"] != self.description:
+        if _without_defaults(checkpoint["expert"]) != _without_defaults(self.description):
             half = f"an expert is half trained as {checkpoint['expert']}, but {self.description} is asked for"
             raise ExmlError(f"{half}: {ADVICE}")
 
@@ -94,6 +98,13 @@ class ExpertModule(LightningModule):
         """Make the optimiser of the recipe."""
         settings = {name: getattr(self.recipe, name) for name in ("lr", "momentum", "weight_decay")}
         return torch.optim.SGD(self.network.parameters(), **settings)
+
+
+def _without_defaults(description: str) -> str:
+    """Leave out the keys that an expert does not need, so that checkpoints of before one was added still fit."""
+    for default in _DEFAULTS:
+        description = description.replace(default, "")
+    return description
 
 
 class _Epoch:

@@ -57,7 +57,7 @@ class ExpertEntry:
     those of the stream; `classifier` the dotted name of its last linear layer; `accuracy` that on its own classes, a
     fraction; `training` how it was trained, for people and to tell whether to train it again; `privacy` what that has
     spent; `statistics` what its owner has published beside it; `license` what may be done with it, an SPDX identifier
-    or a few words.
+    or a few words; `weights` which of the weights in the file are its, where there are several (`find_weights`).
     """
 
     file: schema.FileName
@@ -73,6 +73,7 @@ class ExpertEntry:
     privacy: PrivacySpent | None = None
     license: schema.Text | None = None
     statistics: PublishedStatistics | None = None
+    weights: schema.Text | None = None
 
     @property
     def where(self) -> str:
@@ -152,7 +153,10 @@ def check_manifest(manifest: Manifest) -> None:
 
 
 def _document(manifest: Manifest) -> Any:
-    return json.loads(json.dumps({"format": schema.FORMAT, **asdict(manifest)}))  # lists in place of tuples
+    document = json.loads(json.dumps({"format": schema.FORMAT, **asdict(manifest)}))  # lists in place of tuples
+    for expert in document["experts"]:
+        expert["architecture"] = {k: v for k, v in expert["architecture"].items() if v not in ("logits", False)}
+    return document
 
 
 def _parse(raw: object) -> Manifest:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import ExmlError, shown
 from exml_lightning.experts import Manifest
 from exml_lightning.experts.manifest import tasks_of
 from exml_lightning.experts.selection import is_selection
@@ -17,7 +17,7 @@ from exml_lightning.scenarios.scenario import parts_of
 
 
 def experts_folder(scenario: Scenario, run_id: int) -> Path:
-    """Name the folder of a scenario's experts, unless the user names another."""
+    """Name the folder that a scenario's experts are trained into, unless the user names another."""
     return Path("checkpoints") / (scenario.experts_of or scenario.name) / f"run{run_id}"
 
 
@@ -39,9 +39,9 @@ def check_same_stream(manifest: Manifest, path: Path, scenario: Scenario, experi
         expected = {names[c] for c in experience.classes}
         if set(entry.classes) != expected:
             raise ExmlError(
-                f"{path}: expert {i} knows {sorted(entry.classes)}, but experience {i} of {scenario.name} in this run "
-                f"has {sorted(expected)}: these experts belong to {manifest.scenario} run {manifest.run} "
-                "(--data.run_id, --data.experts)"
+                f"{path}: expert {i} knows {shown(sorted(entry.classes))}, but experience {i} of {scenario.name} in "
+                f"this run has {shown(sorted(expected))}: these experts belong to {manifest.scenario} run "
+                f"{manifest.run} (--data.run_id, --data.experts)"
             )
     ours, theirs = list(manifest.input.shape), list(scenario.dataset.image_format.shape)
     if ours != theirs:
@@ -73,7 +73,7 @@ def stream_labels(images: LabelledImages, manifest: Manifest, path: Path, scenar
     present = images.labels.unique().tolist()
     missing = [names[c] for c in present if names[c] not in manifest.class_names]
     if missing:
-        raise ExmlError(f"{path}: class_names lacks {missing}, which {scenario.name} tests")
+        raise ExmlError(f"{path}: class_names lacks {shown(missing)}, which {scenario.name} tests")
     table = torch.full((len(names),), -1)
     for c in present:
         table[c] = manifest.class_names.index(names[c])

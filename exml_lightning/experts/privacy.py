@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 
 from exml_lightning.core.errors import ExmlError
@@ -64,9 +65,8 @@ class NoisePlan:
 
     def spent(self, steps: int) -> PrivacySpent:
         """Ask the accountant what so many steps have spent, and the statistics with them."""
-        history = [(self.noise_multiplier, self.sample_rate, steps)]
-        if self.statistics is not None:
-            history.append((self.statistics, 1.0, 1))
+        own = (self.noise_multiplier, self.sample_rate, steps)
+        history = (own,) if self.statistics is None else (own, (self.statistics, 1.0, 1))
         return _spent(history, self.delta)
 
 
@@ -78,12 +78,13 @@ class StatisticsNoise:
     spent: PrivacySpent
 
 
-def _spent(history: list[tuple[float, float, int]], delta: float) -> PrivacySpent:
+@cache  # experts of as many images ask the same, and an answer takes tens of milliseconds
+def _spent(history: tuple[tuple[float, float, int], ...], delta: float) -> PrivacySpent:
     """Ask the accountant about noise multipliers, sample rates and numbers of steps."""
     from opacus.accountants import create_accountant
 
     accountant = create_accountant(MECHANISM)
-    accountant.history = history
+    accountant.history = [*history]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that more orders could give a lower bound
         return PrivacySpent(float(accountant.get_epsilon(delta)), delta)
@@ -106,10 +107,10 @@ def _delta(delta: float | None, images: int, name: str) -> float:
 def statistics_noise(epsilon: float, delta: float | None, images: int, name: str) -> StatisticsNoise:
     """Find the noise on statistics of so many images that spends `epsilon` and no more; see `plan_noise`."""
     delta = _delta(delta, images, name)
-    multiplier = _least(lambda noise: _spent([(noise, 1.0, 1)], delta).epsilon <= epsilon)
+    multiplier = _least(lambda noise: _spent(((noise, 1.0, 1),), delta).epsilon <= epsilon)
     if multiplier is None:
         raise ExmlError(f"epsilon {epsilon} is too low for any noise on {name}: give more")
-    return StatisticsNoise(multiplier, _spent([(multiplier, 1.0, 1)], delta))
+    return StatisticsNoise(multiplier, _spent(((multiplier, 1.0, 1),), delta))
 
 
 def noise_beside_weights(settings: PrivacySettings, images: int, name: str) -> StatisticsNoise | None:

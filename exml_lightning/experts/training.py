@@ -11,14 +11,14 @@ import torch
 from lightning import Trainer
 from torch import nn
 
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import ExmlError, printable
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.features import middle_layer
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.core.layout import fast_layout
 from exml_lightning.core.measure_statistics import check_counts
-from exml_lightning.experts.architecture import Architecture, last_linear, probe
+from exml_lightning.experts.architecture import Architecture, default_architecture, last_linear, probe
 from exml_lightning.experts.expert_module import ADVICE, ExpertModule, ExpertRecipe
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest, read_manifest, write_manifest
 from exml_lightning.experts.matching import experts_command
@@ -40,6 +40,8 @@ from exml_lightning.terminal import say
 INITIAL = "initial.safetensors"
 NOT_TRAINING = ("architecture", "statistics")
 """Settings of a recipe that its experts do not depend on, or that are said elsewhere."""
+LONGEST = 300
+"""Characters of a setting that an error shows: there may be a thousand classes."""
 MakeTrainer = Callable[[str, Path, int], Trainer]
 """Makes the trainer of one expert from the title of its bar, its checkpoint and the number of epochs."""
 
@@ -59,7 +61,9 @@ class ExpertTraining:
     @cached_property
     def architecture(self) -> Architecture:
         """That of all experts, with a unit for each class of the data set."""
-        return Architecture.from_config(self.recipe.architecture).with_classes(len(self.scenario.dataset.class_names))
+        dataset, given = self.scenario.dataset, self.recipe.architecture
+        chosen = Architecture.from_config(given) if given else default_architecture(dataset.image_format.shape)
+        return chosen.with_classes(len(dataset.class_names))
 
     def checkpoint(self, k: int) -> Path:
         """Return where the newest epoch of an expert is kept while it is trained."""
@@ -76,6 +80,7 @@ def train_experts(
     Raises `ExmlError` if data are missing, the folder holds experts of another scenario or recipe, the network does not
     suit the scenario or cannot be trained so, or the scenario learns the experts of another.
     """
+    job.scenario.dataset.open(job.root, download)
     _check(job, make_trainer)
     wanted = _wanted(job)
     listed = _listed(job.folder, wanted)
@@ -91,7 +96,8 @@ def train_experts(
         return replace(wanted, experts=tuple(listed))
 
     # Before data are read, since pretrained weights may be missing; what no expert has started from is made anew.
-    initial = None if done and (job.folder / INITIAL).is_file() else job.architecture.build(job.seed, "expert")
+    begun, shape = done and (job.folder / INITIAL).is_file(), wanted.input.shape
+    initial = None if begun else job.architecture.build(job.seed, "expert", shape=shape)
     if download:
         job.scenario.dataset.download(job.root)
     originals = job.scenario.train_images(job.root, job.scenario.experiences(job.run_id, job.root))
@@ -139,16 +145,16 @@ def _check(job: ExpertTraining, make_trainer: MakeTrainer) -> None:
     if is_selection(job.folder):
         raise ExmlError(f"data.experts {job.folder} is a selection: experts are trained into a folder, name that")
     shape, classes = scenario.dataset.image_format.shape, len(scenario.dataset.class_names)
-    units = probe(skeleton.build(), shape, name)
+    units = probe(skeleton.empty(shape), shape, name)
     if units != classes:
         raise ExmlError(f"{name} has {units} output units: {scenario.name} needs {classes}, one a class")
     if job.recipe.statistics:
         unit, shown = (0,), scenario.dataset.image_format
-        middle_layer(Expert(skeleton.build(), unit, unit, shown, file=name))
+        middle_layer(Expert(skeleton.empty(shape), unit, unit, shown, file=name))
     if job.privacy.epsilon is not None:
         check_installed()
         check_trainer(make_trainer("", job.checkpoint(0), job.recipe.epochs))
-        check_network(skeleton.build(), shape, name)
+        check_network(skeleton.empty(shape), shape, name)
 
 
 def _wanted(job: ExpertTraining) -> Manifest:
@@ -160,7 +166,7 @@ def _wanted(job: ExpertTraining) -> Manifest:
     if job.privacy.epsilon is not None:
         both = {"statistics": True} if job.recipe.statistics else {}  # they share epsilon, so weights are others
         training |= {"privacy": asdict(job.privacy) | both, "noise": "secret, so not reproducible"}
-    classifier = last_linear(skeleton.build())
+    classifier = last_linear(skeleton.empty(dataset.image_format.shape))
     entries = [
         ExpertEntry(
             file=f"expert_{k}.safetensors",
@@ -190,6 +196,9 @@ def _listed(folder: Path, wanted: Manifest) -> list[ExpertEntry]:
         pairs += [(f"expert {k}: {name} is", getattr(entry, name), getattr(want, name)) for name in same]
     for what, had, asked in pairs:
         if had != asked:
+            had, asked = (
+                printable(words, LONGEST) + (" ..." if len(words) > LONGEST else "") for words in map(str, (had, asked))
+            )
             raise ExmlError(f"{path}: {what} {had}, but {asked} is asked for: {ADVICE}")
     for entry in manifest.experts:
         weights = entry.path(folder)
@@ -209,7 +218,7 @@ def _train(
 ) -> ExpertEntry:
     """Train one expert, from the epoch it was in, and write its weights."""
     entry, which, checkpoint = wanted.experts[k], _which(k, wanted), job.checkpoint(k)
-    network = entry.architecture.build()
+    network = entry.architecture.empty(wanted.input.shape)
     load_weights(network, job.folder / INITIAL)
     same = network, job.recipe, images, wanted.input, (job.seed, "expert", k), str(entry)
     if plan is None:

@@ -1,25 +1,22 @@
-"""Reading and writing the weights of experts; nothing is unpickled."""
+"""Reading experts, and writing their weights; nothing is unpickled."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from exml_lightning.core.errors import BrokenExpertError, ExmlError, printable
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.layout import fast_layout
-from exml_lightning.experts.architecture import probe
+from exml_lightning.core.logits import looks_like
+from exml_lightning.core.rng import keyed_generator
+from exml_lightning.experts.architecture import probe, show
 from exml_lightning.experts.manifest import FILE_NAME, ExpertEntry, Manifest
+from exml_lightning.experts.saved_models import in_library_names
+from exml_lightning.experts.state_dict import FoundWeights, file_hash, find_weights, read_file
 from exml_lightning.experts.statistics_file import read_statistics
-from exml_lightning.files import check_regular, is_dense, load_torch_file, reason, sha256, write_whole
-
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Where checkpoints keep a state dict."""
-MAX_PREFIXES = 8
-"""Wrappers around a network that names are freed of."""
-REMEDY = "save a state dict of dense tensors as safetensors, or by torch.save(network.state_dict(), FILE)"
+from exml_lightning.files import sha256, write_whole
 
 
 def save_weights(network: nn.Module, path: Path) -> str:
@@ -30,22 +27,20 @@ def save_weights(network: nn.Module, path: Path) -> str:
     return sha256(path)
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Read a state dict into a network.
+def load_weights(network: nn.Module, path: Path, key: str | None = None) -> FoundWeights:
+    """Read weights into a network: those of a file that fit it, of several the ones of a `key`; see `find_weights`.
 
-    A file is safetensors, or what `torch.load` reads with ``weights_only=True``: a state dict, alone or in a checkpoint
-    under ``state_dict``, ``model_state_dict`` or ``model``. A first part that all names have and the network's do not
-    (``module.`` of DataParallel, the attribute of a LightningModule) is left out. Raises `ExmlError` if it is missing,
-    broken, of another network, or holds NaN or infinity; names and shapes come first.
+    Raises `ExmlError` if the file is missing, broken, of another network, or holds NaN or infinity; names and shapes
+    come first. Returns what was taken, and what the file has beside it.
     """
-    own = network.state_dict()
-    state = _without_prefix(_read(path), own)
-    for name in own.keys() - state.keys():
-        if name.endswith("num_batches_tracked"):  # files of before torch 0.4.1 lack it, and no answer depends on it
-            state[name] = own[name]
-    if differences := _differences(state, own):
-        what = f"{path} belongs to another network than {type(network).__name__} as the manifest describes it"
-        raise ExmlError(f"{what}: {differences}")
+    try:
+        found = find_weights(path, network, key)
+    except ExmlError:
+        renamed = in_library_names(network, read_file(path))
+        if renamed is None:
+            raise
+        found = FoundWeights(renamed)
+    own, state = network.state_dict(), dict(found.state)
     for name, tensor in state.items():
         if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex() != own[name].is_complex():
             raise ExmlError(f"{path}: {name} is {tensor.dtype} where the network has {own[name].dtype}: convert it")
@@ -53,55 +48,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
         if not torch.isfinite(state[name]).all():
             raise BrokenExpertError(f"{path}: {name} holds NaN or infinity: the expert is broken")
     network.load_state_dict(state)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        check_regular(path)
-        content = load_file(path) if path.suffix == ".safetensors" else load_torch_file(path)
-    except ExmlError:
-        raise
-    except FileNotFoundError as error:
-        raise ExmlError(f"{path} is missing, though the manifest beside it names it") from error
-    except Exception as error:  # readers of broken files raise almost anything
-        raise ExmlError(f"{path} cannot be read as weights ({reason(error)}): {REMEDY}") from error
-    state = content
-    if isinstance(content, dict):
-        state = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)
-    if not isinstance(state, dict) or not state or not all(isinstance(name, str) for name in state):
-        raise ExmlError(f"{path} has no state dict, alone or under {', '.join(WRAPPERS)}: {REMEDY}")
-    for name, tensor in state.items():
-        if not is_dense(tensor):
-            raise ExmlError(f"{path}: {printable(name)} is no ordinary tensor: {REMEDY}")
-    return dict(state)
-
-
-def _without_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out first parts that all names have, as far as this makes names of the network out of them."""
-    bare = state
-    for _ in range(MAX_PREFIXES):
-        if bare.keys() & own.keys():
-            return bare
-        firsts = {name.partition(".")[0] for name in bare}
-        if len(firsts) != 1 or not all("." in name for name in bare):
-            return state
-        bare = {name.partition(".")[2]: tensor for name, tensor in bare.items()}
-    return state
-
-
-def _differences(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """Say what is missing, unexpected and of another shape, in the order of the network; empty if nothing is."""
-    kinds = {
-        "missing": [name for name in own if name not in state],
-        "unexpected": [printable(name) for name in state if name not in own],
-        "of another shape": [
-            f"{name} {list(state[name].shape)} where the network has {list(tensor.shape)}"
-            for name, tensor in own.items()
-            if name in state and state[name].shape != tensor.shape
-        ],
-    }
-    several = {kind: found[:3] + ["..."] * (len(found) > 3) for kind, found in kinds.items() if found}
-    return "; ".join(f"{len(kinds[kind])} {kind} ({', '.join(names)})" for kind, names in several.items())
+    return found
 
 
 def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
@@ -111,14 +58,14 @@ def load_expert(folder: Path, manifest: Manifest, index: int) -> Expert:
     """
     entry = manifest.experts[index]
     path = entry.path(folder)
-    if path.is_file() and sha256(path) != entry.sha256:
+    if path.is_file() and file_hash(path) != entry.sha256:
         raise ExmlError(f"{path} has another hash (sha256) than the manifest says: bring it back, or train it again")
+    shape = (entry.input or manifest.input).shape
     try:
-        network = entry.architecture.skeleton().build()
+        network = entry.architecture.empty(shape)
     except ExmlError as error:
         raise ExmlError(f"{path.parent / FILE_NAME}: {path.name} has an {error}") from error
-    load_weights(network, path)
-    shape = (entry.input or manifest.input).shape
+    load_weights(network, path, entry.weights)
     _check_forward(network, entry, shape, path)
     network, classes = fast_layout(network, shape), manifest.classes_of(index)
     known = entry.outputs, manifest.input, index, entry.task, entry.classifier, entry.input, str(path)
@@ -143,7 +90,7 @@ def initial_weights(folder: Path, manifest: Manifest, index: int) -> dict[str, T
         raise ExmlError(f"{what}: name a file of the same folder, or leave it out")
     if not (beside.parent / name).exists():
         return None
-    network = entry.architecture.skeleton().build()
+    network = entry.architecture.empty((entry.input or manifest.input).shape)
     load_weights(network, beside.parent / name)
     return dict(network.state_dict())
 
@@ -153,6 +100,10 @@ def _check_forward(network: nn.Module, entry: ExpertEntry, shape: tuple[int, int
     if classifier is not None and classifier not in layers:
         raise ExmlError(f"{path}: the manifest's classifier {classifier!r} is no layer of {name}")
     units = probe(network, shape, f"{path}: {name}")
+    noise = torch.randn(2, *shape, generator=keyed_generator("what does it return"))
+    if (entry.architecture.returns, looks_like(show(network, noise, name))) == ("logits", "probabilities"):
+        what = f"{path}: {name} returns probabilities, where logits are expected"
+        raise ExmlError(f"{what}: write `returns: probabilities` below its architecture in {FILE_NAME}")
     layer = layers[classifier] if classifier else None
     if isinstance(layer, nn.Linear) and layer.out_features != units:
         what = f"{path}: the manifest's classifier {classifier!r} has {layer.out_features} units"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from exml_lightning.core import distributed
 from exml_lightning.core.buffer import Buffer
-from exml_lightning.core.errors import BrokenExpertError, foreign_code
+from exml_lightning.core.errors import BrokenExpertError, ExmlError, foreign_code
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.generators import Generator
 from exml_lightning.core.generators.generator import FEW
@@ -86,6 +86,11 @@ class Sampler:
         draws = keyed_generator("rehearse generating", self.stream.seed, expert.experience)
         remedy = "make images otherwise (buffer.generator), or leave this expert out of the manifest"
         with foreign_code(expert.name, f"making {count} images from it by {name}", remedy):
+            if self.generator.needs_gradient and not expert.gives_gradient():
+                raise ExmlError(
+                    f"{expert.name} gives images no gradient (no_grad, detach or rounding in its forward), and {name} "
+                    "makes them by it: take a strategy that does without, --strategy best, auxiliary or noise"
+                )
             return self.generator.trial()[0].generate(expert, count, draws)
 
     def _make(self, expert: Expert, num_samples: int, progress: "_Progress", finished: FinishedRows | None) -> Buffer:

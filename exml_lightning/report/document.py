@@ -10,11 +10,21 @@ from exml_lightning.files import check_folder, read_bytes, write_text
 from exml_lightning.report import buffer_size, over_time
 from exml_lightning.report.figures import save_figure
 from exml_lightning.report.page.page import NAME, build_page
-from exml_lightning.report.paper import DAMAGED, DAMAGED_NOTE
 from exml_lightning.report.pictures import Picture, draw_pictures
 from exml_lightning.report.rows import Report, Row, shared, sort_runs
 from exml_lightning.report.runs import find_runs
-from exml_lightning.report.tables import DIFFER, HEADINGS, NOTE, SAME, heading, runs_csv, sections, table, tables_csv
+from exml_lightning.report.tables import (
+    DIFFER,
+    HEADINGS,
+    NOTE,
+    SAME,
+    heading,
+    notes,
+    runs_csv,
+    sections,
+    table,
+    tables_csv,
+)
 from exml_lightning.report.text import csv_text, escape, markdown, printable
 from exml_lightning.terminal import is_quiet, print_rows
 
@@ -90,10 +100,10 @@ def _tables(report: Report) -> dict[str, str]:
 def _table(scenario: str, rows: list[Row]) -> str:
     body = markdown(HEADINGS, [line.cells for line in table(scenario, rows)])
     settings = shared(rows)
-    notes = [DAMAGED_NOTE] if scenario == DAMAGED[0] else []
-    notes += [f"{DIFFER}: {'; '.join(settings.differ)}."] if settings.differ else []
-    notes += [f"{SAME}: {'; '.join(settings.same)}."] if settings.same else []
-    parts = [f"## {escape(heading(rows))}\n", body, *(f"{escape(note)}\n" for note in notes)]
+    below = notes(rows)
+    below += [f"{DIFFER}: {'; '.join(settings.differ)}."] if settings.differ else []
+    below += [f"{SAME}: {'; '.join(settings.same)}."] if settings.same else []
+    parts = [f"## {escape(heading(rows))}\n", body, *(f"{escape(note)}\n" for note in below)]
     parts += ["".join(f"- {escape(line)}\n" for line in settings.own)] if settings.own else []
     return "\n".join(parts)
 
@@ -123,5 +133,6 @@ def _print(report: Report, last: str) -> None:
         cells = [[printable(cell) for cell in (line.cells[0], *line.cells[2:])] for line in table(scenario, rows)]
         print_rows(printable(heading(rows)), (HEADINGS[0], *HEADINGS[2:]), cells)
         differ = shared(rows).differ
-        print(printable(f"{DIFFER}: {'; '.join(differ)}") + "\n" if differ else "")
+        below = [*notes(rows), *([f"{DIFFER}: {'; '.join(differ)}"] if differ else [])]
+        print("".join(f"{printable(note)}\n" for note in below))
     print(last)

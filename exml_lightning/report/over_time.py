@@ -15,6 +15,8 @@ from exml_lightning.report.text import drawn, with_std
 
 MOST_PARTS = 12
 """Small pictures that there is room for."""
+MOST_LETTERS = 20
+"""Of the classes of an experience, above its picture."""
 DASHES = ((0, (5, 2)), (0, (2, 1.5)), (0, (7, 2, 1, 2)), (0, (1, 1)), (0, (9, 3)), (0, (4, 1, 1, 1, 1, 1)))
 HEADINGS = ("scenario", "strategy", "name", "after_experts", "tested_on", "runs", "mean_percent", "std_percent")
 
@@ -85,7 +87,7 @@ def draw(rows: Sequence[Row], baselines: Sequence[Row], styles: Styles) -> Figur
     for small, part in zip(axes, shown, strict=False):
         for row in rows:
             draw_line(small, points(row, part), styles[row.strategy], None, size=3)
-        small.set_title(f"experience {part + 1}", fontsize="small", pad=3)
+        small.set_title(_name(rows, part), fontsize="small", pad=3)
     for small in axes[len(shown) :]:
         small.set_visible(False)
         axes[axes.index(small) - across].tick_params(labelbottom=True)
@@ -99,6 +101,13 @@ def draw(rows: Sequence[Row], baselines: Sequence[Row], styles: Styles) -> Figur
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize="small", handlelength=3)
     return figure
+
+
+def _name(rows: Sequence[Row], part: int) -> str:
+    """Name an experience, by its classes too where all runs say the same."""
+    classes = {run.classes.get(part) for row in rows for run in row.runs}
+    only = classes.pop() if len(classes) == 1 else None
+    return f"experience {part + 1}" + (f": {drawn(only, MOST_LETTERS)}" if only else "")
 
 
 def _parts(rows: Sequence[Row]) -> list[int]:

@@ -67,6 +67,11 @@ class Run:
     steps: tuple[Step, ...]
 
     @property
+    def classes(self) -> dict[int, str]:
+        """The classes of each expert, from 0, in words; none of a run of 0.2.0 or before."""
+        return {k: ", ".join(names) for k, names in enumerate(self.results.get("expert_classes") or [])}
+
+    @property
     def skipped(self) -> int:
         """How many experts were skipped."""
         return len(self.results.get("experiences_skipped") or [])
@@ -174,6 +179,7 @@ class _Results(BaseModel):
     experiences_skipped: list[object] | None = None
     baseline: str | None = None
     experts_with_statistics: Whole = 0
+    expert_classes: list[list[str]] | None = None
 
 
 @contextmanager
@@ -207,7 +213,10 @@ def _depth(value: object) -> int:
 
 def read_run(folder: Path) -> Run:
     """Read the run in a folder; raises `ExmlError` if a file is missing or broken, or the run is unfinished."""
-    with _reading(path := folder / "config.yaml"):
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise ExmlError(f"{path} is missing: a run of distil() has none; `exml fit` with the same settings writes it")
+    with _reading(path):
         plain = _MAPPING.validate_python(read_yaml(path))
         config = _Config.model_validate(plain)
     path = folder / ("summary.json" if config.baseline is None else "test.json")

@@ -3,7 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exml_lightning.report.paper import DAMAGED, FIGURES, PAPER_ROWS, TABLE_2, TABLE_3, is_ex_model, order_of, title_of
+from exml_lightning.report.paper import (
+    DAMAGED,
+    DAMAGED_NOTE,
+    FIGURES,
+    PAPER_ROWS,
+    TABLE_2,
+    TABLE_3,
+    is_ex_model,
+    order_of,
+    title_of,
+)
 from exml_lightning.report.rows import Report, Row, differing
 from exml_lightning.report.text import csv_text, seconds, with_std
 
@@ -12,6 +22,10 @@ NOTE = (
     "model and no original data. Seconds: mean of generating + distilling, of baselines testing; images found in the "
     "cache cost none. Differs in: the settings in which rows of one strategy differ; those below a table are of each "
     "strategy's row with the most runs."
+)
+UNKNOWN = (
+    "Not known: runs without labelled images have no accuracy, so neither a figure here nor a picture of it over time. "
+    "Their agreement with the experts, which is no accuracy, is in runs.csv, and on the page of --html beside each run."
 )
 DIFFER = "Settings that differ between strategies"
 SAME = "The same in all"
@@ -67,6 +81,12 @@ def sections(report: Report) -> dict[str, tuple[str, tuple[str, ...]]]:
 def heading(rows: Sequence[Row]) -> str:
     """Name the table of a scenario."""
     return f"{rows[0].scenario}: stream accuracy in %"
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """Say what the figures of a scenario's table do not: that the paper's is damaged, that there are none."""
+    damaged = [DAMAGED_NOTE] if rows[0].scenario == DAMAGED[0] else []
+    return damaged + ([UNKNOWN] if any(row.percent is None for row in rows) else [])
 
 
 def table(scenario: str, rows: Sequence[Row]) -> list[Line]:

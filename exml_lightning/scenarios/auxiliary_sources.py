@@ -1,23 +1,17 @@
 """Where auxiliary images come from: a folder, a data set of torchvision, two photographs."""
 
-import difflib
-import inspect
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torchvision import datasets
-from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2 import functional as transforms
 
-from exml_lightning.core.errors import ExmlError, one_line
+from exml_lightning.core.errors import ExmlError
 from exml_lightning.scenarios.auxiliary import AuxiliaryImages
-from exml_lightning.scenarios.datasets import fetch
-from exml_lightning.scenarios.image_files import image_files, image_pixels, open_image
+from exml_lightning.scenarios.image_files import FORMATS, find_images, image_pixels, open_image, warn_of_others
+from exml_lightning.scenarios.torchvision_class import TorchvisionClass
 
 
 @dataclass
@@ -74,12 +68,16 @@ class FolderImages(AuxiliaryImages):
     def _find(self, root: Path) -> None:
         folder = Path(self.folder).expanduser()
         places = list(dict.fromkeys([root / folder, folder]))  # one where the folder is absolute
-        self._files = next(filter(None, map(image_files, places)), [])
-        if self._files:
+        found = ((place, *find_images(place)) for place in places)
+        place, files, others = next((each for each in found if each[1]), (places[0], [], []))
+        if files and files != getattr(self, "_files", None):  # a run opens it several times
+            warn_of_others(place, others)
+        self._files = files
+        if files:
             return
         said = ", ".join(f"{place} {'has no images' if place.is_dir() else 'is not a folder'}" for place in places)
         raise ExmlError(
-            f"data.auxiliary: {said}: put images there ({' '.join(IMG_EXTENSIONS)}), or name another folder with "
+            f"data.auxiliary: {said}: put images there ({', '.join(FORMATS)}), or name another folder with "
             "--data.auxiliary.folder DIR"
         )
 
@@ -115,60 +113,17 @@ class TorchvisionImages(AuxiliaryImages):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        names = {name.lower(): name for name in datasets.__all__ if inspect.isclass(getattr(datasets, name))}
-        if self.name not in names.values():
-            close = difflib.get_close_matches(self.name.lower(), names, n=1)
-            hint = f"did you mean {names[close[0]]}?" if close else "see its documentation"
-            raise ExmlError(f"data.auxiliary: torchvision has no data set {self.name}; {hint}")
-        self._class = getattr(datasets, self.name)
-        if "download" in (self.options or {}):
-            raise ExmlError("data.auxiliary: leave download out of the options, and give --data.download true")
-        try:
-            inspect.signature(self._class).bind(**self._arguments(Path()))
-        except TypeError as error:
-            raise ExmlError(f"data.auxiliary: options of {self.name}: {error}") from error
-
-    def _takes(self, argument: str) -> bool:
-        """Whether the class or, by ``**kwargs``, one it inherits from has this argument."""
-        for kind in self._class.__mro__:
-            parameters = inspect.signature(kind.__init__).parameters
-            if argument in parameters or not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-                return argument in parameters
-        return False
-
-    def _arguments(self, root: Path) -> dict[str, Any]:
-        given = {"root": str(root)} if self._takes("root") else {}
-        return given | (self.options or {})
+        self._class = TorchvisionClass("data.auxiliary", self.name, self.options)
 
     def __len__(self) -> int:
         return len(self._images)
 
     def _find(self, root: Path) -> None:
-        arguments = self._arguments(root)
-        remedy = "name another folder with --data.root DIR"
-        if self._takes("download"):
-            arguments["download"] = False  # SEMEION does unless told not to
-            remedy = "fetch them with --data.download true"
-        try:
-            self._images = self._class(**arguments)
-        except Exception as error:  # each data set has its own
-            raise ExmlError(
-                f"data.auxiliary: {self.describe()} cannot be opened in {arguments.get('root')} "
-                f"({one_line(error)}): put its files there, or {remedy}"
-            ) from error
+        self._images = self._class.open(root)
 
     def _load(self, index: int) -> Tensor:
         item = self._images[index]
-        image = item[0] if isinstance(item, tuple) else item
-        if isinstance(image, Image.Image):
-            return image_pixels(image)
-        if not isinstance(image, Tensor):
-            raise ExmlError(f"data.auxiliary: {self.name} has no images: its items are {type(image).__name__}")
-        image = image[None] if image.ndim == 2 else image  # uint8 in [0, 255] or float in [0, 1]
-        if image.ndim != 3 or len(image) not in (1, 3) or not (image.dtype == torch.uint8 or image.is_floating_point()):
-            raise ExmlError(f"data.auxiliary: {image.dtype} tensors of shape {list(image.shape)} are no images")
-        pixels: Tensor = transforms.to_dtype(image, torch.uint8, scale=True)
-        return pixels
+        return self._class.pixels(item[0] if isinstance(item, tuple) else item)
 
     def _name(self, index: int) -> str:
         files = getattr(self._images, "samples", None)  # ImageFolder and what inherits from it
@@ -176,10 +131,8 @@ class TorchvisionImages(AuxiliaryImages):
 
     def describe(self) -> str:
         """Name the data set and its options; see `AuxiliaryImages.describe`."""
-        options = "".join(f", {key}={value}" for key, value in sorted((self.options or {}).items()))
-        return f"TorchvisionImages({self.name}{options}), crops from {self.min_crop}"
+        return f"TorchvisionImages({self._class}), crops from {self.min_crop}"
 
     def download(self, root: Path) -> None:
         """Fetch the data set's files by torchvision, where it can; see `AuxiliaryImages.download`."""
-        if self._takes("download"):
-            fetch(f"data.auxiliary: {self.name}", self._class, **self._arguments(root))
+        self._class.download(root)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 import torchvision
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.datasets.utils import check_integrity
 
 from exml_lightning.core.errors import ExmlError
@@ -12,6 +11,7 @@ from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.scenarios.datasets import ImageDataset, fetch, without_groups
 from exml_lightning.scenarios.decoded import decode_images
+from exml_lightning.scenarios.image_folders import files_of_classes
 
 
 class CIFAR10(ImageDataset):
@@ -46,14 +46,8 @@ class CIFAR10(ImageDataset):
         return without_groups(torch.from_numpy(split.data).permute(0, 3, 1, 2), torch.tensor(split.targets))
 
     def _load_folders(self, folder: Path, cache: Path) -> LabelledImages:
-        files, labels = [], []
-        for label, name in enumerate(self.class_names):
-            found = sorted(path for path in (folder / name).glob("*") if path.suffix.lower() in IMG_EXTENSIONS)
-            if not found:
-                raise ExmlError(f"{folder / name} has no images: put those of CIFAR10's class there")
-            files += found
-            labels += [label] * len(found)
-        return without_groups(decode_images(files, self.image_format.shape, cache), torch.tensor(labels))
+        files, labels = files_of_classes([folder / name for name in self.class_names])
+        return without_groups(decode_images(files, self.image_format.shape, cache), labels)
 
     def download(self, root: Path) -> None:
         """Fetch torchvision's files where neither they nor folders of images are there."""

@@ -20,17 +20,28 @@ Groups = tuple[tuple[int, ...], ...]
 
 
 class ImageDataset(ABC):
-    """A labelled image data set with a training and a test split."""
+    """A labelled image data set with a training and a test split.
+
+    Attributes:
+        class_names: Names of the classes, by label; where files say them, there once it is open.
+        image_format: What its images are for a network.
+    """
 
     class_names: tuple[str, ...]
     image_format: ImageFormat
+
+    def open(self, root: Path, download: bool = False) -> None:  # noqa: B027 - most data sets know their classes
+        """Find `class_names` where files in `root` say them, which are fetched first if `download`.
+
+        Files of the training split are not opened. Raises `ExmlError` if there are none; it names the remedy.
+        """
 
     @abstractmethod
     def load(self, root: Path, train: bool) -> LabelledImages:
         """Read the training or the test split out of `root` (``data.root``), resized to `image_format`.
 
-        Files of the other, where they are others, are not opened. Raises `ExmlError` if files are missing or broken; it
-        names them and the remedy.
+        Files of the other, where they are others, are not opened; the data set need not be open. Raises `ExmlError` if
+        files are missing or broken; it names them and the remedy.
         """
 
     def protocol(self, name: str, run_id: int, root: Path) -> list[tuple[tuple[int, ...], Groups]]:

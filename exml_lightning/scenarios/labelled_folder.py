@@ -10,7 +10,7 @@ import torch
 from exml_lightning.core.errors import ExmlError, printable
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.scenarios.datasets import without_groups
-from exml_lightning.scenarios.image_files import image_files, read_images
+from exml_lightning.scenarios.image_files import find_images, is_junk, read_images, warn_of_others
 
 log = logging.getLogger(__name__)
 READ_TOGETHER = 256
@@ -29,12 +29,14 @@ def read_labelled(
     """
     if shape[0] not in (1, 3):
         raise ExmlError(f"{key}: the experts take images with {shape[0]} channels: files have 1 or 3")
-    found = {name: image_files(folder / name) for name in class_folders(folder)}
+    found = {name: find_images(folder / name)[0] for name in class_folders(folder)}
     _check(folder, list(found), class_names, key)
     empty = [name for name, files in found.items() if not files]
     if empty:
         raise ExmlError(f"{key}: {folder} has no images in {_listed(empty)}: put some there, or delete it")
-    loose = len(image_files(folder)) - sum(map(len, found.values()))
+    everywhere, others = find_images(folder)
+    warn_of_others(folder, others)
+    loose = len(everywhere) - sum(map(len, found.values()))
     if loose > 0:
         log.warning("%s: %d images of %s lie in no folder of a class: left out", key, loose, folder)
     images = torch.empty(sum(map(len, found.values())), *shape, dtype=torch.uint8)
@@ -50,10 +52,10 @@ def read_labelled(
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Name the sub-folders, sorted, but for hidden ones; none where there is no folder."""
+    """Name the sub-folders, sorted, but for hidden ones and junk; none where there is no folder."""
     if not folder.is_dir():
         return []
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_junk(path.name))
 
 
 def _check(folder: Path, names: Sequence[str], class_names: Sequence[str], key: str) -> None:

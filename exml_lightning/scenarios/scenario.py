@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from exml_lightning.core.errors import ExmlError
+from exml_lightning.core.errors import ExmlError, shown
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.files import folder_name
 from exml_lightning.scenarios.auxiliary import AuxiliaryImages
@@ -73,6 +73,7 @@ class Scenario:
         name: Name of the scenario, for folders and tables; it, like `experts_of`, must suit a folder, else `ExmlError`.
         dataset: The data set.
         classes_per_experience: Classes dealt to each experience: one number for all, or one each; None for all classes.
+            Where one number does not divide them, the first experiences get one more.
         classes: Class names of each experience, instead of `classes_per_experience`; they may overlap.
         groups: Recording sessions of each experience; None gives every experience all.
         shuffle_classes: Deal the classes in an order drawn from the run's seed, else in the data set's order.
@@ -100,9 +101,10 @@ class Scenario:
                 folder_name(getattr(self, key), f"data.scenario.{key}")
 
     def experiences(self, run_id: int, root: Path) -> list[Experience]:
-        """Deal out classes and sessions of a run, 0 to 4; a protocol may read `root`; `ExmlError` names a wrong key."""
+        """Deal out classes and sessions of a run, 0 to 4; `root` may say which; `ExmlError` names a wrong key."""
         if not 0 <= run_id < len(RUN_SEEDS):
             raise ExmlError(f"data.run_id is {run_id}: give 0 to {len(RUN_SEEDS) - 1}")
+        self.dataset.open(root)
         parts: list[tuple[tuple[int, ...], Groups | None]]
         if self.protocol is None:
             parts = self._dealt(run_id)
@@ -133,7 +135,7 @@ class Scenario:
         if unknown or not parts or not all(part and len(set(part)) == len(part) for part in parts):
             raise ExmlError(
                 "data.scenario.classes: each experience needs one class or more, each of them once, of "
-                f"{list(names)}{f'; not {unknown}' if unknown else ''}"
+                f"{shown(names)}{f'; not {shown(unknown)}' if unknown else ''}"
             )
         return [tuple(names.index(name) for name in part) for part in parts]
 
@@ -143,11 +145,12 @@ class Scenario:
         if sizes is None:
             return [tuple(order)]
         if isinstance(sizes, int):
-            sizes = [sizes] * (count // max(sizes, 1))
+            parts = count // max(sizes, 1)
+            sizes = [count // parts + (i < count % parts) for i in range(parts)]
         if not sizes or min(sizes) < 1 or sum(sizes) != count:
             raise ExmlError(
                 f"data.scenario.classes_per_experience is {self.classes_per_experience}: "
-                f"the parts must be 1 or more and add up to the {count} classes of {type(self.dataset).__name__}"
+                f"give 1 to {count}, the classes of {type(self.dataset).__name__}, or parts that add up to them"
             )
         rest = iter(order)
         return [tuple(islice(rest, size)) for size in sizes]

@@ -28,10 +28,9 @@ from exml_lightning.module import ExModelModule
 from tests.conftest import EXPERTS, refused
 
 
-@pytest.fixture
-def zoo(tmp_path):
-    """Three of the shipped experts, of which the first and the third have statistics of drawings."""
-    folder = shutil.copytree(EXPERTS, tmp_path / "zoo")
+@pytest.fixture(scope="module")
+def zoo_once(tmp_path_factory):
+    folder = shutil.copytree(EXPERTS, tmp_path_factory.mktemp("published") / "zoo")
     manifest = replace(read_manifest(folder), experts=read_manifest(folder).experts[:3])
     entries = list(manifest.experts)
     for k in (0, 2):
@@ -39,6 +38,12 @@ def zoo(tmp_path):
         entries[k] = publish(load_expert(folder, manifest, k), entries[k], folder, pixels, torch.arange(60) % 2)
     write_manifest(replace(manifest, experts=tuple(entries)), folder)
     return folder
+
+
+@pytest.fixture
+def zoo(zoo_once, tmp_path):
+    """Three of the shipped experts, of which the first and the third have statistics of drawings."""
+    return shutil.copytree(zoo_once, tmp_path / "zoo")
 
 
 class Kept(Callback):

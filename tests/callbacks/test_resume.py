@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from exml_lightning.callbacks import results
@@ -78,15 +79,14 @@ class StopAt(Callback):
         trainer.should_stop = trainer.global_step == self.step
 
 
-def test_stopped_within_an_experience_and_resumed_is_as_never_stopped(small_run, tmp_path):
-    main(small_run("whole"))
+def test_stopped_within_an_experience_and_resumed_is_as_never_stopped(small_run, finished_run, tmp_path):
     stop = json.dumps([{"class_path": "tests.callbacks.test_resume.StopAt", "init_args": {"step": 9}}])
     main([*small_run("cut"), "--trainer.callbacks", stop])  # in the second experience
     assert sorted(p.name for p in (tmp_path / "cut" / "checkpoints").iterdir()) == ["experience=0.ckpt", "last.ckpt"]
     assert not (tmp_path / "cut" / "ex_model").exists()
     assert len((tmp_path / "cut" / "accuracy_matrix.csv").read_text().splitlines()) == 2
     main([*small_run("cut"), "--ckpt_path", "last"])
-    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "cut") == outcome(finished_run)
 
 
 @pytest.mark.parametrize("step", [4, pytest.param(5, marks=pytest.mark.slow)])
@@ -118,49 +118,48 @@ def test_the_row_of_a_stop_has_the_losses_of_its_step(small_run, tmp_path):
         with (tmp_path / folder / "metrics.csv").open() as file:
             return {int(row["step"]): row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]}
 
-    main([*small_run("each"), "--trainer.log_every_n_steps", "1"])
+    def fit(folder, *options):
+        main([*small_run(folder, trainer__max_epochs=1), "--trainer.log_every_n_steps", *options])
+
+    fit("each", "1")
     stop = json.dumps([{"class_path": "tests.callbacks.test_resume.StopAt", "init_args": {"step": 4}}])
-    main([*small_run("cut"), "--trainer.log_every_n_steps", "2", "--trainer.callbacks", stop])
+    fit("cut", "2", "--trainer.callbacks", stop)
     each, cut = losses("each"), losses("cut")
     assert [*cut] == [1, 3]
     stop = json.dumps([{"class_path": "tests.callbacks.test_resume.StopAt", "init_args": {"step": 5}}])
-    main([*small_run("odd"), "--trainer.log_every_n_steps", "2", "--trainer.callbacks", stop])
+    fit("odd", "2", "--trainer.callbacks", stop)
     odd = losses("odd")
     assert [*odd] == [1, 3, 4]
     assert {**cut, **odd} == {step: each[step] for step in odd}
 
 
-def test_a_finished_run_resumed_stays_as_it_is(small_run, tmp_path):
-    main(small_run())
-    before = outcome(tmp_path / "run")
+def test_a_finished_run_resumed_stays_as_it_is(small_run, finished_run):
+    before = outcome(finished_run)
     main([*small_run(), "--ckpt_path", "last"])
-    assert outcome(tmp_path / "run") == before
+    assert outcome(finished_run) == before
 
 
-def test_a_run_goes_on_to_more_experts(small_run, tmp_path, capsys):
-    main(small_run("both"))
-    assert "2 of 5 (trainer.max_epochs)" in capsys.readouterr().out
+def test_a_run_goes_on_to_more_experts(small_run, finished_run, tmp_path, capsys):
     main(small_run("one", trainer__max_epochs=1))
     assert "1 of 5 (trainer.max_epochs)" in capsys.readouterr().out
     assert outcome(tmp_path / "one")[2]["experiences_learned"] == 1
     main([*small_run("one"), "--ckpt_path", "last"])
-    assert outcome(tmp_path / "one") == outcome(tmp_path / "both")
+    assert "2 of 5 (trainer.max_epochs)" in capsys.readouterr().out
+    assert outcome(tmp_path / "one") == outcome(finished_run)
 
 
-def test_a_finished_run_keeps_its_peak_memory(small_run, tmp_path, monkeypatch):
+def test_a_finished_run_keeps_its_peak_memory(small_run, finished_run, monkeypatch):
     def told():
-        return json.loads((tmp_path / "run" / "summary.json").read_text())["peak_memory_mb"]
+        return json.loads((finished_run / "summary.json").read_text())["peak_memory_mb"]
 
-    monkeypatch.setattr(results, "peak_memory_mb", lambda device: 800.0)
-    main(small_run())
-    assert told() == 800
-    monkeypatch.setattr(results, "peak_memory_mb", lambda device: 500.0)
-    main(small_run())
-    assert told() == 800
+    before = torch.load(finished_run / "checkpoints" / "last.ckpt")["callbacks"]["AccuracyCallback"]["peak_memory_mb"]
+    for now in (before - 100, before + 100):
+        monkeypatch.setattr(results, "peak_memory_mb", lambda device, now=now: now)
+        main(small_run())
+        assert told() == max(before, now)
 
 
-def test_other_experts_are_refused(small_run, tmp_path, capsys):
-    main(small_run(trainer__max_epochs=1))
+def test_other_experts_are_refused(small_run, finished_run, tmp_path, capsys):
     folder = tmp_path / "others"
     shutil.copytree(EXPERTS, folder)
     manifest = read_manifest(folder)
@@ -169,4 +168,4 @@ def test_other_experts_are_refused(small_run, tmp_path, capsys):
     first = replace(manifest.experts[0], sha256=save_weights(network, folder / manifest.experts[0].file))
     write_manifest(replace(manifest, experts=(first, *manifest.experts[1:])), folder)
     line = refused([*small_run(data__experts=str(folder)), "--ckpt_path", "last"], capsys)
-    assert "are not the first 1 of this stream" in line
+    assert "are not the first 2 of this stream" in line

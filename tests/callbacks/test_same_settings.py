@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from exml_lightning.callbacks.same_settings import differences
-from exml_lightning.cli.main import main
 from tests.conftest import refused
 
 
@@ -26,11 +25,8 @@ def test_what_has_changed_is_named(before, now, said):
     assert differences(before, now) == said
 
 
-def test_other_settings_are_refused_and_nothing_is_overwritten(small_run, tmp_path, capsys):
-    run = tmp_path / "run"
-    args = [*small_run(), "--model.optimizer", "torch.optim.SGD", "--model.optimizer.init_args.lr", "0.01"]
-    main(args)
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+def test_other_settings_are_refused_and_nothing_is_overwritten(small_run, finished_run, capsys):
+    before = {path: path.read_bytes() for path in finished_run.rglob("*") if path.is_file()}
     auxiliary = '{"class_path": "TorchvisionImages", "init_args": {"name": "FakeData"}}'
     for option, value, key in (
         ("--data.n_iter", "7", "data.n_iter"),
@@ -41,15 +37,14 @@ def test_other_settings_are_refused_and_nothing_is_overwritten(small_run, tmp_pa
         ("--buffer.generator.init_args.temperature", "3", "(buffer.generator.temperature"),
         ("--model.optimizer.init_args.lr", "0.5", "model.optimizer"),
     ):
-        error = refused([*args, option, value, "--ckpt_path", "last"], capsys)
+        error = refused([*small_run(), option, value, "--ckpt_path", "last"], capsys)
         assert "under other settings (" in error
         assert f"{key} was" in error
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in finished_run.rglob("*") if path.is_file()} == before
 
 
-def test_a_checkpoint_of_before_the_format_had_a_number_is_refused(small_run, tmp_path, capsys):
-    main([*small_run(), "--trainer.max_epochs", "1"])
-    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+def test_a_checkpoint_of_before_the_format_had_a_number_is_refused(small_run, finished_run, capsys):
+    path = finished_run / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     del checkpoint["exml_lightning"]
     torch.save(checkpoint, path)

@@ -49,9 +49,8 @@ def saved(folder: Path) -> tuple[int, int] | None:
     return content["ExpertStream"]["experience"], content["global_step"]
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(small_run, tmp_path, capsys):
+def test_sigterm_saves_and_the_same_command_goes_on(small_run, finished_run, tmp_path, capsys):
     only_then = ["--checkpoint.every_n_steps", "0"]
-    main([*small_run("whole"), *only_then])
     for point, at in {"generating": None, "a step": (1, 8), "last step": (0, 6), "validating": (0, 6)}.items():
         args = [*small_run(point), *only_then]
         child = forks.Process(target=run_until, args=(point, args))
@@ -64,7 +63,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(small_run, tmp_path, capsys)
         main(args)
         told = f"{tmp_path / point} holds a run that was stopped: going on with last.ckpt" in capsys.readouterr().out
         assert told == (at is not None)
-        assert outcome(tmp_path / point) == outcome(tmp_path / "whole"), point
+        assert outcome(tmp_path / point) == outcome(finished_run), point
 
 
 def test_two_fits_do_not_share_a_folder(small_run, tmp_path, capsys):
@@ -85,9 +84,8 @@ def test_what_a_killed_fit_had_begun_to_write_is_removed(small_run, tmp_path):
     assert not begun.exists()
 
 
-def test_a_damaged_checkpoint_names_the_one_before(small_run, tmp_path, capsys):
-    main(small_run())
-    folder = tmp_path / "run" / "checkpoints"
+def test_a_damaged_checkpoint_names_the_one_before(small_run, finished_run, capsys):
+    folder = finished_run / "checkpoints"
     (folder / "last.ckpt").write_bytes(b"half")
     error = refused(small_run(), capsys)
     assert f"an older one is {folder / 'experience=1.ckpt'}: give it by --ckpt_path" in error

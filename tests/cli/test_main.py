@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from exml_lightning.cli.main import VERBS, main
 from exml_lightning.experts import load_expert, read_manifest, write_manifest
@@ -46,6 +47,8 @@ def test_a_run_folder_holds_what_the_design_lists(small_run_once, finished_run):
         "samples/experience=1.png",
         "summary.json",
     ]
+    for name in ("accuracy_matrix", "accuracy_over_time", "confusion_matrix"):
+        assert min(Image.open(run / f"{name}.png").size) > 200
     rows = list(csv.reader((run / "accuracy_matrix.csv").open()))
     assert rows[0] == ["after_experience", "0", "1", "2", "3", "4", "stream"]
     summary = json.loads((run / "summary.json").read_text())
@@ -203,17 +206,18 @@ def test_what_comes_before_that_line_loads_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_networks_in_the_working_directory_are_found(tmp_path):
-    """By the console script, too, whose folder is another."""
-    (tmp_path / "my_networks.py").write_text(
+def test_networks_in_the_working_directory_are_found(tmp_path, monkeypatch):
+    """By the console script, too, whose path begins with another folder."""
+    (tmp_path / "networks_nearby.py").write_text(
         "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self):\n"
         "        super().__init__(nn.Flatten(), nn.Linear(16, 2))\n"
     )
     (tmp_path / "own").mkdir()
     torch.save({"1.weight": torch.ones(2, 16), "1.bias": torch.ones(2)}, tmp_path / "own" / "a.pt")
-    code = "import sys; sys.path.remove(''); from exml_lightning.cli.main import main; main()"
-    options = ["--architecture", "my_networks.Net", "--classes", "a", "b", "--size", "4", "--channels", "1"]
-    subprocess.run([sys.executable, "-c", code, "manifest", "own", *options], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder not in ("", str(tmp_path))])
+    options = ["--architecture", "networks_nearby.Net", "--classes", "a", "b", "--size", "4", "--channels", "1"]
+    main(["manifest", "own", *options])
     assert read_manifest(tmp_path / "own").experts[0].classifier == "1"
 
 
@@ -224,8 +228,9 @@ def test_a_misspelt_verb_gets_a_suggestion(capsys):
 
 @pytest.mark.parametrize("verb", CONFIGURED)
 def test_a_verb_alone_asks_for_what_it_needs(verb, capsys):
-    example = "--data.experts checkpoints" if verb == "generate" else "-c configs/split_digits.yaml"
-    assert f"exml {verb} {example}" in refused([verb], capsys, code=2)
+    what, more = ("experts", ", or --data.experts DIR") if verb == "generate" else ("scenario", "")
+    said = f"exml: error: which {what}? For instance: exml {verb} -c split_digits{more}\n"
+    assert refused([verb], capsys, code=2) == said
 
 
 def test_without_experts_the_command_that_trains_them_is_given(tmp_path, capsys):

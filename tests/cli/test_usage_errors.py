@@ -43,8 +43,7 @@ def files(tmp_path, monkeypatch):
         ("-c nothing.yaml", "nothing.yaml: data holds nothing: it must hold keys, or be left out"),
         ("-c typ.yaml", "no file typ.yaml; did you mean typo.yaml?"),
         ("-c .", ". is a folder: name a file in it, for instance class.yaml"),
-        ("-c configs/split_mnist.yaml",
-         "no file configs/split_mnist.yaml; configs/ is in the clone of the repository: give its path, or go there"),
+        ("-c configs/split_mnist.yaml", None),  # which ships
         ("-c whole.yaml", None),
     ],
 )  # fmt: skip
@@ -180,11 +179,20 @@ def test_completion_in_bash(tmp_path):
         complete exml predict --device ""
         for verb in $VERBS; do complete exml $verb --qui; done
         complete exml fit --data.run
+        complete exml fit -c split_d
+        complete exml sweep --config mn
     """
     environment = {**os.environ, "VERBS": " ".join(VERBS)}
     command = ["bash", "-c", code, str(script)]
     out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-    assert out.splitlines() == ["fit", "auto cpu cuda", *["--quiet"] * len(VERBS), "--data.run_id"]
+    assert out.splitlines() == [
+        "fit",
+        "auto cpu cuda",
+        *["--quiet"] * len(VERBS),
+        "--data.run_id",
+        "split_digits",
+        "mnist",
+    ]
 
 
 def test_completion_of_an_unknown_shell_and_without_shtab(monkeypatch, capsys):

@@ -60,6 +60,66 @@ def test_other_images_are_refused(images, said):
         load_ex_model(EXPERTS, expert=0)(images)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x * 255, r"from 0 to 255, not floats in \[0, 1\]: divide them by .* 255 as a rule, or give uint8"),
+        (lambda x: x * 255 - 12, r"from -12 to 243, .*: divide them"),  # of a cubic resize
+        (lambda x: x * 16, r"from 0 to 16, .*: divide them by the largest value that a pixel can have"),
+        (lambda x: (x - MEAN) / STD, "they are normalised, it seems, which the ex-model does itself"),
+        (lambda x: x * 2 - 1, "from -1 to 1, .* normalised"),
+        (lambda x: (x - 0.1307) / 0.3081, "from -0.424213 to 2.82149, .* normalised"),
+    ],
+)
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+def test_floats_of_another_range_are_refused(pixels, change, said, kind):
+    model = load_ex_model(EXPERTS, expert=0)
+    images = change(pixels / 255)
+    with pytest.raises(ExmlError, match=said if kind == torch.float32 else r"not floats in \[0, 1\]"):
+        model(images.to(kind))
+    with pytest.raises(ExmlError, match=said), torch.autocast("cpu", torch.bfloat16):
+        model.train()(images)
+
+
+def test_what_interpolation_adds_is_taken(pixels):
+    model = load_ex_model(EXPERTS, expert=0)
+    board = ((torch.arange(50)[:, None] + torch.arange(50)) % 2).float().expand(2, 1, 50, 50)
+    worst = 0.0
+    for size in (33, 75, 100, 130):
+        image = torch.nn.functional.interpolate(board, size=(size, size), mode="bicubic")
+        worst = max(worst, float(image.amax()) - 1)
+        model(image[..., :32, :32])
+    assert worst > 0.2
+    model(torch.tensor([-1e-6, 1 + 1e-6]).repeat_interleave(512).view(1, 1, 32, 32))
+    assert model(pixels[:0] / 255).shape == (0, 2)
+
+
+def test_the_look_at_floats_leaves_graphs_alone(pixels):
+    """What a graph sees is no value; each of these would raise, break the graph, or warn, if one were looked at."""
+    model, images = load_ex_model(EXPERTS, expert=0), pixels[:3] / 255
+    expected = model(images)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    exported = torch.export.export(model, (images,), dynamic_shapes={"images": {0: torch.export.Dim("n")}}).module()
+    for answer in (compiled, exported):
+        assert torch.allclose(answer(images), expected, atol=1e-5)
+    assert torch.allclose(torch.vmap(lambda image: model(image[None])[0])(images), expected, atol=1e-5)
+    assert model.to("meta")(images.to("meta")).shape == expected.shape
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_waited_for_once_in_training(pixels):
+    model, images = load_ex_model(EXPERTS, expert=0).cuda(), (pixels / 255).cuda()
+    with pytest.raises(ExmlError, match="divide them"):
+        model.train()(images * 255)
+    model = load_ex_model(EXPERTS, expert=0).cuda().train()
+    model(images)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        model(images)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_saved_and_loaded_it_answers_the_same_bit_for_bit(tmp_path, pixels):
     model = load_ex_model(EXPERTS, expert=0)
     save_ex_model(model, tmp_path / "new" / "model")

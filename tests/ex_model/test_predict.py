@@ -212,6 +212,9 @@ def test_bad_input_is_one_line(ex_model, digits, tmp_path, monkeypatch, changes,
 def test_a_folder_for_the_csv_and_another_network_are_refused(ex_model, digits, capsys):
     args = ["predict", str(ex_model), str(digits), "--output"]
     assert "images is a folder" in refused([*args, str(digits)], capsys)
+    said = refused([*args, str(digits / "4" / "0.png" / "p.csv")], capsys)
+    assert "p.csv cannot be written" in said
+    assert said.endswith("0.png is a file; name another file with --output FILE")
     manifest = read_manifest(ex_model)
     broken = replace(manifest.experts[0], architecture=Architecture("exml_lightning.models.LeNet5", {"num_classes": 3}))
     write_manifest(replace(manifest, experts=(broken,)), ex_model)
@@ -254,3 +257,13 @@ def test_none_of_these_is_a_label_of_its_own(ex_model, digits, tmp_path):
         rows = list(csv.DictReader(file))
     for row, none in zip(rows, rejected, strict=True):
         assert float(row["probability"]) == float(row["none of these"] if none else row[f"p({row['label']})"])
+
+
+def test_an_image_answered_otherwise_in_other_company_is_warned_of(digits, tmp_path, caplog):
+    folder = tmp_path / "zoo"
+    architecture = Architecture("tests.experts.test_first_reading.Net", {"begin": "untracked", "num_classes": 2})
+    hashed = save_weights(architecture.build("company"), folder / "a.safetensors")
+    entry = ExpertEntry("a.safetensors", hashed, architecture, ("5", "4"), (0, 1))
+    write_manifest(Manifest("zoo", None, ("5", "4"), ImageFormat((1, 8, 8), (0.5,), (0.5,)), (entry,)), folder)
+    predict(folder, digits)
+    assert "a.safetensors answers an image otherwise in other company" in caplog.text

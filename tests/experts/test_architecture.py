@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.experts.architecture import Architecture, last_linear, probe
+from exml_lightning.experts.architecture import Architecture, default_architecture, last_linear, probe
 from exml_lightning.models import LeNet5
 
 LENET = Architecture("exml_lightning.models.LeNet5")
@@ -154,3 +154,18 @@ def test_what_a_network_returns_is_looked_at():
     ):
         with pytest.raises(ExmlError, match=message):
             probe(network, shape, "net")
+
+
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [
+        ((1, 32, 32), "LeNet5"),
+        ((3, 32, 32), "SlimResNet18"),
+        ((1, 64, 48), "SlimResNet18"),
+        ((3, 64, 64), "SlimResNet18"),
+    ],
+)
+def test_the_default_network_takes_the_images(shape, name):
+    chosen = default_architecture(shape).with_classes(3)
+    assert chosen.class_path == f"exml_lightning.models.{name}"
+    assert probe(chosen.build(), shape, name) == 3

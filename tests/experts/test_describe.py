@@ -226,7 +226,7 @@ def test_an_error_or_ctrl_c_leaves_the_manifest_as_it_was(two, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("exml_lightning.experts.describe.load_expert", interrupt)
+    monkeypatch.setattr("exml_lightning.experts.first_reading.load_weights", interrupt)
     with pytest.raises(KeyboardInterrupt):
         add_experts(two, NewExperts(LENET, classes=("a", "b", "c")))
     assert (two / "manifest.yaml").read_text() == text

@@ -20,10 +20,9 @@ from exml_lightning.files import sha256
 from tests.conftest import EXPERTS, refused
 
 
-@pytest.fixture
-def zoo(tmp_path):
-    """The first shipped expert, alone, with statistics of drawings."""
-    folder = shutil.copytree(EXPERTS, tmp_path / "zoo")
+@pytest.fixture(scope="module")
+def zoo_once(tmp_path_factory):
+    folder = shutil.copytree(EXPERTS, tmp_path_factory.mktemp("statistics") / "zoo")
     manifest = replace(read_manifest(folder), experts=read_manifest(folder).experts[:1])
     pixels = Strokes().draw(60, (1, 32, 32), keyed_generator("drawn"), torch.device("cpu"))
     expert = load_expert(folder, manifest, 0)
@@ -31,6 +30,12 @@ def zoo(tmp_path):
     assert entry.statistics.layer == "features.6"
     write_manifest(replace(manifest, experts=(entry,)), folder)
     return folder
+
+
+@pytest.fixture
+def zoo(zoo_once, tmp_path):
+    """The first shipped expert, alone, with statistics of drawings."""
+    return shutil.copytree(zoo_once, tmp_path / "zoo")
 
 
 def test_what_is_published_is_read_back(zoo):

@@ -153,7 +153,10 @@ def test_numbers_are_those_of_the_files(page):
     assert "exml fit -c configs/split_mnist.yaml --data.run_id 0" in [dd["text"] for dd in page.all("dd", details)]
     (shaded,) = page.all("table", details, class_="matrix")
     assert [th["text"] for th in page.all("th", shaded, scope="col")] == ["learned", "0, 1", "2, 3", "stream"]
-    assert page.rows(shaded) == [["expert 1", "100.0", "0.0", "50.0"], ["expert 2", "12.5", "87.5", "91.2"]]
+    assert page.rows(shaded) == [
+        ["expert 1: 0, 1", "100.0", "0.0", "50.0"],
+        ["expert 2: 2, 3", "12.5", "87.5", "91.2"],
+    ]
     assert [td["style"] for td in page.all("td", shaded)][:3] == ["--p:100%", "--p:0%", "--p:50%"]
     assert [td["text"] for td in page.all("td", shaded, class_="num shade new")] == ["100.0", "87.5"]
     (other,) = page.all("table", page.run("split_mnist, Replay ED, run 1"), class_="matrix")
@@ -206,6 +209,16 @@ def test_text_of_strangers_stays_text(tmp_path):
     assert any(HOSTILE in dd["text"] for dd in page.all("dd"))
 
 
+def test_rows_and_columns_bear_the_names_of_classes(tmp_path):
+    said = [["cat", "dog"], ["<b>", "a class whose name is very long"]]
+    write_run(tmp_path, "split_digits", "replay", 0, 0.5, experts=2, results={"expert_classes": said})
+    page = page_of(tmp_path, [])
+    (table,) = page.all("table", class_="matrix")
+    names = ["cat, dog", "<b>, a class whose name…"]
+    assert [th["text"] for th in page.all("th", table, scope="col")] == ["learned", *names, "stream"]
+    assert [row[0] for row in page.rows(table)] == [f"expert {k}: {name}" for k, name in enumerate(names, 1)]
+
+
 def test_what_has_no_room_is_named(tmp_path, monkeypatch):
     for k in range(3):
         write_samples(write_run(tmp_path, "split_digits", "replay", k, 0.5, experts=30), [(0, 1)], DIGITS)
@@ -217,6 +230,6 @@ def test_what_has_no_room_is_named(tmp_path, monkeypatch):
     assert any("matrix and images of 1 of 3 runs" in line for line in left_out)
     assert len(page.all("details", class_="run")) == 2
     table = page.all("table", class_="matrix")[0]
-    assert [row[0] for row in page.rows(table)][::23] == ["expert 1", "expert 30"]
+    assert [row[0] for row in page.rows(table)][::23] == ["expert 1: 0, 1", "expert 30"]
     assert len(page.rows(table)) == 24
     assert "24 of 30 rows and 24 of 30 columns" in page.all("caption", table)[0]["text"]

@@ -60,6 +60,22 @@ def test_stream_accuracy_against_buffer_size(tmp_path):
     assert buffer_size.picture_name("mt_cifar10") == "figure_3.png"
 
 
+def test_experiences_are_named_by_the_classes_that_all_runs_say(tmp_path):
+    for k, second in enumerate((["c", "$d"], ["e"])):
+        results = {"expert_classes": [["a", "b"], second]}
+        write_run(tmp_path, "split_mnist", "replay", k, 0.5, experts=2, results=results)
+    write_run(
+        tmp_path, "split_mnist", "noise", 0, 0.5, experts=2, results={"expert_classes": [["a", "b"], ["c", "$d"]]}
+    )
+
+    def titles(found):
+        return [axis.get_title() for axis in over_time.draw(found, [], STYLES).axes if "experience" in axis.get_title()]
+
+    rows = over_time.learned(report(tmp_path)["split_mnist"])
+    assert titles(rows) == ["experience 1: a, b", "experience 2"]
+    assert titles([row for row in rows if row.strategy == "noise"]) == ["experience 1: a, b", r"experience 2: c, \$d"]
+
+
 def test_accuracy_over_time(tmp_path, monkeypatch):
     write_run(tmp_path, "split_mnist", "replay", 0, 0.5, experts=2, matrix=[[0.8, 0.0], [0.4, 0.6]])
     write_run(tmp_path, "split_mnist", "replay", 1, 0.7, experts=2, matrix=[[1.0, 0.0], [0.6, 0.8]])

@@ -13,7 +13,7 @@ from exml_lightning.cli.main import main
 from exml_lightning.report.paper import FIGURES, TABLE_2, is_ex_model
 from exml_lightning.report.text import csv_text, drawn, escape, file_name, printable, seconds
 from tests.conftest import refused
-from tests.report.fake_runs import write_run, write_samples
+from tests.report.fake_runs import write_agreement_run, write_run, write_samples
 
 ALWAYS = {"report.md", "runs.csv", "table_2.md", "table_2.csv", "table_3.md", "table_3.csv"}
 
@@ -109,6 +109,28 @@ print("torch" in sys.modules or "lightning" in sys.modules)
     out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     assert "91.00 ?" in out
     assert out.endswith("False\n")
+
+
+@pytest.mark.parametrize("html", [[], ["--html"]])
+def test_of_runs_without_labelled_images_it_says_what_there_is_not(tmp_path, monkeypatch, capsys, html):
+    monkeypatch.chdir(tmp_path)
+    write_agreement_run(tmp_path / "runs")
+    main(["report", "runs", *html])
+    said, written = capsys.readouterr().out, (tmp_path / "report" / "table_other.md").read_text()
+    assert names(tmp_path / "report") == ALWAYS | {
+        "table_other.md",
+        "table_other.csv",
+        *(["report.html"] if html else []),
+    }
+    for text in (said, written, (tmp_path / "report" / "report.html").read_text() if html else written):
+        assert "not known" in text
+        assert "runs without labelled images have no accuracy, so neither a figure here nor a picture of it" in text
+    (row,) = csv.DictReader((tmp_path / "report" / "runs.csv").open())
+    assert (row["stream_accuracy_percent"], row["agreement_percent"]) == ("", "81.2500")
+    shutil.rmtree(tmp_path / "runs")
+    write_run(tmp_path / "runs", "split_digits", "replay", 0, 0.9)
+    main(["report", "runs", *html])
+    assert "without labelled images" not in capsys.readouterr().out
 
 
 def test_bad_input_is_one_line_and_nothing_is_written(runs, tmp_path, capsys):

@@ -146,7 +146,7 @@ def test_a_missing_or_empty_folder_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "readme.txt").write_text("no image")
-    with pytest.raises(ExmlError, match=r"data/photos is not a folder, photos has no images: .*\.png.*folder DIR"):
+    with pytest.raises(ExmlError, match=r"data/photos is not a folder, photos has no images: .*JPEG, PNG.*folder DIR"):
         opened(FolderImages("photos"), Path("data"))
     for place, value in (("data/photos", 50), ("photos", 100)):  # in the data root first
         Path(place).mkdir(parents=True, exist_ok=True)

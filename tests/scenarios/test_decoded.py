@@ -9,7 +9,7 @@ from PIL import Image
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.scenarios import decoded
-from exml_lightning.scenarios.decoded import decode_images
+from exml_lightning.scenarios.decoded import decode_images, decode_once, fit_images
 
 SHAPE = (3, 4, 6)
 
@@ -47,7 +47,7 @@ def test_the_cache_is_a_safetensors_file_and_spares_decoding(files, tmp_path, mo
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
     assert header["images"] == {"dtype": "U8", "shape": [3, *SHAPE], "data_offsets": [0, 216]}
-    assert content[8 + length :] == pixels(files).numpy().tobytes()
+    assert content[8 + length :] == pixels(files).numpy().tobytes() + struct.pack("<3q", 0, 1, 2)
     forbid_decoding(monkeypatch)
     assert torch.equal(decode_images(files, SHAPE, cache), pixels(files))
 
@@ -101,3 +101,40 @@ def test_images_that_will_not_do_are_named(files, tmp_path):
     with pytest.raises(ExmlError, match=r"2\.png cannot be read \(No such file or directory\): fetch it again"):
         decode_images(files, SHAPE, cache)
     assert [path.name for path in tmp_path.iterdir()] == ["images"]  # not even half a cache
+
+
+def test_images_of_any_size_are_made_to_fit_and_broken_ones_left_out(files, tmp_path, monkeypatch, caplog):
+    files[1].write_bytes(b"none")
+    images, places = fit_images(files, (3, 2, 3), tmp_path / "c.safetensors")
+    assert places.tolist() == [0, 2]
+    assert images.shape == (2, 3, 2, 3)
+    assert images[1].unique(dim=0).shape[0] == 1  # the third file is grey
+    assert caplog.text.count("left out") == 1
+    monkeypatch.setattr(decoded, "read_image", None)
+    again, places = fit_images(files, (3, 2, 3), tmp_path / "c.safetensors")
+    assert torch.equal(again, images)
+    assert places.tolist() == [0, 2]
+
+
+def test_where_no_image_can_be_read_there_is_no_cache(files, tmp_path):
+    for file in files:
+        file.write_bytes(b"none")
+    with pytest.raises(ExmlError, match="none of the 3 images of c can be read"):
+        fit_images(files, SHAPE, tmp_path / "c.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_numbers_are_kept_with_images(tmp_path, writable):
+    """Whether or not images end at a multiple of eight bytes."""
+    cache = tmp_path / "c.safetensors" if writable else tmp_path / "file" / "c.safetensors"
+    (tmp_path / "file").write_text("in the way")
+    images = torch.arange(5 * 3, dtype=torch.uint8).reshape(5, 3, 1, 1)
+
+    def read(index):
+        return (images[index], 2**40 + index) if index != 3 else None
+
+    for _ in range(2):
+        found, numbers = decode_once(read, 5, (3, 1, 1), "key", cache)
+        assert torch.equal(found, images[[0, 1, 2, 4]])
+        assert numbers.tolist() == [2**40 + index for index in (0, 1, 2, 4)]

@@ -37,6 +37,29 @@ def test_nc_deals_all_classes_in_the_order_of_the_run(run_id):
     assert [e.classes for e in dealt(run_id)] == [tuple(order)]
 
 
+@pytest.mark.parametrize(("size", "sizes"), [(1, [1] * 6), (2, [2, 2, 2]), (3, [3, 3]), (4, [6]), (5, [6]), (6, [6])])
+def test_a_number_that_does_not_divide_the_classes_is_the_least(size, sizes):
+    assert [len(e.classes) for e in dealt(classes_per_experience=size)] == sizes
+
+
+def test_the_first_experiences_get_the_classes_that_are_left():
+    class Five(Tiny):
+        class_names = Tiny.class_names[:5]
+
+    scenario = Scenario("five", Five(), classes_per_experience=2, shuffle_classes=False)
+    assert [e.classes for e in scenario.experiences(0, Path())] == [(0, 1, 2), (3, 4)]
+
+
+def test_a_data_set_is_opened_before_its_classes_are_dealt():
+    class Late(Tiny):
+        class_names = ()
+
+        def open(self, root: Path, download: bool = False) -> None:
+            self.class_names = tuple(root.name)
+
+    assert sorted(*[e.classes for e in Scenario("late", Late()).experiences(0, Path("abc"))]) == [0, 1, 2]
+
+
 def test_ni_deals_sessions_of_all_classes():
     scenario = Scenario("tiny", Tiny(), groups=[[0], [1]], shuffle_classes=False)
     experiences = scenario.experiences(0, Path())
@@ -64,7 +87,7 @@ def test_nic_with_overlapping_classes_tests_each_image_once():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes_per_experience": 4}, "classes_per_experience"),
+        ({"classes_per_experience": 7}, "classes_per_experience"),
         ({"classes_per_experience": [3, 4]}, "classes_per_experience"),
         ({"classes": [["ant"], ["unicorn"]]}, "unicorn"),
         ({"classes": [["ant"], []]}, "one class or more"),

@@ -74,11 +74,11 @@ def sweep(
 
       exml sweep --scenarios joint_mnist split_mnist --strategies best auxiliary min_entropy --workers 2
       exml sweep --scenarios split_mnist --strategies auxiliary --runs 0 --grid '{buffer.size: [10, 100, 1000]}'
-      exml sweep -c configs/sweeps/mnist.yaml --set '{data.root: data}' --dry_run
+      exml sweep -c mnist --set '{data.root: data}' --dry_run
 
     Args:
-        config: YAML file of these options, as in configs/sweeps.
-        scenarios: configs/NAME.yaml of the working directory, or the path of a YAML file.
+        config: YAML file of these options, or the name of one in configs/sweeps.
+        scenarios: Names of scenarios (configs/NAME.yaml), or the paths of YAML files.
         strategies: configs/strategies/NAME.yaml or configs/baselines/NAME.yaml, or the path of a YAML file; NAME+FILE
             stacks a file of further settings.
         runs: Runs of each scenario, 0 to 4.

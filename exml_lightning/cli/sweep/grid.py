@@ -1,5 +1,6 @@
 """The cells of a grid: each is one `exml fit` or `exml test`, after an `exml experts` where experts are missing."""
 
+import difflib
 import itertools
 import json
 import re
@@ -8,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exml_lightning.cli.config_names import SUFFIXES, find_configs, known_configs, name_of
+from exml_lightning.cli.flatten import flatten
 from exml_lightning.cli.strategy import chooses, stack_files
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.strategy_name import strategy_name
@@ -185,37 +188,22 @@ def _training(grid: Grid, stack: _Stack, run: int, owner: str, folder: Path) -> 
 
 def _words(verb: str, files: Sequence[Path], run: int, settings: Mapping[str, Any]) -> tuple[str, ...]:
     options = {"data.run_id": run, **settings, "trainer.enable_progress_bar": False}
-    stacked = [word for file in files for word in ("-c", str(file))]
+    stacked = [word for file in files for word in ("-c", name_of(file))]
     return (verb, *stacked, *(word for key, value in options.items() for word in (f"--{key}", said(value))))
 
 
-def _find(name: str, folders: Sequence[str], what: str) -> Path:
-    """Find a configuration by its name in one of the folders of the working directory, or by its path."""
-    if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise ExmlError(f"{what} {name}: there is no such file")
-        return Path(name)
-    known = {path.stem: path for folder in folders for path in sorted(Path(folder).glob("*.yaml"))}
-    if name in known:
-        return known[name]
-    there = ", ".join(known) or "none"
-    raise ExmlError(f"no {what} {name!r} in {' and '.join(folders)} of {Path.cwd()}: there are {there}")
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Write nested settings with dots, without ``init_args``, which the command line can do without, too.
-
-    >>> flatten({"buffer": {"generator": {"class_path": "Noise", "init_args": {"std": 2}}}})
-    {'buffer.generator.class_path': 'Noise', 'buffer.generator.std': 2}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = prefix + str(key).replace(".init_args.", ".")
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, prefix if key == "init_args" else f"{name}.")
-        else:
-            flat[name] = value
-    return flat
+def _find(word: str, folders: Sequence[str], what: str) -> Path:
+    """Find a configuration by its name in one of the folders below `configs/`, or by its path."""
+    known = {Path(name).stem: file for name, file in known_configs().items() if str(Path(name).parent) in folders}
+    if word in known:
+        return known[word]
+    if word.endswith(SUFFIXES):
+        if found := find_configs(word):
+            return next(iter(found.values()))
+        raise ExmlError(f"{what} {word}: there is no such file")
+    close = difflib.get_close_matches(word, known, n=1)
+    meant = f"did you mean {close[0]}? There" if close else "there"
+    raise ExmlError(f"no {what} {word!r} in {' and '.join(folders)}: {meant} are {', '.join(known)}")
 
 
 def said(value: object) -> str:

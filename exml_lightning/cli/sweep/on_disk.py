@@ -4,10 +4,12 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from exml_lightning.cli.sweep.grid import Job, flatten
+from exml_lightning.cli.flatten import flatten
+from exml_lightning.cli.sweep.grid import Job
 from exml_lightning.experts.manifest import FILE_NAME
 from exml_lightning.files import read_yaml
 from exml_lightning.report.runs import read_json
+from exml_lightning.shipped import found_experts
 
 
 def is_finished(cell: Job) -> bool:
@@ -69,6 +71,7 @@ def has_experts(training: Job) -> bool:
 
     It keeps ``training/`` until it is done.
     """
-    folder = training.folder
-    how = any(key.startswith("experts.") for key in training.settings)
-    return not how and (folder / FILE_NAME).is_file() and not (folder / "training").exists()
+    if any(key.startswith("experts.") for key in training.settings):
+        return False
+    folder = found_experts(training.folder)
+    return (folder / FILE_NAME).is_file() and not (folder / "training").exists()

@@ -103,6 +103,7 @@ class Generator(Configured, ABC):
     """
 
     slow: ClassVar[bool] = False
+    needs_gradient: ClassVar[bool] = False
     cheap: ClassVar[bool] = False
     once: ClassVar[bool] = False
 

@@ -69,6 +69,7 @@ class OptimisedImages(Generator):
     finished: FinishedRows | None = field(default=None, init=False, repr=False, compare=False)
 
     slow: ClassVar[bool] = True
+    needs_gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, f"generator steps is {self.steps}: give 1 or more")

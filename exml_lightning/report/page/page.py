@@ -12,10 +12,10 @@ from markupsafe import Markup
 
 from exml_lightning.report.page.runs import show_runs
 from exml_lightning.report.page.svg import as_svg
-from exml_lightning.report.paper import DAMAGED, DAMAGED_NOTE, order_of, title_of
+from exml_lightning.report.paper import order_of, title_of
 from exml_lightning.report.pictures import KINDS, Picture
 from exml_lightning.report.rows import Report, shared
-from exml_lightning.report.tables import DIFFER, NOTE, heading, sections, table
+from exml_lightning.report.tables import DIFFER, NOTE, heading, notes, sections, table
 
 NAME = "report.html"
 
@@ -31,7 +31,7 @@ def build_page(report: Report, pictures: Sequence[Picture], left_out: list[str],
             "section": next(title for title, names in sections(report).values() if scenario in names),
             "lines": table(scenario, rows),
             "settings": shared(rows),
-            "note": DAMAGED_NOTE if scenario == DAMAGED[0] else "",
+            "notes": notes(rows),
         }
         for i, (scenario, rows) in enumerate(report.items(), 1)
     ]

@@ -39,11 +39,15 @@ Tile = tuple[str, str, str]
 
 
 class Matrix(NamedTuple):
-    """A matrix of a run: names of columns by the experience that brought the part, rows, and what is not shown."""
+    """A matrix of a run: names of columns by the experience that brought the part, rows, and what is not shown.
+
+    `classes` are those of each expert, where they are known.
+    """
 
     columns: dict[int, str]
     steps: Sequence[Step]
     cut: str
+    classes: dict[int, str]
 
 
 class Gallery(NamedTuple):
@@ -118,7 +122,10 @@ def show_runs(report: Report, left_out: list[str]) -> list[ShownRun]:
 
 
 def _class_names(runs: Sequence[Run], samples: dict[Path, dict[int, Samples]]) -> dict[Path, dict[int, str]]:
-    """Return the classes of each experience, as far as samples of the run, or of one with the same order, tell them."""
+    """Return the classes of each experience, as the run says.
+
+    Of an older run, as far as samples of it, or of one with the same order, tell them.
+    """
     orders = {run.folder: (run.scenario, run.run_id, run.words("seed")) for run in runs}
     told: dict[tuple[str, int, str], dict[int, list[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(list))
     for folder, order in orders.items():
@@ -131,6 +138,8 @@ def _class_names(runs: Sequence[Run], samples: dict[Path, dict[int, Samples]]) -
             own = set(samples[folder][k].classes) if k in samples[folder] else set()
             classes = max((one for one in lists if own <= set(one)), key=lambda one: (len(one), one))
             known[folder][k] = short(", ".join(classes), MOST_LETTERS)
+    for run in runs:
+        known[run.folder] |= {k: short(words, MOST_LETTERS) for k, words in run.classes.items()}
     return known
 
 
@@ -140,7 +149,8 @@ def _matrix(run: Run, names: dict[int, str]) -> Matrix:
     steps, columns = _some(run.steps), _some(parts)
     cut = len(steps) < len(run.steps) or len(columns) < len(parts)
     words = f"{len(steps)} of {len(run.steps)} rows and {len(columns)} of {len(parts)} columns, evenly apart."
-    return Matrix({part: names.get(part, f"{word} {part + 1}") for part in columns}, steps, words if cut else "")
+    named = {part: names.get(part, f"{word} {part + 1}") for part in columns}
+    return Matrix(named, steps, words if cut else "", names)
 
 
 def _some(items: Sequence[Item]) -> Sequence[Item]:

@@ -189,12 +189,12 @@ def test_images_of_ones_own_need_one_command(tmp_path, capsys):
             Image.fromarray(pixels.numpy()).save(images / name / f"{k}.png")
     quick, own = tmp_path / "quick.yaml", ["-c", str(CONFIGS / "own_images.yaml"), "--data.root", str(images)]
     quick.write_text(yaml.safe_dump(QUICK))
-    own += ["-c", str(quick), "--data.experts", str(tmp_path / "experts")]
+    own += ["-c", str(quick), "--data.experts", str(tmp_path / "experts"), "--data.scenario.dataset.size", "16"]
     main(["experts", *own, "--experts.epochs", "1"])
     assert f"{images / 'test'} is not there: the 5 test images are a fifth of each class" in capsys.readouterr().out
     manifest = yaml.safe_load((tmp_path / "experts" / "manifest.yaml").read_text())
     assert [len(expert["classes"]) for expert in manifest["experts"]] == [3, 2]
-    assert manifest["input"]["shape"] == [3, 64, 64]
+    assert manifest["input"]["shape"] == [3, 16, 16]
     architecture = {"class_path": "exml_lightning.models.SlimResNet18", "init_args": {"num_classes": 5}}
     assert [expert["architecture"] for expert in manifest["experts"]] == [architecture] * 2
     for strategy in ("best", "model_inversion"):

@@ -140,7 +140,9 @@ def test_yaml_of_a_page_stacks(block, workspace, parse, tmp_path, monkeypatch):
         return
     monkeypatch.chdir(workspace)
     (tmp_path / "block.yaml").write_text(block.text)
-    config = parse(["fit", "-c", "configs/split_digits.yaml", "-c", str(tmp_path / "block.yaml")])
+    whole = "dataset" in (yaml.safe_load(block.text).get("data") or {}).get("scenario", {})
+    scenario = [] if whole else ["-c", "configs/split_digits.yaml"]
+    config = parse(["fit", *scenario, "-c", str(tmp_path / "block.yaml")])
     for group in yaml.safe_load(block.text):
         assert group in config
 

@@ -171,6 +171,7 @@ ROWS = [["1", "expert_0.safetensors", "airplane automobile bird cat deer dog fro
 
 
 def test_only_wide_cells_are_folded_in_a_narrow_terminal_and_none_in_a_file(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     print_rows("experts", ["", "file", "classes", "confidence"], ROWS)
     assert "deer dog frog horse ... (10)   93 %" in capsys.readouterr().out
     code = f"from exml_lightning.terminal import print_rows; print_rows('t', ['', 'file', 'classes', 'sure'], {ROWS!r})"

@@ -101,7 +101,8 @@ def _check(verb: str, words: list[str]) -> None:
 
 def _begin(verb: str, words: list[str]) -> None:
     """Say at once that a verb has begun, before seconds of imports; not where stdout is what was asked for alone."""
-    asked = "--quiet" in words or any(".help" in w or w.startswith(("-h", "--help", "--print_config")) for w in words)
+    other = "-h", "--help", "--print_config", "--dry_run"
+    asked = "--quiet" in words or any(".help" in word or word.startswith(other) for word in words)
     if VERBS[verb].begins and not asked and not is_quiet() and is_first_process():
         print(f"exml {verb}: starting, which takes some seconds", flush=True)
 

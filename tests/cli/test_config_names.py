@@ -12,7 +12,7 @@ from tests.conftest import refused
 
 SCENARIOS = (
     "core50_nc, core50_ni, core50_nic, from_folder, joint_cifar10, joint_core50, joint_mnist, mt_cifar10, "
-    "split_cifar10, split_digits, split_fashion, split_mnist"
+    "own_images, split_cifar10, split_digits, split_fashion, split_mnist"
 )
 
 

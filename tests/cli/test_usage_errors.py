@@ -147,7 +147,7 @@ def test_a_strategy_file_with_nearly_that_name(repository, monkeypatch):
         ("predict a b --outpt x", "no option --outpt; did you mean --output?"),
         ("manifest d --architecture x --size big",
          "Parser key \"size\" element 1: Expected a <class 'int'>. Got value: big"),
-        ("manifest d", "the following arguments are required: architecture"),
+        ("statistics d", "the following arguments are required: images"),
         ("fitt", "no verb 'fitt'; did you mean `exml fit`?"),
     ],
 )  # fmt: skip

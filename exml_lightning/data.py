@@ -338,7 +338,7 @@ class ExpertStream(LightningDataModule):
             "experience": self._experience,
             "completed": self._completed,
             "buffer": None if self._buffer is None else self._buffer.state_dict(),
-            "learned": [entry.sha256 for entry in self.manifest.experts[: self._experience + 1]],
+            "learned": [entry.identity for entry in self.manifest.experts[: self._experience + 1]],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

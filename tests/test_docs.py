@@ -19,6 +19,7 @@ import torch
 import yaml
 from PIL import Image
 from torch import nn
+from transformers import ResNetConfig, ResNetForImageClassification
 
 from exml_lightning.cli.config_names import find_configs
 from exml_lightning.cli.main import main
@@ -207,8 +208,13 @@ def small(words: list[str]) -> list[str]:
 def prepare(words: list[str], folder: Path) -> None:
     """Put there what a reader has: experts, weight files, photographs, runs to report, to export or to list."""
     given = dict(pairwise(words))
-    if words[0] == "manifest":
+    if words[0] == "manifest" and "--architecture" in given:
         write_weights(folder / words[1], words, given)
+    elif words[0] == "manifest":
+        sizes = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic"}
+        names = {"id2label": {0: "cat", 1: "dog"}, "label2id": {"cat": 0, "dog": 1}}
+        ResNetForImageClassification(ResNetConfig(**sizes, **names)).save_pretrained(folder / words[1])
+        (folder / words[1] / "preprocessor_config.json").write_text('{"size": 32}')
     elif words[0] == "report":
         for place in (Path(word) for word in words[1:] if word.startswith("runs")):
             if not [*place.glob("**/summary.json"), *place.glob("**/test.json")]:

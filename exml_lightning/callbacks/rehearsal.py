@@ -1,6 +1,7 @@
 """A rehearsal: each expert goes once through all that the strategy does with it, on a few images, before any work."""
 
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from exml_lightning.core.buffer import Buffer, share
@@ -102,3 +103,13 @@ class Rehearsal:
                 return float(loss.detach())
 
             optimizer.step(closure)
+        unused = [
+            name for name, weights in student.named_parameters() if weights.requires_grad and weights.grad is None
+        ]
+        strategy = module.trainer.strategy
+        if unused and isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
+            raise ExmlError(
+                f"{name}: the loss does not depend on all of its weights ({unused[0]}), and processes would wait for "
+                "these: give --trainer.strategy ddp_find_unused_parameters_true, or, if they are of auxiliary "
+                "classifiers, init_args {aux_logits: false}"
+            )

@@ -42,7 +42,7 @@ def origin(stream: ExpertStream, device: torch.device, command: str) -> dict[str
     ``expert_classes`` (their names, by expert), and ``experts_digest``, which tells their weights from others'.
     """
     entries = stream.manifest.experts[: stream.num_experts]
-    hashes = "".join(entry.sha256 for entry in entries)
+    hashes = "".join(entry.identity for entry in entries)
     return {
         "command": command,
         "seed": stream.seed,

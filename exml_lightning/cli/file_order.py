@@ -27,7 +27,10 @@ def is_strategy(content: dict[str, Any]) -> bool:
 
 def is_scenario(content: dict[str, Any]) -> bool:
     """Whether a file says which stream there is, or which strategy goes with what it says."""
-    return bool({"name", "dataset"} & _group(_group(content, "data"), "scenario").keys()) or "strategy" in content
+    scenario = _group(_group(content, "data"), "scenario")
+    dataset = scenario.get("dataset")
+    chooses = "class_path" in dataset if isinstance(dataset, dict) else dataset is not None
+    return "name" in scenario or chooses or "strategy" in content
 
 
 def chooses_generator(content: dict[str, Any]) -> bool:

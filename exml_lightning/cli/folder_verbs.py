@@ -118,7 +118,7 @@ def manifest(
     if not added:
         say("nothing was added")
         return
-    if mean is None:
+    if mean is None and architecture is not None:
         say(
             "mean and std were not given: the stream's are taken where it has as many channels, else ImageNet's for\n"
             "RGB and 0.5 for grey. An expert that was trained with others answers badly: give --mean and --std."

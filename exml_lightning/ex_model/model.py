@@ -211,5 +211,7 @@ def save_ex_model(ex_model: ExModel, path: str | Path) -> None:
     digest = save_weights(ex_model.network, folder / WEIGHTS)
     same = digest == entry.sha256  # else it was trained further, or is another copy: nobody has measured these weights
     training = {**entry.training, SAVED: True}
-    entry = replace(entry, file=WEIGHTS, sha256=digest, accuracy=entry.accuracy if same else None, training=training)
+    entry = replace(
+        entry, file=WEIGHTS, weights=None, sha256=digest, accuracy=entry.accuracy if same else None, training=training
+    )
     write_manifest(replace(ex_model.manifest, experts=(entry,)), folder)

@@ -31,7 +31,10 @@ def build_networks(architecture: Architecture, manifest: Manifest, seed: int) ->
             "the ex-model, built as the first expert unless model.architecture names another network, cannot be "
             f"built: {error}; that network must take num_classes"
         ) from error
-    units = probe(network, shape, name)
+    try:
+        units = probe(network, shape, name)
+    except ExmlError as error:
+        raise ExmlError(f"{error}; the ex-model can be another network: --model.architecture.class_path") from error
     if units != num_classes:
         raise ExmlError(f"{name} has {units} output units: it must have {num_classes}, one a class of the stream")
     return fast_layout(network, shape), fast_layout(previous, shape).requires_grad_(False).eval()

@@ -110,7 +110,7 @@ def predict(
     for good, pixels in read_images(files, own.shape, own.chunk, "predicting", show_progress):
         with torch.no_grad():
             rows.append(ex_model(pixels.to(place)).float().cpu())
-            if len(rows) == 1 and other_in_company(rows[0], ex_model(pixels[:1].to(place)).float().cpu()):
+            if len(rows) == 1 < len(pixels) and other_in_company(rows[0], ex_model(pixels[:1].to(place)).float().cpu()):
                 log.warning(
                     "%s answers an image otherwise in other company, perhaps since its batch norm has no "
                     "running statistics: what is said of one depends on the others",

@@ -38,13 +38,14 @@ class Architecture:
 
     `class_path` is the dotted path of an `nn.Module` class, for instance ``exml_lightning.models.LeNet5``, or of a
     function annotated to return one, for instance ``torchvision.models.resnet18``. `returns` is what its `forward`
-    returns: logits, probabilities that add up to 1, or a sigmoid of each class; it is `binary` if its one output unit
+    returns: logits, probabilities that add up to 1, or a sigmoid of each class; None for logits that nobody has said
+    it returns. It is `binary` if its one output unit
     tells two classes apart, the second by high values (see `answer_in_logits`).
     """
 
     class_path: DottedPath
     init_args: Arguments = field(default_factory=dict)
-    returns: Literal["logits", "probabilities", "sigmoid"] = "logits"
+    returns: Literal["logits", "probabilities", "sigmoid"] | None = None
     binary: bool = False
 
     def __repr__(self) -> str:
@@ -56,7 +57,7 @@ class Architecture:
     @classmethod
     def from_config(cls, config: ArchitectureConfig) -> "Architecture":
         """Return the architecture that a configuration names."""
-        returns, binary = config.get("returns", "logits"), config.get("binary", False)
+        returns, binary = config.get("returns"), config.get("binary", False)
         return cls(config["class_path"], dict(config.get("init_args", {})), returns, binary)
 
     def with_classes(self, num_classes: int) -> "Architecture":

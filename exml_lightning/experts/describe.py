@@ -49,13 +49,13 @@ def add_experts(folder: str | Path, new: NewExperts) -> Described:
     folder = Path(folder)
     if not folder.is_dir():
         raise ExmlError(f"{folder} is not a folder: make it and put the weight files there")
-    new, architecture = _with_saved(folder, new)
+    new, architecture, guessed = _with_saved(folder, new)
     check_origin(architecture, folder)
     old = manifests.read_manifest(folder) if (folder / FILE_NAME).is_file() else None
     if old is not None and new.scenario not in (None, old.scenario):
         raise ExmlError(f"{folder / FILE_NAME} is of scenario {old.scenario}: leave out --scenario {new.scenario}")
     entries, stream, skipped = list(old.experts) if old else [], old.input if old else None, []
-    before, notes = len(entries), list[str]()
+    before, notes = len(entries), guessed
     for file in _weight_files(folder, new, entries):
         path = folder / file
         digest = file_hash(path)
@@ -86,10 +86,13 @@ def add_experts(folder: str | Path, new: NewExperts) -> Described:
     return Described(manifest, len(entries) - before, tuple(skipped), tuple(notes))
 
 
-def _with_saved(folder: Path, new: NewExperts) -> tuple[NewExperts, str]:
-    """Add what transformers or timm has written into a folder, where no network is named; return its name, too."""
+def _with_saved(folder: Path, new: NewExperts) -> tuple[NewExperts, str, list[str]]:
+    """Add what transformers or timm has written into a folder, where no network is named.
+
+    Returns the name of the network, too, and lines about what was guessed.
+    """
     if new.architecture is not None:
-        return new, new.architecture
+        return new, new.architecture, []
     saved = read_saved_model(folder)
     if saved is None:
         raise ExmlError(f"which network? Give --architecture, a dotted path ({folder} has no {CONFIG} that says it)")
@@ -107,7 +110,8 @@ def _with_saved(folder: Path, new: NewExperts) -> tuple[NewExperts, str]:
         mean=mean,
         std=std,
     )
-    return said, saved.architecture
+    guess = f"{folder} does not say by which mean and std images were normalised: ImageNet's are taken (--mean, --std)"
+    return said, saved.architecture, [guess] if mean is None else []
 
 
 def _images_before(new: NewExperts, entries: list[ExpertEntry], stream: ImageFormat | None) -> ImageFormat | None:
@@ -142,6 +146,10 @@ def _check_said(path: Path, new: NewExperts, listed: list[ExpertEntry], stream: 
         own = entry.input or stream
         if own and new.images(own, new.channels or own.shape[0]) != own:
             raise ExmlError(f"{path} is listed already, with {own}: correct its input in {FILE_NAME} if that is wrong")
+        if new.weights not in (None, entry.weights):
+            raise ExmlError(f"{path} is listed already, with the weights {entry.weights}: {ANEW}")
+        if new.outputs not in (None, entry.architecture.returns or "logits"):
+            raise ExmlError(f"{path} is listed already, as one that returns {entry.architecture.returns}: {ANEW}")
         if new.classes is not None and {*new.unit_names(path)} - {NO_CLASS} != {*entry.classes}:
             what = f"{path} is listed already, with the classes {list(entry.classes)}"
             raise ExmlError(f"{what}: give another --task if it is another head of a multi-task model, or {ANEW}")

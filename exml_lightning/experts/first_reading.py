@@ -52,7 +52,8 @@ def read_first(path: Path, new: NewExperts, names: tuple[str, ...], before: Imag
         layer = None
     returns = new.outputs or looks_like(answers)
     if new.outputs is None and returns != "logits":
-        returns = looks_like(_asked(_louder(network), images)[1])
+        louder = _asked(_louder(network), images)[1]
+        returns = looks_like(louder) if bool(torch.isfinite(louder).all()) else returns
     notes = _notes(new, architecture, network, found)
     if part := where_answer_is(returned):
         notes.append(f"{type(network).__name__} returns several things: {part} is taken")
@@ -62,7 +63,8 @@ def read_first(path: Path, new: NewExperts, names: tuple[str, ...], before: Imag
     if other_in_company(answers, show(network, _noise(images)[:1], type(network).__name__)):
         notes.append("! it answers an image otherwise in other company: has its batch norm no running statistics?")
     key = found.key if found.others or new.weights is not None else None
-    return FirstReading(replace(architecture, returns=returns, binary=binary), images, layer, key, notes)
+    told = None if new.outputs is None and returns == "logits" else returns
+    return FirstReading(replace(architecture, returns=told, binary=binary), images, layer, key, notes)
 
 
 def _loaded(
@@ -74,10 +76,12 @@ def _loaded(
     """
     given = Architecture(str(new.architecture), dict(new.init_args)).skeleton()
     filled = [given.with_classes(count) for count in (len(names), 1) if count == len(names) or len(names) == 2]
-    first: ExmlError | None = None
+    furthest: tuple[int, ExmlError] | None = None
     for architecture in [given] if "num_classes" in new.init_args else [*filled, given]:
+        came = 0
         try:
             network = architecture.build()
+            came = 1
             convolution = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
             guessed = (convolution.in_channels if convolution else 0) or (before.shape[0] if before else 3)
             images = new.images(before, new.channels or guessed)
@@ -90,11 +94,12 @@ def _loaded(
                     f"{type(network).__name__} has one output unit, which tells two classes apart: name both, the one "
                     f"of low values first ({NO_CLASS!r} for one that is no class)"
                 )
+            came = 2
             return architecture, network, images, _with_weights(network, path, new, architecture)
         except ExmlError as error:
-            first = first or error
-    assert first is not None
-    raise first
+            furthest = (came, error) if furthest is None or came > furthest[0] else furthest
+    assert furthest is not None
+    raise furthest[1]
 
 
 def _with_weights(network: nn.Module, path: Path, new: NewExperts, architecture: Architecture) -> FoundWeights:
@@ -139,6 +144,8 @@ def _noise(images: ImageFormat) -> Tensor:
 def _notes(new: NewExperts, architecture: Architecture, network: nn.Module, found: FoundWeights) -> list[str]:
     """Say which weights were taken, and what was left out."""
     name, lines = type(network).__name__, []
+    if found.averaged:
+        lines.append(f"its weights {found.key} are taken, an average of others by their name")
     if found.others:
         lines.append(f"its weights {found.key} are taken; it also has {', '.join(found.others)} (--weights KEY)")
     elif new.weights is not None:

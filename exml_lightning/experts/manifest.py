@@ -80,6 +80,11 @@ class ExpertEntry:
         """What to call it in an error."""
         return self.file
 
+    @property
+    def identity(self) -> str:
+        """What tells its weights from others': the hash of the file, and which weights in it where it has several."""
+        return self.sha256 if self.weights is None else f"{self.sha256}:{self.weights}"
+
     def path(self, folder: Path) -> Path:
         """Return where its weights are, given the folder of the manifest."""
         return folder / self.file
@@ -155,7 +160,7 @@ def check_manifest(manifest: Manifest) -> None:
 def _document(manifest: Manifest) -> Any:
     document = json.loads(json.dumps({"format": schema.FORMAT, **asdict(manifest)}))  # lists in place of tuples
     for expert in document["experts"]:
-        expert["architecture"] = {k: v for k, v in expert["architecture"].items() if v not in ("logits", False)}
+        expert["architecture"] = {k: v for k, v in expert["architecture"].items() if v not in (None, False)}
     return document
 
 
@@ -190,7 +195,7 @@ def check_experts(experts: Sequence[ExpertEntry]) -> None:
             )
     heads: dict[tuple[str, int], ExpertEntry] = {}
     for expert in experts:
-        first = heads.setdefault((expert.sha256, expert.task), expert)
+        first = heads.setdefault((expert.identity, expert.task), expert)
         if {*zip(first.outputs, first.classes, strict=True)} != {*zip(expert.outputs, expert.classes, strict=True)}:
             raise ExmlError(
                 f"{first.where} and {expert.where} hold the same weights (sha256) but are said to know "

@@ -100,7 +100,7 @@ def check_same_run(state: dict[str, Any], manifest: Manifest, path: Path, scenar
     was, learned = state.get("scenario"), state["learned"]
     if was is not None and scenario is not None and was != scenario:
         raise ExmlError(f"the checkpoint is of another run: its scenario is {was}, not {scenario}; give that one")
-    if [entry.sha256 for entry in manifest.experts[: len(learned)]] != learned:
+    if [entry.identity for entry in manifest.experts[: len(learned)]] != learned:
         what = f"{path}: the experts that the checkpoint has learned are not the first {len(learned)} of this stream"
         raise ExmlError(f"{what}, so it is of another run: give those that it was started with (--data.experts)")
     takes, buffer = list(manifest.input.shape), state["buffer"]

@@ -19,8 +19,20 @@ from exml_lightning.files import read_bytes
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
-NOT_OF_A_NETWORK = "architectures", "auto_map", "dtype", "id2label", "label2id", "torch_dtype", "transformers_version"
-"""Keys of a configuration of transformers that its layers do not depend on, or that would bring code."""
+NOT_OF_A_NETWORK = (
+    *(
+        "architectures",
+        "auto_map",
+        "dtype",
+        "id2label",
+        "label2id",
+        "num_labels",
+        "torch_dtype",
+        "transformers_version",
+    ),
+    "use_pretrained_backbone",
+)
+"""Keys of a configuration of transformers that its layers do not depend on, or that bring code or fetch weights."""
 EXTRA = 'pip install "exml-lightning[hub]"'
 
 
@@ -89,7 +101,7 @@ def _of_transformers(path: Path, config: dict[str, Any], preprocessor: dict[str,
     if preprocessor is not None:
         cropped = preprocessor.get("do_center_crop") and preprocessor.get("crop_size")
         size = _size(cropped or preprocessor.get("size")) or size
-        mean, std = _normalised(preprocessor, channels)
+        mean, std = _normalised(preprocessor, channels) or (None, None)
     return SavedModel(
         f"{__name__}.image_classifier",
         {"model_type": own.pop("model_type"), "config": own, "num_classes": count},
@@ -112,16 +124,25 @@ def _size(said: Any) -> tuple[int, ...] | None:
     return None if said is None else (int(said),)
 
 
-def _normalised(preprocessor: dict[str, Any], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalised(preprocessor: dict[str, Any], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and standard deviation of pixels in [0, 1] that do what a preprocessor does to pixels in [0, 255].
+
+    None where it normalises by what it does not say.
 
     It gives the network (x f - o - m) / s, where f rescales and o is 1 for some, with m and s where it normalises.
     """
     factor = float(preprocessor.get("rescale_factor", 1 / 255)) if preprocessor.get("do_rescale", True) else 1.0
     offset = 1.0 if preprocessor.get("rescale_offset") else 0.0
     mean, std = [0.0] * channels, [1.0] * channels
-    if preprocessor.get("do_normalize", True) and preprocessor.get("image_mean") is not None:
+    if preprocessor.get("do_normalize", True):
+        if preprocessor.get("image_mean") is None or preprocessor.get("image_std") is None:
+            return None
         mean, std = ([float(value) for value in preprocessor[key]] for key in ("image_mean", "image_std"))
+    if preprocessor.get("do_flip_channel_order"):
+        raise ExmlError(
+            f"{PREPROCESSOR} turns colours into BGR, which exml does not: write a network of your own around it that "
+            "does (images.flip(1)), and name that by --architecture"
+        )
     scale = 255 * factor
     return tuple((value + offset) / scale for value in mean), tuple(value / scale for value in std)
 
@@ -137,7 +158,7 @@ def _of_timm(path: Path, config: dict[str, Any], file: str) -> SavedModel:
     mean, std = ([float(value) for value in pretrained[key]] if key in pretrained else None for key in ("mean", "std"))
     return SavedModel(
         "timm.create_model",
-        {"model_name": name, **arguments},
+        {**arguments, "model_name": name},
         file,
         tuple(str(label) for label in names) if names else None,
         None if shape is None else (int(shape[1]), int(shape[2])),

@@ -74,6 +74,8 @@ def _dotted(value: str) -> str:
 def _own_code(init_args: dict[str, Any]) -> dict[str, Any]:
     if "trust_remote_code" in repr(init_args):
         raise ExmlError("trust_remote_code would run code that comes with weights: leave it out")
+    if re.search("hf[-_]hub:", repr(init_args)):
+        raise ExmlError("hf-hub: would have timm fetch a network from elsewhere: name one of timm's own")
     return init_args
 
 

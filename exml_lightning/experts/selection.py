@@ -148,7 +148,7 @@ def unite(name: str, chosen: Sequence[Choice]) -> Manifest:
     places: dict[tuple[str, int], str] = {}
     for i, choice in enumerate(chosen):
         here = f"experts[{i}] ({choice.folder}, expert {choice.index})"
-        first = places.setdefault((choice.sha256, choice.task), here)
+        first = places.setdefault((choice.identity, choice.task), here)
         if first != here:
             raise ExmlError(f"{first} and {here} are the same expert (sha256): leave one of them out")
     for class_path in {choice.architecture.class_path for choice in chosen}:

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,14 +20,16 @@ INDEX = ".index.json"
 """Ends the name of a file that lists the files that weights are dealt out to."""
 FIRST = ("state_dict", "model_state_dict", "model")
 """Where checkpoints keep what is taken, if nothing else is asked for."""
-AVERAGES = re.compile("ema|averag|teacher|swa")
-"""In the names of weights that are a mean of others: taken only if there are no others, or if they are asked for."""
+AVERAGES = {"ema", "avg", "average", "averaged", "averaging", "polyak", "shadow", "swa", "teacher"}
+"""Parts of the names of weights that are a mean of others: taken only if there are no others, or if asked for."""
 AROUND = {"module", "_module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 """Parts of names that something around a network, or around a layer, has put there."""
-BESIDE = re.compile(
-    r"(.*\.)?(n_averaged|total_ops|total_params)|[^.]*(criterion|loss|metric|accuracy|_acc)[^.]*(\..*)?"
-)
-"""Names that are no network's: counters, and losses and metrics that a LightningModule keeps beside its layers."""
+COUNTERS = {"n_averaged", "total_ops", "total_params"}
+"""What names of counters end with, which others have put there."""
+BESIDE = {"criterion", "loss", "losses", "metric", "metrics", "acc", "accuracy", "auroc", "f1"}
+"""Parts of the first part of names: losses and metrics that a LightningModule keeps beside its layers."""
+MOST_NAMINGS = 32
+"""Ways to read the names of a file that are tried: a stranger's may allow for thousands."""
 COUNTER = "num_batches_tracked"
 """Files of before torch 0.4.1 lack it, and no answer depends on it."""
 REMEDY = "save a state dict of dense tensors as safetensors, or by torch.save(network.state_dict(), FILE)"
@@ -47,6 +50,11 @@ class FoundWeights:
     key: str = ""
     others: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+
+    @property
+    def averaged(self) -> bool:
+        """Whether their key says that they are an average of others."""
+        return bool(AVERAGES & _parts(self.key))
 
 
 class _Group(NamedTuple):
@@ -84,6 +92,7 @@ def find_weights(path: Path, network: nn.Module, key: str | None = None) -> Foun
         ExmlError: If it is missing, broken, holds no such weights, or those of another network: names what differs.
     """
     own, groups = network.state_dict(), _groups(read_file(path), path)
+    broken: ExmlError | None = None
     found: list[FoundWeights] = []
     closest: list[tuple[int, str]] = []
     for group in groups:
@@ -91,17 +100,26 @@ def find_weights(path: Path, network: nn.Module, key: str | None = None) -> Foun
             where = ".".join(filter(None, [group.key, names.added.rstrip(".")]))
             if key is not None and key not in (where, group.key, names.added.rstrip(".")):
                 continue
-            differences, weights = _compare(own, group.content, names, where, path)
+            try:
+                differences, weights = _compare(own, group.content, names, where, path)
+            except ExmlError as error:
+                broken = broken or error
+                continue
             if differences:
                 closest.append((len(weights.state), differences))
             else:
                 found.append(weights)
+    if not found and broken is not None:
+        raise broken
     if not found and not closest:
         raise ExmlError(f"{path} has no weights {key!r}; it has {shown(_keys(own, groups)) or 'none with a key'}")
     if not found:
         what = f"{path} belongs to another network than {type(network).__name__} as the manifest describes it"
         raise ExmlError(f"{what}: {max(closest, key=lambda pair: pair[0])[1]}")
-    chosen = min(found, key=lambda weights: bool(AVERAGES.search(weights.key)))  # the first of those that it is true of
+    chosen = min(found, key=lambda weights: weights.averaged)  # the first of those that it is true of
+    rivals = {weights.key.partition(".")[0] for weights in found if weights.averaged == chosen.averaged}
+    if key is None and len(rivals) > 1 and not rivals & {"", *FIRST}:
+        raise ExmlError(f"{path} has several weights of this network, {shown(sorted(rivals))}: choose by --weights KEY")
     others = tuple(weights.key for weights in found if weights.key != chosen.key)
     return FoundWeights(chosen.state, chosen.key, others if key is None else (), chosen.left_out)
 
@@ -184,13 +202,19 @@ def _namings(own: Mapping[str, Tensor], content: Mapping[str, Any]) -> list[_Nam
     mine = [name for name in _bare(own) if not name.endswith(COUNTER)]
     found: dict[_Names, int] = {}
     for name in [*mine[:2], mine[len(mine) // 2], mine[-1]] if mine else []:
-        ends = (other for other in theirs if other.endswith(f".{name}"))
-        found |= dict.fromkeys((_Names(other.removesuffix(name), "") for other in ends), 0)
         parts = name.split(".")
         for count in range(len(parts)):
             removed = "".join(f"{part}." for part in parts[:count])
-            if all(other.startswith(removed) for other in mine) and name.removeprefix(removed) in theirs:
+            rest = name.removeprefix(removed)
+            if not all(other.startswith(removed) for other in mine) or len(found) > MOST_NAMINGS:
+                break
+            if rest in theirs:
                 found[_Names("", removed)] = 0
+            if not removed or "." in rest:  # one part alone, a weight, is anybody's
+                ends = (other for other in theirs if other.endswith(f".{rest}"))
+                found |= dict.fromkeys(
+                    (_Names(other.removesuffix(rest), removed) for other in islice(ends, MOST_NAMINGS)), 0
+                )
     for names in found:
         found[names] = sum(names.of(name) in theirs for name in mine)
     most = max(found.values(), default=0)
@@ -207,13 +231,31 @@ def _compare(
     for name, tensor in state.items():
         if not is_dense(tensor):
             raise ExmlError(f"{path}: {printable(name)} is no ordinary tensor: {REMEDY}")
+    tied = {tensor.data_ptr(): name for name, tensor in own.items() if name in state and _has_values(tensor)}
     for name in own.keys() - state.keys():
         if name.endswith(COUNTER):
             state[name] = own[name]
-    beside = [(bare, name) for bare, name in theirs.items() if bare not in {*wanted.values()}]
-    no_layer = {name for bare, name in beside if not bare.startswith(names.added) or BESIDE.fullmatch(bare)}
+        elif _has_values(own[name]) and own[name].data_ptr() in tied:  # safetensors keeps tied weights once
+            state[name] = state[tied[own[name].data_ptr()]]
+    used = {*wanted.values()}
+    beside = [(bare, name) for bare, name in theirs.items() if bare not in used]
+    no_layer = {name for bare, name in beside if not bare.startswith(names.added) or _is_beside(bare)}
     unexpected = [name for _, name in beside if name not in no_layer]
     return _differences(state, own, unexpected), FoundWeights(state, where, (), tuple(sorted(no_layer)))
+
+
+def _parts(name: str) -> set[str]:
+    """The words that a name is made of, in lower case."""
+    return {*re.split(r"[._]", name.lower())}
+
+
+def _is_beside(name: str) -> bool:
+    first, _, rest = name.partition(".")
+    return (rest or first).rpartition(".")[2] in COUNTERS or bool(_parts(first) & BESIDE)
+
+
+def _has_values(tensor: Tensor) -> bool:
+    return not isinstance(tensor, UninitializedParameter | UninitializedBuffer) and tensor.numel() > 0
 
 
 def _differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor], unexpected: list[str]) -> str:

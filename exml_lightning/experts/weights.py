@@ -36,7 +36,7 @@ def load_weights(network: nn.Module, path: Path, key: str | None = None) -> Foun
     try:
         found = find_weights(path, network, key)
     except ExmlError:
-        renamed = in_library_names(network, read_file(path))
+        renamed = None if key is not None else in_library_names(network, read_file(path))
         if renamed is None:
             raise
         found = FoundWeights(renamed)
@@ -101,7 +101,7 @@ def _check_forward(network: nn.Module, entry: ExpertEntry, shape: tuple[int, int
         raise ExmlError(f"{path}: the manifest's classifier {classifier!r} is no layer of {name}")
     units = probe(network, shape, f"{path}: {name}")
     noise = torch.randn(2, *shape, generator=keyed_generator("what does it return"))
-    if (entry.architecture.returns, looks_like(show(network, noise, name))) == ("logits", "probabilities"):
+    if (entry.architecture.returns, looks_like(show(network, noise, name))) == (None, "probabilities"):
         what = f"{path}: {name} returns probabilities, where logits are expected"
         raise ExmlError(f"{what}: write `returns: probabilities` below its architecture in {FILE_NAME}")
     layer = layers[classifier] if classifier else None

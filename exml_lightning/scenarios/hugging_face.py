@@ -1,6 +1,7 @@
 """`HuggingFace`: images and labels in the files of Hugging Face's library `datasets`, read from disk by pyarrow."""
 
 import json
+import logging
 import re
 import threading
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from exml_lightning.scenarios.decoded import decode_once, fingerprint
 from exml_lightning.scenarios.image_files import FORMATS, MAX_PIXELS, fit_image, image_pixels
 from exml_lightning.scenarios.sized import KEY, TEST, TRAIN, SizedDataset, set_aside
 from exml_lightning.terminal import say
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -121,20 +124,26 @@ def _saved(folder: Path) -> dict[str, list[Path]]:
         else:
             parts = {TRAIN[0]: folder} if (folder / "state.json").is_file() else {}
         states = {name: json.loads((part / "state.json").read_text()) for name, part in parts.items()}
-        return {
+        files = {
             name: [parts[name] / Path(file["filename"]).name for file in state["_data_files"]]
             for name, state in states.items()
         }
+        return {name: own for name, own in files.items() if own}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExmlError(f"{KEY}: {folder} is not whole ({one_line(error)}): write it by save_to_disk again") from error
 
 
 def _parquet(folder: Path) -> dict[str, list[Path]]:
-    """Find parquet files, by the split that their name or their folder says, else train."""
+    """Find parquet files, by the split that their name or their folder says; by none, where no file says one, train."""
     splits: dict[str, list[Path]] = {}
     for file in sorted(folder.rglob("*.parquet")):
         words = [re.split(r"[^a-z]", word.lower())[0] for word in (file.name, file.parent.name)]
-        splits.setdefault(next((word for word in words if word in (*TRAIN, *TEST)), TRAIN[0]), []).append(file)
+        splits.setdefault(next((word for word in words if word in (*TRAIN, *TEST)), ""), []).append(file)
+    unnamed = splits.pop("", [])
+    if unnamed and not splits:
+        splits = {TRAIN[0]: unnamed}
+    elif unnamed:
+        log.warning("%s: %s: neither training nor test images by their names: left out", KEY, shown(map(str, unnamed)))
     for name, files in splits.items():
         if len({file.parent for file in files}) > 1:
             raise ExmlError(f"{KEY}: {folder} has {name} files in several folders: name one of these as its path")

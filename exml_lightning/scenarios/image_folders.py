@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from exml_lightning.core.errors import ExmlError, printable
+from exml_lightning.core.errors import ExmlError, printable, shown
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.files import natural_order
 from exml_lightning.scenarios.datasets import without_groups
@@ -87,6 +87,9 @@ class Folder(SizedDataset):
             next((called[name] for name in names if name in called and class_folders(called[name])), None)
             for names in (TRAIN, TEST)
         )
+        like = {*called} & {*TRAIN, *TEST}
+        if train is None and test is None and like & {*TRAIN} and like & {*TEST} and set(called) - like:
+            raise ExmlError(f"{KEY}: {folder} has splits without classes ({shown(sorted(like))}): it needs {layout}")
         if train is None and test is None and not set(called) - {*TRAIN, *TEST}:
             raise ExmlError(f"{KEY}: {folder} has no folders of classes: it needs {layout}")
         return (train, test) if test is not None else (train or folder, train or folder)

@@ -15,7 +15,7 @@ from exml_lightning.scenarios.datasets import ImageDataset
 
 KEY = "data.scenario.dataset"
 TRAIN = ("train", "training")
-TEST = ("test", "testing", "val", "valid", "validation")
+TEST = ("test", "testing", "val", "valid", "validation", "eval", "dev")
 """What people call the two splits, in lower case; the first that is there is taken."""
 COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GREYS = ((0.449,), (0.226,))

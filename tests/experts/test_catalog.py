@@ -73,7 +73,7 @@ def test_records_hold_all_of_it_for_json(zoo):
         "folder": "zoo/b10", "expert": 0, "file": "a.safetensors", "sha256": zoo[1], "strategy": None,
         "classes": ["cat", "dog", "a name of many more letters"], "outputs": [0, 1, 2], "task": 0,
         "architecture": {"class_path": "exml_lightning.models.SlimResNet18",
-                         "init_args": {"num_classes": 3, "width": 4}, "returns": "logits", "binary": False},
+                         "init_args": {"num_classes": 3, "width": 4}, "returns": None, "binary": False},
         "input": {"shape": [3, 32, 32], "mean": [0.5] * 3, "std": [0.25] * 3}, "accuracy": 0.875, "classifier": None,
         "privacy": {"epsilon": "inf", "delta": 0.00037}, "license": "CC-BY-4.0", "statistics": None, "training": {},
         "weights": None,

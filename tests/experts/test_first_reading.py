@@ -1,5 +1,7 @@
 """What is found out of strangers' networks when they are described, and what it does for the answers."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torchvision
@@ -29,6 +31,14 @@ class Net(nn.Module):
         logits = self.head(self.norm(self.first(images)).flatten(1))
         if self.end == "softmax":
             return logits.softmax(1)
+        if self.end == "by hand":
+            return logits.exp() / logits.exp().sum(1, keepdim=True)
+        if self.end == "list":
+            return [None, logits]
+        if self.end == "object":
+            return SimpleNamespace(logits=logits)
+        if self.end == "all squeezed":
+            return logits.squeeze()
         if self.end == "sigmoid":
             return logits.sigmoid()
         if self.end == "squeezed":
@@ -36,6 +46,17 @@ class Net(nn.Module):
         if self.end == "tuple":
             return logits, images
         return {"logits": logits} if self.end == "mapping" else logits
+
+
+class Fixed(nn.Module):
+    """Has a number of classes that nobody can change."""
+
+    def __init__(self, units: int = 3) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, units)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(images.flatten(1))
 
 
 class Lazy(nn.Module):
@@ -67,23 +88,35 @@ def plain(network, images):
 
 
 @pytest.mark.parametrize(("end", "said"), [
-    ("softmax", "returns probabilities"), ("sigmoid", "returns a sigmoid of each class"), ("", ""),
-    ("tuple", "the first of the 2"), ("mapping", "its `logits` is taken"),
+    ("softmax", "returns probabilities"), ("by hand", "returns probabilities"),
+    ("sigmoid", "returns a sigmoid of each class"), ("", ""),
+    ("tuple", "the first of the 2"), ("mapping", "its `logits` is taken"), ("list", "the first of the 2"),
+    ("object", "its `logits` is taken"), ("all squeezed", ""),
 ])  # fmt: skip
 def test_what_it_returns_is_told_and_becomes_logits(tmp_path, end, said):
     network, expert, notes = make(tmp_path / "zoo", ("cat", "dog", "cow"), end=end)
     logits = plain(network, IMAGES)
-    expected = logits.log_softmax(1) if end == "softmax" else logits
+    expected = logits.log_softmax(1) if end in ("softmax", "by hand") else logits
     clamped = expected.clamp(-16.1, 16.1) if end == "sigmoid" else expected.clamp_min(-69)
     torch.testing.assert_close(expert(IMAGES), clamped, atol=0.05, rtol=0.05)
     assert said in notes
     assert bool(notes) == bool(said)
 
 
-def test_what_it_returns_can_be_said_instead(tmp_path):
-    network, expert, notes = make(tmp_path / "zoo", ("cat", "dog", "cow"), end="sigmoid", outputs="logits")
-    torch.testing.assert_close(expert(IMAGES), plain(network, IMAGES).sigmoid())
+@pytest.mark.parametrize(("end", "squash"), [("sigmoid", torch.sigmoid), ("softmax", lambda z: z.softmax(1))])
+def test_what_it_returns_can_be_said_instead(tmp_path, end, squash):
+    network, expert, notes = make(tmp_path / "zoo", ("cat", "dog", "cow"), end=end, outputs="logits")
+    torch.testing.assert_close(expert(IMAGES), squash(plain(network, IMAGES)))
     assert notes == ""
+
+
+@pytest.mark.parametrize("units", [2, 4])
+def test_the_fault_nearest_to_success_is_named_of_a_network_without_num_classes(tmp_path, units):
+    """Not that it takes no such argument, which is tried first."""
+    torch.manual_seed(0)
+    save_weights(Fixed(units), tmp_path / "a.safetensors")
+    with pytest.raises(ExmlError, match=r"1 of another shape|1 unexpected \(head\.bias\)|of another shape"):
+        add_experts(tmp_path, NewExperts(f"{HERE}.Fixed", {}, ("a", "b", "c"), (8,), 1))
 
 
 def test_small_logits_of_an_untrained_network_are_no_probabilities(tmp_path):
@@ -93,7 +126,7 @@ def test_small_logits_of_an_untrained_network_are_no_probabilities(tmp_path):
     weights.classifier.bias.data.fill_(0.5)
     save_weights(weights, tmp_path / "a.safetensors")  # all answers are 0.5, about
     add_experts(tmp_path, NewExperts("exml_lightning.models.LeNet5", classes=("a", "b", "c"), size=(32,)))
-    assert read_manifest(tmp_path).experts[0].architecture.returns == "logits"
+    assert read_manifest(tmp_path).experts[0].architecture.returns is None
 
 
 @pytest.mark.parametrize("end", ["", "sigmoid", "squeezed"])

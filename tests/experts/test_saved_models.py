@@ -72,11 +72,19 @@ def test_labels_are_in_the_order_of_their_numbers_and_placeholders_are_none(tmp_
     (CONFIG | {"id2label": {"x": "a"}}, "not as transformers or timm write it"),
     (CONFIG | {"id2label": 5}, "not as transformers or timm write it"),
     ({"architecture": "hf-hub:someone/else", "num_classes": 2}, "no network of timm"),
+    (CONFIG | {"id2label": {}, "flip": True}, "turns colours into BGR"),
     ({"architecture": "resnet10t", "num_classes": "many"}, "not as transformers or timm write it"),
 ])  # fmt: skip
 def test_what_is_no_image_classifier_is_refused(tmp_path, config, message):
+    flip = isinstance(config, dict) and config.get("flip")
+    folder = write(tmp_path / "m", config, PREPROCESSOR | {"do_flip_channel_order": True} if flip else None)
     with pytest.raises(ExmlError, match=message):
-        read_saved_model(write(tmp_path / "m", config))
+        read_saved_model(folder)
+
+
+def test_nothing_in_a_configuration_of_timm_takes_the_place_of_its_network(tmp_path):
+    hostile = {"architecture": "resnet18", "num_classes": 2, "model_args": {"model_name": "hf-hub:evil/model"}}
+    assert read_saved_model(write(tmp_path / "m", hostile)).init_args["model_name"] == "resnet18"
 
 
 def test_a_folder_without_weights_or_without_a_configuration(tmp_path):

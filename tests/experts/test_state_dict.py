@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 
 import pytest
 import torch
@@ -79,6 +80,9 @@ SEVERAL = {
              "student.backbone", "teacher.backbone"),
     "side by side": ({"state_dict": prefixed("ema_model.module.", MEAN) | prefixed("model.", RAW)},
                      "state_dict.model", "state_dict.ema_model"),
+    "upper case": ({"EMA": MEAN, "net": RAW}, "net", "EMA"),
+    "another word": ({"state_dict": prefixed("avg_model.", MEAN) | prefixed("model.", RAW)},
+                     "state_dict.model", "state_dict.avg_model"),
     "Lightning's averaging": ({"state_dict": RAW, "current_model_state": MEAN}, "state_dict", "current_model_state"),
 }  # fmt: skip
 
@@ -90,10 +94,47 @@ def test_of_several_weights_one_is_taken_and_the_others_can_be_asked_for(tmp_pat
     found = find_weights(tmp_path / "a.pt", small())
     assert (found.key, found.others) == (taken, (other,))
     assert torch.equal(found.state["head.weight"], RAW["head.weight"])
-    for key in (other, "ema_model") if "side" in what else (other, other.split(".")[0]):
+    for key in (other, other.split(".")[1]) if other.endswith("_model") else (other, other.split(".")[0]):
         assert torch.equal(find_weights(tmp_path / "a.pt", small(), key).state["head.weight"], MEAN["head.weight"])
     with pytest.raises(ExmlError, match=f"no weights 'nothing'; it has .*{other.split('.')[0]}"):
         find_weights(tmp_path / "a.pt", small(), "nothing")
+
+
+def test_an_average_alone_is_called_one_and_equals_are_not_chosen_among(tmp_path):
+    bad = {name: tensor for name, tensor in RAW.items() if name != "head.bias"}
+    torch.save({"net": bad, "ema": MEAN}, tmp_path / "a.pt")
+    found = find_weights(tmp_path / "a.pt", small())
+    assert (found.key, found.averaged) == ("ema", True)
+    torch.save({"grads": RAW, "weights": MEAN}, tmp_path / "a.pt")
+    with pytest.raises(ExmlError, match=r"several weights of this network, 'grads', 'weights': choose by --weights"):
+        find_weights(tmp_path / "a.pt", small())
+    assert torch.equal(find_weights(tmp_path / "a.pt", small(), "weights").state["head.bias"], MEAN["head.bias"])
+
+
+def test_a_group_that_is_no_state_dict_does_not_bar_the_others(tmp_path):
+    torch.save({"model": RAW, "hparams": {"head.weight": "xavier", "t": ZERO}}, tmp_path / "a.pt")
+    assert find_weights(tmp_path / "a.pt", small()).key == "model"
+
+
+def test_a_beginning_in_the_file_and_another_in_the_network(tmp_path):
+    torch.save({"state_dict": prefixed("model.", RAW)}, tmp_path / "a.pt")
+    assert torch.equal(find_weights(tmp_path / "a.pt", Wrapper(small(3))).state["net.head.bias"], RAW["head.bias"])
+
+
+def test_tied_weights_may_be_there_once(tmp_path):
+    network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    network[1].weight = network[0].weight
+    state = network.state_dict()
+    torch.save({name: state[name].clone() for name in ("0.weight", "0.bias", "1.bias")}, tmp_path / "a.pt")
+    assert torch.equal(find_weights(tmp_path / "a.pt", network).state["1.weight"], state["0.weight"])
+
+
+def test_a_hostile_file_of_many_names_takes_no_time(tmp_path):
+    torch.save({f"p{i}.head.bias": ZERO for i in range(20_000)}, tmp_path / "a.pt")
+    start = time.process_time()
+    with pytest.raises(ExmlError, match="another network"):
+        find_weights(tmp_path / "a.pt", small())
+    assert time.process_time() - start < 10  # it was quadratic: minutes
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -102,7 +102,7 @@ def export_ex_model(
             comparison = compare(ex_model, part / ONNX, *images)
         digest = save_weights(ex_model.network, part / WEIGHTS)
         license = license or manifest.experts[0].license
-        entry = replace(manifest.experts[0], file=WEIGHTS, sha256=digest, license=license)
+        entry = replace(manifest.experts[0], file=WEIGHTS, weights=None, sha256=digest, license=license)
         write_text(part / "config.json", config_json(ex_model))
         write_text(part / "README.md", model_card(ex_model, figures, comparison, license))
         write_manifest(replace(manifest, experts=(entry,)), part)

@@ -187,8 +187,12 @@ def test_which_weights_is_said_and_kept(tmp_path, capsys):
     main(["manifest", str(folder), *words])
     assert "its weights state_dict are taken; it also has state_dict_ema (--weights KEY)" in capsys.readouterr().out
     torch.testing.assert_close(load_expert(folder, read_manifest(folder), 0)(IMAGES), plain(raw, IMAGES))
+    first = read_manifest(folder).experts[0].identity
+    with pytest.raises(ExmlError, match="listed already, with the weights state_dict: take its entry out"):
+        add_experts(folder, NewExperts(f"{HERE}.Net", files=("a.pt",), weights="state_dict_ema", size=(8,)))
     (folder / "manifest.yaml").unlink()
     main(["manifest", str(folder), *words, "--weights", "state_dict_ema"])
+    assert read_manifest(folder).experts[0].identity != first  # else what was made of the one would be taken
     assert read_manifest(folder).experts[0].weights == "state_dict_ema"
     torch.testing.assert_close(load_expert(folder, read_manifest(folder), 0)(IMAGES), plain(mean, IMAGES))
 

@@ -104,7 +104,7 @@ def test_what_people_write_by_hand_is_understood(tmp_path):
         (lambda m: m["experts"][0]["architecture"].update(class_path="a b.c"), r"class_path: 'a b\.c': give the"),
         (lambda m: m["experts"][0]["architecture"].update(init_args={"a": 2**64}), r"init_args\.a is a number of more"),
         (lambda m: m["experts"][0]["architecture"].update(init_args={"trust_remote_code": 0}), "run code that comes"),
-        (lambda m: m["experts"][0]["architecture"].update(init_args={"model_name": "hf-hub:a/b"}), "timm fetch a network"),
+        (lambda m: m["experts"][0]["architecture"].update(init_args={"model_name": "hf-hub:a/b"}), "timm fetch"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_file_and_key(tmp_path, change, message):

@@ -167,8 +167,11 @@ class ExpertStream(LightningDataModule):
         if self._manifest is None:
             if not is_selection(self.experts) and not self.list_file.is_file():
                 command = f"exml manifest {self.experts} ..." if self._scenario is None else self.experts_command()
+                several = any(self.experts.glob(f"*/{self.list_file.name}"))
+                below = f"; `exml catalog {self.experts} --output selection.yaml` makes one stream of the folders in it"
                 raise ExmlError(
                     f"no experts in {self.experts}: make manifest.yaml there by `{command}`, or give --data.experts DIR"
+                    f"{below if several else ''}"
                 )
             if self.experts != self._own and self._own.parent.is_dir():  # with other runs
                 say(f"there is no {self._own}: the experts that ship with exml_lightning are taken")

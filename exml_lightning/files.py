@@ -1,5 +1,6 @@
 """Files: written whole or not at all, and by one process at a time; those of strangers read within bounds."""
 
+import argparse
 import errno
 import hashlib
 import os
@@ -172,7 +173,8 @@ def load_torch_file(path: Path) -> object:
             raise ExmlError(f"{path} claims to hold more than it does, as no file of torch.save does: it is not read")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of old protocols and of sparse tensors, which are refused anyway
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # plain attributes: the options of a training
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def reason(error: Exception) -> str:

@@ -28,7 +28,7 @@ from exml_lightning.ex_model.growth import grow_checkpoint
 from exml_lightning.ex_model.networks import build_networks, check_compiled, compile_network
 from exml_lightning.ex_model.starts import Start, Starts
 from exml_lightning.experts.architecture import Architecture, ArchitectureConfig
-from exml_lightning.terminal import say
+from exml_lightning.terminal import Bar, say
 
 Schedule = LRSchedulerCallable | Literal["cosine"] | None
 
@@ -167,7 +167,11 @@ class ExModelModule(LightningModule):
         if begin:
             self._begin(expert)
         learned = buffer.targets if images_stay else None
-        self._teachers = self.teachers_of(expert, self.previous_known, buffer.images, images_stay, self._ready, learned)
+        shown = self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
+        title = f"expert {expert.experience + 1}/{self.trainer.max_epochs} answering"
+        with Bar(title, len(buffer.images), shown, leave=False) as bar:
+            given = expert, self.previous_known, buffer.images, images_stay, self._ready, learned
+            self._teachers = self.teachers_of(*given, bar.advance if images_stay else None)
         self._student = self._ready(self.network)
 
     def teachers_of(
@@ -178,6 +182,7 @@ class ExModelModule(LightningModule):
         images_stay: bool,
         ready: Callable[[nn.Module], Ask],
         learned: Tensor | None = None,
+        progress: Callable[[float], object] | None = None,
     ) -> Teachers:
         """Make teachers of an expert and of the previous ex-model, which knows the classes `known`; see `Teachers`."""
         scale = self.distillation.normalize
@@ -192,6 +197,7 @@ class ExModelModule(LightningModule):
                 weights=scale.score_weights(),
                 reference=scale.reference_images(expert.image_format, self.stream.seed, self.device),
                 ready=ready,
+                progress=progress or (lambda images: None),
             )
 
     def _begin(self, expert: Expert) -> None:

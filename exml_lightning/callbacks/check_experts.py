@@ -15,12 +15,6 @@ from exml_lightning.terminal import Bar, print_rows, say
 
 LISTED = 20
 """Experts of a stream that are listed; of a longer one also those whose scale is far from the others'."""
-HABITS = {
-    "other_in_company": "an image is answered otherwise in other company; has batch norm no running statistics?",
-    "like_sigmoid": "all logits are from 0 to 1; if a sigmoid makes them, write `returns: sigmoid` below the "
-    "architecture in the manifest",
-}
-"""What is said of experts of which a `FirstLook` says so."""
 HEADINGS = "", "file", "network", "classes", "input", "confidence", "logits"
 
 
@@ -101,9 +95,10 @@ def print_looks(looks: dict[int, FirstLook], manifest: Manifest, drawings: int) 
         f"far logits are spread{many}"
     )
     print_rows(title, [HEADINGS[k] for k in shown], [[row[k] for k in shown] for row in rows])
-    for which, what in HABITS.items():
-        if files := [printable(manifest.experts[k].file) for k, look in looks.items() if getattr(look, which)]:
-            say(f"! {', '.join(files[:SHOWN])}{' and others' if len(files) > SHOWN else ''}: {what}")
+    if files := [printable(manifest.experts[k].file) for k, look in looks.items() if look.other_in_company]:
+        others = " and others" if len(files) > SHOWN else ""
+        what = "an image is answered otherwise in other company; has batch norm no running statistics?"
+        say(f"! {', '.join(files[:SHOWN])}{others}: {what}")
     if odd:
         named = [f"{printable(manifest.experts[k].file)} {times:.2g} times" for k, times in odd.items()]
         names = ", ".join(named[:SHOWN]) + (f" and {len(named) - SHOWN} more" if len(named) > SHOWN else "")

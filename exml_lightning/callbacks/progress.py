@@ -125,8 +125,9 @@ class StageProgressBar(_OneBar):
         self._end()
         if self._enabled and not draws_bars():
             of = f"expert {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            generating = self._buffer.clock.newest_generating
-            say(f"{of}: generated in {generating:.1f} s, {steps} steps distilled in {seconds:.1f} s")
+            clock, steps_done = self._buffer.clock, f"{steps} steps distilled in {seconds:.1f} s"
+            made = f"generated in {clock.newest_generating:.1f} s, " if clock.newest_generating else ""
+            say(f"{of}: {made}asked in {clock.newest_asking:.1f} s, {steps_done}")
 
 
 class ExpertProgressBar(_OneBar):

@@ -17,6 +17,7 @@ class StreamClock:
         distilled: Steps distilled so far.
         seconds_distilling: The time they took, but for those under way.
         newest_generating: The time that the images of the newest expert took.
+        newest_asking: The time that asking teachers took before the steps of the newest expert.
     """
 
     shares: Sequence[int] = ()
@@ -26,10 +27,11 @@ class StreamClock:
     distilled: int = 0
     seconds_distilling: float = 0.0
     newest_generating: float = 0.0
+    newest_asking: float = 0.0
     _since: float | None = field(default=None, init=False)
 
     def start(self) -> None:
-        """Steps begin."""
+        """Distilling begins: teachers are asked, then steps are done."""
         self._since = time.monotonic()
 
     def stop(self) -> None:
@@ -39,7 +41,12 @@ class StreamClock:
     @property
     def all_distilling(self) -> float:
         """Seconds that steps took, those under way included."""
-        return self.seconds_distilling + (0.0 if self._since is None else time.monotonic() - self._since)
+        return self.seconds_distilling + self.under_way
+
+    @property
+    def under_way(self) -> float:
+        """Seconds since `start`; 0 if nothing is distilled."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
 
     def while_generating(self, images: float, seconds: float) -> float | None:
         """Guess the seconds left while images are made; None as long as nothing is known of images or of steps.

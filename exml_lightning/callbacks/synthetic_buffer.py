@@ -142,8 +142,9 @@ class SyntheticBufferCallback(Callback):
             stream.begin(experience, self._fill(trainer, module, expert))
             for visit in self.visitors:
                 visit(module, expert)
+        self.clock.start()  # asking teachers is a part of distilling
         module.learn(expert, stream.move_buffer(module.device), stream.images_stay, begins)
-        self.clock.start()
+        self.clock.newest_asking = self.clock.under_way
 
     def makes_from_statistics(self, expert: Expert) -> bool:
         """Whether images are made from what an expert has published."""

@@ -11,7 +11,7 @@ from exml_lightning.core.errors import BrokenExpertError, foreign_code
 from exml_lightning.core.expert import LARGEST, Expert, confidence_in
 from exml_lightning.core.finite import check_logits
 from exml_lightning.core.images import ImageFormat
-from exml_lightning.core.logits import looks_like, other_in_company
+from exml_lightning.core.logits import other_in_company
 from exml_lightning.core.procedural import ColouredNoise, DeadLeaves, Mixture, Strokes
 from exml_lightning.core.rng import keyed_generator
 
@@ -30,13 +30,11 @@ class FirstLook(NamedTuple):
             logit of 0, where it knows one.
         spread: The standard deviation of its logits over images and its own classes (population).
         other_in_company: Whether it answers an image otherwise when it is shown alone.
-        like_sigmoid: Whether all its logits are in ``[0, 1]``.
     """
 
     confidence: float
     spread: float
     other_in_company: bool = False
-    like_sigmoid: bool = False
 
 
 def draw_everything(image_format: ImageFormat, seed: int, device: torch.device) -> Tensor:
@@ -64,8 +62,7 @@ def first_look(expert: Expert, drawings: Tensor) -> FirstLook:
     if torch.equal(logits.amax(dim=0), logits.amin(dim=0)):  # to the last bit: a weak answer is an answer
         raise BrokenExpertError(f"{expert.name} gives {len(logits)} drawings one and the same answer: it tells nothing")
     confidence = confidence_in(logits, logits.argmax(dim=1)).mean()
-    company = other_in_company(logits, alone)
-    return FirstLook(float(confidence), float(logits.std(correction=0)), company, looks_like(logits) == "sigmoid")
+    return FirstLook(float(confidence), float(logits.std(correction=0)), other_in_company(logits, alone))
 
 
 def far_from_others(spreads: Sequence[float]) -> dict[int, float]:

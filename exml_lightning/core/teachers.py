@@ -33,6 +33,7 @@ class Teachers:
         weights: What is scored of the expert (`Scale.score_weights`), by `images` or by `reference`; None for nothing.
         reference: What logits are compared with in place of `images`, also as a buffer holds them.
         ready: Makes of a network what mini-batches are given to, for instance by compiling it.
+        progress: Called with the number of images that were asked about before the first step.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class Teachers:
         weights: ScoreWeights | None = None,
         reference: Tensor | None = None,
         ready: Callable[[nn.Module], Ask] = lambda network: network,
+        progress: Callable[[float], object] = lambda images: None,
     ) -> None:
-        self.expert, self._known = expert, known
+        self.expert, self._known, self._progress = expert, known, progress
         published = weights is not None and expert.statistics is not None
         looking = LayerShares(expert) if weights is not None and weights.familiarity and not published else None
         shares = looking if looking is not None and bool(looking.weights.any()) else None
@@ -103,7 +105,10 @@ class Teachers:
         """
         previous, to_input = None if expert_alone else self._previous, self.expert.image_format.to_input
         chunks = images.split(self.expert.chunk)
-        parts = [self._both(to_input(chunk), self.expert.model, previous) for chunk in chunks]
+        parts = []
+        for chunk in chunks:
+            parts.append(self._both(to_input(chunk), self.expert.model, previous))
+            self._progress(len(chunk))
         logits, shares, from_previous = (torch.cat(column) for column in zip(*parts, strict=True))
         broken = None
         try:

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -84,7 +85,9 @@ class Architecture:
 
     def empty(self, shape: tuple[int, int, int], *seed: int | str) -> "nn.Module":
         """Make the network without pretrained weights; see `skeleton` and `build`."""
-        return self.skeleton().build(*seed, shape=shape)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torchvision's, of initial weights that a file replaces
+            return self.skeleton().build(*seed, shape=shape)
 
     def build(self, *seed: int | str, shape: tuple[int, int, int] | None = None) -> "nn.Module":
         """Make the network, on the CPU, in train mode; files that it reads by `torch.load` run no code.

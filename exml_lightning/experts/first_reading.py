@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from exml_lightning.core.errors import BrokenExpertError, ExmlError, shown
+from exml_lightning.core.errors import ExmlError, shown
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.logits import looks_like, other_in_company, where_answer_is
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.experts.architecture import Architecture, last_linear, show, units_of
 from exml_lightning.experts.new_experts import NAME_ALL, NO_CLASS, NewExperts
-from exml_lightning.experts.state_dict import FoundWeights
+from exml_lightning.experts.state_dict import FoundWeights, OtherShapesError
 from exml_lightning.experts.weights import load_weights
 
 CONTRASTS = (0.1, 0.3, 1.0, 3.0) * 2
@@ -105,9 +105,7 @@ def _loaded(
 def _with_weights(network: nn.Module, path: Path, new: NewExperts, architecture: Architecture) -> FoundWeights:
     try:
         return load_weights(network, path, new.weights)
-    except BrokenExpertError:
-        raise
-    except ExmlError as error:
+    except OtherShapesError as error:
         count = architecture.init_args.get("num_classes")
         if count is None or "num_classes" in new.init_args:
             raise

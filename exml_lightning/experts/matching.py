@@ -45,7 +45,8 @@ def check_same_stream(manifest: Manifest, path: Path, scenario: Scenario, experi
             )
     ours, theirs = list(manifest.input.shape), list(scenario.dataset.image_format.shape)
     if ours != theirs:
-        raise ExmlError(f"{path}: the experts take images of shape {ours}, but {scenario.name} has {theirs}")
+        what = f"{path}: the experts take images of shape {ours}, but {scenario.name} has {theirs}"
+        raise ExmlError(f"{what}: give the settings that they were trained with (--data.scenario.dataset.size?)")
 
 
 def labelled_parts(folder: Path, manifest: Manifest, num_experts: int) -> list[TestPart]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from exml_lightning.core.errors import ExmlError, printable, shown
 from exml_lightning.files import check_regular, is_dense, load_torch_file, read_bytes, reason, sha256
@@ -57,6 +58,10 @@ class FoundWeights:
         return bool(AVERAGES & _parts(self.key))
 
 
+class OtherShapesError(ExmlError):
+    """The names of a file are the network's, but shapes are not: another number of classes, perhaps."""
+
+
 class _Group(NamedTuple):
     """A state dict, or what may be one, in a file, and where it is there."""
 
@@ -94,19 +99,19 @@ def find_weights(path: Path, network: nn.Module, key: str | None = None) -> Foun
     own, groups = network.state_dict(), _groups(read_file(path), path)
     broken: ExmlError | None = None
     found: list[FoundWeights] = []
-    closest: list[tuple[int, str]] = []
+    closest: list[tuple[int, str, bool]] = []
     for group in groups:
         for names in _namings(own, group.content):
             where = ".".join(filter(None, [group.key, names.added.rstrip(".")]))
             if key is not None and key not in (where, group.key, names.added.rstrip(".")):
                 continue
             try:
-                differences, weights = _compare(own, group.content, names, where, path)
+                differences, same_names, weights = _compare(own, group.content, names, where, path)
             except ExmlError as error:
                 broken = broken or error
                 continue
             if differences:
-                closest.append((len(weights.state), differences))
+                closest.append((len(weights.state), differences, same_names))
             else:
                 found.append(weights)
     if not found and broken is not None:
@@ -115,7 +120,8 @@ def find_weights(path: Path, network: nn.Module, key: str | None = None) -> Foun
         raise ExmlError(f"{path} has no weights {key!r}; it has {shown(_keys(own, groups)) or 'none with a key'}")
     if not found:
         what = f"{path} belongs to another network than {type(network).__name__} as the manifest describes it"
-        raise ExmlError(f"{what}: {max(closest, key=lambda pair: pair[0])[1]}")
+        _, differences, same_names = max(closest, key=lambda one: one[0])
+        raise (OtherShapesError if same_names else ExmlError)(f"{what}: {differences}")
     chosen = min(found, key=lambda weights: weights.averaged)  # the first of those that it is true of
     rivals = {weights.key.partition(".")[0] for weights in found if weights.averaged == chosen.averaged}
     if key is None and len(rivals) > 1 and not rivals & {"", *FIRST}:
@@ -161,10 +167,18 @@ def read_file(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError as error:
         raise ExmlError(f"{path} is missing, though the manifest beside it names it") from error
     except Exception as error:  # readers of broken files raise almost anything
-        raise ExmlError(f"{path} cannot be read as weights ({reason(error)}): {REMEDY}") from error
+        raise ExmlError(f"{path} cannot be read as weights ({reason(error)}{_objects(path)}): {REMEDY}") from error
     if not isinstance(read, Mapping):
         raise ExmlError(f"{path} holds {type(read).__name__}, no state dict: {REMEDY}")
     return read
+
+
+def _objects(path: Path) -> str:
+    """Name the classes that a checkpoint would have to be trusted to make; "" where that cannot be told."""
+    try:
+        return f": {shown(get_unsafe_globals_in_checkpoint(path))}"
+    except Exception:  # a damaged file, or one of an older torch
+        return ""
 
 
 def _groups(content: Mapping[str, Any], path: Path) -> list[_Group]:
@@ -223,8 +237,11 @@ def _namings(own: Mapping[str, Tensor], content: Mapping[str, Any]) -> list[_Nam
 
 def _compare(
     own: Mapping[str, Tensor], content: Mapping[str, Any], names: _Names, where: str, path: Path
-) -> tuple[str, FoundWeights]:
-    """Say in which names and shapes a state dict differs from a network's; "" for none, with what it holds."""
+) -> tuple[str, bool, FoundWeights]:
+    """Say in which names and shapes a state dict differs from a network's, "" for none; and whether in shapes alone.
+
+    Returns what it holds, too.
+    """
     theirs = _bare(name for name in content if isinstance(name, str))
     wanted = {name: names.of(bare) for bare, name in _bare(own).items()}
     state = {name: content[theirs[other]] for name, other in wanted.items() if other in theirs}
@@ -241,7 +258,8 @@ def _compare(
     beside = [(bare, name) for bare, name in theirs.items() if bare not in used]
     no_layer = {name for bare, name in beside if not bare.startswith(names.added) or _is_beside(bare)}
     unexpected = [name for _, name in beside if name not in no_layer]
-    return _differences(state, own, unexpected), FoundWeights(state, where, (), tuple(sorted(no_layer)))
+    same_names = own.keys() <= state.keys() and not unexpected
+    return _differences(state, own, unexpected), same_names, FoundWeights(state, where, (), tuple(sorted(no_layer)))
 
 
 def _parts(name: str) -> set[str]:

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import time
+from argparse import Namespace
+from fractions import Fraction
 
 import pytest
 import torch
@@ -200,3 +202,12 @@ def test_a_torchscript_program_is_called_one(tmp_path):
     torch.jit.script(small()).save(tmp_path / "a.pt")
     with pytest.raises(ExmlError, match=r"program \(TorchScript\).*torch\.jit\.load\('a\.pt'\)\.state_dict"):
         find_weights(tmp_path / "a.pt", small())
+
+
+def test_the_options_of_a_training_beside_weights_are_read_and_other_objects_are_named(tmp_path):
+    """As timm's train.py writes them."""
+    torch.save({"state_dict": RAW, "args": Namespace(lr=0.1)}, tmp_path / "a.pth.tar")
+    assert find_weights(tmp_path / "a.pth.tar", small()).key == "state_dict"
+    torch.save({"state_dict": RAW, "when": Fraction(1, 2)}, tmp_path / "b.pt")
+    with pytest.raises(ExmlError, match=r"holds code, which is not run: 'fractions\.Fraction'"):
+        find_weights(tmp_path / "b.pt", small())

@@ -18,7 +18,7 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.module import ExModelModule
 from exml_lightning.report.figures import save_accuracy_over_time, save_matrix
-from exml_lightning.terminal import print_matrix
+from exml_lightning.terminal import print_matrix, say
 
 STORED = ("stored_experts_by", "stored_experts")
 """What ``summary.json`` calls the better baseline, and its accuracy."""
@@ -55,6 +55,11 @@ class AccuracyCallback(ResultsCallback):
             found = dict(zip(self._parts, row, strict=True))
             self.matrix[k] = [found.get(first, 0.0) for first in now]
         if self.matrix and self._parts != now:
+            if self._stored is not None and stream.completed and trainer.is_global_zero:
+                say(
+                    "what the stored experts have together is not known: those learned before were not asked about all "
+                    "of these images; measure it by `exml test -c ensemble_average` and the options of this command"
+                )
             self._stored = None
         self._parts = now
         if self._counts is not None:

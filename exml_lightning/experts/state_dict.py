@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 from safetensors.torch import load_file
@@ -167,7 +168,8 @@ def read_file(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError as error:
         raise ExmlError(f"{path} is missing, though the manifest beside it names it") from error
     except Exception as error:  # readers of broken files raise almost anything
-        raise ExmlError(f"{path} cannot be read as weights ({reason(error)}{_objects(path)}): {REMEDY}") from error
+        objects = _objects(path) if isinstance(error, UnpicklingError) else ""  # anything else may be a pipe
+        raise ExmlError(f"{path} cannot be read as weights ({reason(error)}{objects}): {REMEDY}") from error
     if not isinstance(read, Mapping):
         raise ExmlError(f"{path} holds {type(read).__name__}, no state dict: {REMEDY}")
     return read

@@ -12,6 +12,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and manifests are listed wit
 
 PIXELS = 2**17
 """Of a chunk: 128 images of 32 x 32."""
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet's pixels, which most RGB networks are trained with."""
 FEWEST = 16
 """Images of a chunk: with fewer, a network takes longer for each."""
 

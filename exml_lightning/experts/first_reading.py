@@ -142,12 +142,10 @@ def _noise(images: ImageFormat) -> Tensor:
 def _notes(new: NewExperts, architecture: Architecture, network: nn.Module, found: FoundWeights) -> list[str]:
     """Say which weights were taken, and what was left out."""
     name, lines = type(network).__name__, []
-    if found.averaged:
-        lines.append(f"its weights {found.key} are taken, an average of others by their name")
-    if found.others:
-        lines.append(f"its weights {found.key} are taken; it also has {', '.join(found.others)} (--weights KEY)")
-    elif new.weights is not None:
-        lines.append(f"its weights {found.key} are taken")
+    if found.averaged or found.others or new.weights is not None:
+        average = ", an average of others by their name" if found.averaged else ""
+        others = f"; it also has {', '.join(found.others)} (--weights KEY)" if found.others else ""
+        lines.append(f"its weights {found.key} are taken{average}{others}")
     if found.left_out:
         lines.append(f"left out, as no part of {name}: {shown(found.left_out)}")
     asked = Architecture(architecture.class_path, new.init_args).asks_for_weights()

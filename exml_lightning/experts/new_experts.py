@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from exml_lightning.core.errors import ExmlError, shown
-from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.images import IMAGENET, ImageFormat
 from exml_lightning.core.logits import Returns
 from exml_lightning.experts.state_dict import INDEX
 
@@ -14,8 +14,6 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pth.tar", ".th", f
 NO_CLASS = "-"
 """Stands for an output unit that is no class."""
 NAME_ALL = f"name each output unit, in their order, {NO_CLASS!r} for one that is no class"
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation of ImageNet's pixels, which most RGB networks are trained with."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.images import IMAGENET, ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.scenarios.core50_frames import list_frames
 from exml_lightning.scenarios.core50_protocol import TEST_SESSIONS, TRAIN_SESSIONS, Part, protocol_parts
@@ -27,7 +27,7 @@ class CORe50(ImageDataset):
     """
 
     class_names = tuple(f"{category}{i}" for category in CATEGORIES for i in range(1, 6))
-    image_format = ImageFormat((3, 128, 128), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    image_format = ImageFormat((3, 128, 128), *IMAGENET)
 
     def load(self, root: Path, train: bool) -> LabelledImages:
         """Read one split; see `ImageDataset.load`."""

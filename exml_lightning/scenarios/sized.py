@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.core.images import ImageFormat
+from exml_lightning.core.images import IMAGENET, ImageFormat
 from exml_lightning.core.rng import derive_seed
 from exml_lightning.scenarios.datasets import ImageDataset
 
@@ -17,12 +17,11 @@ KEY = "data.scenario.dataset"
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation", "eval", "dev")
 """What people call the two splits, in lower case; the first that is there is taken."""
-COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 GREYS = ((0.449,), (0.226,))
-"""Mean and standard deviation of ImageNet's channels, and their averages.
+"""The averages of ImageNet's means and standard deviations.
 
-Not of the images at hand: experts of other images then take the same input, a fit need not read training images, and a
-private expert says nothing of its images but by its weights.
+What is taken is ImageNet's, not that of the images at hand: experts of other images then take the same input, a fit
+need not read training images, and a private expert says nothing of its images but by its weights.
 """
 SET_ASIDE = 5
 """One image of so many is a test image where a data set has no split of its own."""
@@ -50,7 +49,7 @@ class SizedDataset(ImageDataset):
             raise ExmlError(f"{KEY}.size is {self.size}: give one number, or height and width")
         if self.channels not in (1, 3):
             raise ExmlError(f"{KEY}.channels is {self.channels}: give 3 (RGB) or 1 (grey)")
-        mean, std = COLOURS if self.channels == 3 else GREYS
+        mean, std = IMAGENET if self.channels == 3 else GREYS
         shape = self.channels, sides[0], sides[1]
         try:
             self.image_format = ImageFormat(shape, tuple(self.mean or mean), tuple(self.std or std))

@@ -86,7 +86,7 @@ class ExModel(nn.Module):
         Raises:
             ExmlError: If the images have another shape, are neither uint8 nor floats, or are floats of another range.
                 Floats are not looked at in a compiled or exported model, nor under `torch.vmap`, nor, since a GPU has
-                to be waited for, where it is trained on one and has looked at a batch.
+                to be waited for, on one after a batch that was right.
         """
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
             raise ExmlError(
@@ -108,15 +108,14 @@ class ExModel(nn.Module):
             return
         if images.is_cuda and torch.cuda.is_current_stream_capturing():
             return
-        if images.device.type != "cpu" and self.training:
-            if self._has_looked:
-                return
-            self._has_looked = True
+        if images.device.type != "cpu" and self._has_looked:
+            return
         try:
             least, most = torch.stack(images.aminmax()).tolist()
         except RuntimeError:  # of tensors without values: on meta, fake, or one of a batch under vmap
             return
         if not (least < -OVERSHOOT or most > 1 + OVERSHOOT):
+            self._has_looked = True
             return
         if least < 0 and most <= MOST_NORMALISED:
             remedy = "they are normalised, it seems, which the ex-model does itself: give them as they were before"

@@ -107,11 +107,11 @@ def test_the_look_at_floats_leaves_graphs_alone(pixels):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_is_waited_for_once_in_training(pixels):
+def test_a_gpu_is_waited_for_once(pixels):
     model, images = load_ex_model(EXPERTS, expert=0).cuda(), (pixels / 255).cuda()
     with pytest.raises(ExmlError, match="divide them"):
         model.train()(images * 255)
-    model = load_ex_model(EXPERTS, expert=0).cuda().train()
+    model = load_ex_model(EXPERTS, expert=0).cuda()
     model(images)
     torch.cuda.set_sync_debug_mode("error")
     try:

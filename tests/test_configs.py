@@ -12,7 +12,9 @@ from torch.nn import Linear
 from exml_lightning.callbacks import SyntheticBufferCallback
 from exml_lightning.cli.main import main
 from exml_lightning.cli.verbs import parser_of
+from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.data import ExpertStream
+from exml_lightning.experts.expert_module import ExpertRecipe
 from exml_lightning.module import ExModelModule
 from tests.conftest import EXPERTS, ROOT
 
@@ -75,6 +77,17 @@ def test_a_network_stacks(model, parse):
     chosen = yaml.safe_load((CONFIGS / "models" / f"{model}.yaml").read_text())["experts"]["architecture"]
     assert parse(["experts", *stacked]).experts.architecture.items() >= chosen.items()
     parse(["fit", *stacked])
+
+
+@pytest.mark.parametrize("scenario", ["split_cifar10", "joint_cifar10", "own_images"])
+def test_the_papers_recipe_is_one_file_away(scenario, parse):
+    experts = parse(["experts", "-c", scenario, "-c", "paper", "--data.root", "data"]).experts
+    plain = ExpertRecipe(epochs=100)
+    assert {key: getattr(plain, key) for key in ("epochs", "batch_size", "lr", "schedule", "momentum")} == {
+        key: experts[key] for key in ("epochs", "batch_size", "lr", "schedule", "momentum")
+    }
+    assert Augmentation(**experts.augmentation) == plain.augmentation
+    assert parse(["experts", "-c", scenario]).experts.schedule == "one_cycle"
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)

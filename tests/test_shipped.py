@@ -17,7 +17,7 @@ from exml_lightning.scenarios import Digits, Scenario
 from exml_lightning.shipped import CONFIGS, EXPERTS, found_experts
 from tests.conftest import ROOT
 
-OVERLAYS = ("trainer", "loggers", "models", "baselines", "strategies")
+OVERLAYS = ("trainer", "loggers", "models", "experts", "baselines", "strategies")
 SCENARIO = Scenario("split_digits", Digits(), 2)
 
 

@@ -1,14 +1,16 @@
 """How an expert is trained: the recipe, group ``experts`` of a configuration, and the module that Lightning fits."""
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
@@ -16,22 +18,28 @@ from exml_lightning.core.rng import derive_seed, keyed_generator, seed_layers
 from exml_lightning.experts.architecture import ArchitectureConfig
 from exml_lightning.experts.manifest import ExpertEntry
 
+Schedule = Literal["constant", "one_cycle"]
+RISES = 0.25
+"""Of the steps of `one_cycle`, those in which the rate rises."""
 ADVICE = "give --data.experts DIR another folder, or delete this one to train it anew"
 _DEFAULTS = [f", {key.name}={key.default!r}" for key in fields(ExpertEntry) if key.default is not MISSING]
 
 
 @dataclass(frozen=True)
 class ExpertRecipe:
-    """How experts are trained: SGD at a constant learning rate, cross-entropy over all classes of the scenario.
+    """How experts are trained: SGD, cross-entropy over all classes of the scenario.
 
     Args:
         architecture: The network, as `class_path` and `init_args`; ``num_classes`` is filled in from the scenario. Null
             is LeNet5 for grey images of 32x32, else a slim ResNet18.
         epochs: Passes over the expert's training images.
         batch_size: Images a step.
-        lr: Learning rate.
+        lr: Learning rate; of `one_cycle` its peak.
+        schedule: `constant`, as in the paper, or `one_cycle` (Smith and Topin 2019), which needs few epochs: the rate
+            rises for a quarter of the steps and falls to 0 in the rest, both linearly, with Nesterov's momentum.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD.
+        augmentation: Random changes of the training images.
         statistics: Whether to publish beside each expert what one of its layers saw of each class: what is learned from
             it is far better, and images like the average of a class can be made from it (docs/statistics.md).
     """
@@ -40,14 +48,18 @@ class ExpertRecipe:
     epochs: int = 20
     batch_size: int = 32
     lr: float = 0.01
+    schedule: Schedule = "constant"
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    augmentation: Augmentation = field(default_factory=Augmentation)
     statistics: bool = False
 
     def __post_init__(self) -> None:
         for name, least in {"epochs": 1, "batch_size": 1, "lr": 0, "momentum": 0, "weight_decay": 0}.items():
             if getattr(self, name) < least:
                 raise ExmlError(f"experts.{name} is {getattr(self, name)}: give {least} or more")
+        if self.schedule == "one_cycle" and not 0 < self.momentum < 1:
+            raise ExmlError(f"experts.momentum is {self.momentum}: one_cycle needs some, less than 1, for instance 0.9")
 
 
 class ExpertModule(LightningModule):
@@ -94,10 +106,28 @@ class ExpertModule(LightningModule):
         self.log("loss", loss, prog_bar=True)
         return loss
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the optimiser and the schedule of the recipe."""
+        return self.scheduled(self.make_optimizer())
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
         """Make the optimiser of the recipe."""
         settings = {name: getattr(self.recipe, name) for name in ("lr", "momentum", "weight_decay")}
-        return torch.optim.SGD(self.network.parameters(), **settings)
+        return torch.optim.SGD(self.network.parameters(), nesterov=self.recipe.schedule == "one_cycle", **settings)
+
+    def scheduled(self, optimizer: torch.optim.Optimizer) -> OptimizerLRScheduler:
+        """Give an optimiser the schedule of the recipe, over all its steps."""
+        if self.recipe.schedule == "constant":
+            return optimizer
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            self.recipe.lr,
+            total_steps=self.recipe.epochs * len(self.train_dataloader()),
+            pct_start=RISES,
+            anneal_strategy="linear",
+            cycle_momentum=False,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def _without_defaults(description: str) -> str:
@@ -120,5 +150,7 @@ class _Epoch:
         module = self._module
         images, labels = module.images.images.to(module.device), module.images.labels.to(module.device)
         order = torch.randperm(len(labels), generator=keyed_generator("order", *module.key, module.current_epoch))
+        augmentation = module.recipe.augmentation
+        changes = keyed_generator("augmentation", *module.key, module.current_epoch)
         for rows in order.to(module.device).split(module.recipe.batch_size):
-            yield module.image_format.normalize(images[rows]), labels[rows]
+            yield augmentation(module.image_format.normalize(images[rows]), changes), labels[rows]

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from lightning import Trainer
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -34,16 +35,16 @@ class PrivateExpertModule(ExpertModule):
         super().__init__(*args)
         self.plan = plan
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Let the engine put clipping and noise before each step of the recipe's optimiser, and make the loader."""
         self.pixels, self.labels = self.images.images.to(self.device), self.images.labels.to(self.device)
         self.sampling = torch.Generator().manual_seed(secret_seed())
         rows = TensorDataset(torch.arange(len(self.labels)))
         loader = DataLoader(rows, batch_size=self.recipe.batch_size, generator=self.sampling)
         self.hooks, optimizer, self.loader = _make_private(
-            self.network, super().configure_optimizers(), loader, self.plan.noise_multiplier, self.plan.max_grad_norm
+            self.network, self.make_optimizer(), loader, self.plan.noise_multiplier, self.plan.max_grad_norm
         )
-        return optimizer
+        return self.scheduled(optimizer)
 
     def train_dataloader(self) -> Any:
         """Return Poisson samples: each image is in each of them with the same probability, whatever the others do."""
@@ -51,7 +52,8 @@ class PrivateExpertModule(ExpertModule):
 
     def on_after_batch_transfer(self, batch: list[Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Look the images of a sample up, which are on the device; there may be none in it."""
-        return self.image_format.normalize(self.pixels[batch[0]]), self.labels[batch[0]]
+        images = self.image_format.normalize(self.pixels[batch[0]])
+        return self.recipe.augmentation(images, self.sampling), self.labels[batch[0]]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed a step's noise and dropout and the next sample: torch reads 32 bits of a seed, few enough to try all."""

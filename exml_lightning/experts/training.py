@@ -40,6 +40,8 @@ from exml_lightning.terminal import say
 INITIAL = "initial.safetensors"
 NOT_TRAINING = ("architecture", "statistics")
 """Settings of a recipe that its experts do not depend on, or that are said elsewhere."""
+NEWER = ("schedule", "augmentation")
+"""Settings that manifests of experts trained without them do not have."""
 LONGEST = 300
 """Characters of a setting that an error shows: there may be a thousand classes."""
 MakeTrainer = Callable[[str, Path, int], Trainer]
@@ -160,7 +162,12 @@ def _check(job: ExpertTraining, make_trainer: MakeTrainer) -> None:
 def _wanted(job: ExpertTraining) -> Manifest:
     """Describe all experts as they will be, but for hashes and accuracies."""
     dataset, skeleton = job.scenario.dataset, job.architecture.skeleton()
-    training: dict[str, Any] = {key: value for key, value in asdict(job.recipe).items() if key not in NOT_TRAINING}
+    plain = asdict(ExpertRecipe())
+    training: dict[str, Any] = {
+        key: value
+        for key, value in asdict(job.recipe).items()
+        if key not in NOT_TRAINING and not (key in NEWER and value == plain[key])
+    }
     given = job.architecture.init_args
     training |= {key: value for key, value in given.items() if skeleton.init_args[key] != value}  # pretrained weights
     if job.privacy.epsilon is not None:

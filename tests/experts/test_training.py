@@ -11,6 +11,7 @@ from exml_lightning.callbacks.progress import ExpertProgressBar
 from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
 from exml_lightning.cli import stream_verbs
 from exml_lightning.cli.main import main
+from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.experts import Manifest, load_expert, load_weights, read_manifest, write_manifest
@@ -78,15 +79,30 @@ def test_all_experts_are_trained_from_one_initial_model(trained):
     assert manifest.experts[2].accuracy == pytest.approx((guesses == test.labels[own]).float().mean().item())
 
 
+def own_images() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the normalised training images of the first expert, of fives and fours, and their labels."""
+    split = Digits().load(Path(), train=True)
+    own = torch.isin(split.labels, torch.tensor([5, 4])).nonzero().flatten()
+    return Digits().image_format.normalize(split.images[own]), split.labels[own]
+
+
+def order_of(epoch: int, images: int) -> torch.Tensor:
+    return torch.randperm(images, generator=keyed_generator("order", 1234, "expert", 0, epoch))
+
+
+def check_weights(folder: Path, network: LeNet5) -> None:
+    """Assert that the first expert of a folder has the weights of `network`."""
+    expected = load_expert(folder, read_manifest(folder), 0).model
+    for (name, ours), theirs in zip(network.named_parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4, msg=name)
+
+
 def test_an_epoch_is_sgd_written_out(trained):
     network = LeNet5()
     load_weights(network, trained / "initial.safetensors")
-    split = Digits().load(Path(), train=True)
-    own = torch.isin(split.labels, torch.tensor([5, 4])).nonzero().flatten()
-    images, labels = Digits().image_format.normalize(split.images[own]), split.labels[own]
+    images, labels = own_images()
     velocity = [torch.zeros_like(p) for p in network.parameters()]
-    order = torch.randperm(len(labels), generator=keyed_generator("order", 1234, "expert", 0, 0))
-    for rows in order.split(64):
+    for rows in order_of(0, len(labels)).split(64):
         loss = -torch.log_softmax(network(images[rows]), dim=1)[torch.arange(len(rows)), labels[rows]].mean()
         network.zero_grad()
         loss.backward()
@@ -94,9 +110,45 @@ def test_an_epoch_is_sgd_written_out(trained):
             for p, v in zip(network.parameters(), velocity, strict=True):
                 v.mul_(0.9).add_(p.grad + 5e-4 * p)
                 p.sub_(0.01 * v)
-    expected = load_expert(trained, read_manifest(trained), 0).model
-    for (name, ours), theirs in zip(network.named_parameters(), expected.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4, msg=name)
+    check_weights(trained, network)
+
+
+def test_one_cycle_is_nesterovs_momentum_at_a_rate_that_rises_and_falls(tmp_path):
+    changes = Augmentation(shift=0.1, flip=True)
+    train(tmp_path, limit=1, epochs=2, lr=0.05, schedule="one_cycle", augmentation=changes)
+    network = LeNet5()
+    load_weights(network, tmp_path / "initial.safetensors")
+    images, labels = own_images()
+    batches = [(epoch, rows) for epoch in range(2) for rows in order_of(epoch, len(labels)).split(64)]
+    peak, last = len(batches) / 4 - 1, len(batches) - 1
+    rates = [
+        0.002 + 0.048 * step / peak if step <= peak else 0.05 * (last - step) / (last - peak)
+        for step in range(len(batches))
+    ]
+    assert max(rates) > 0.04
+    assert rates[-1] == 0
+    draws = [keyed_generator("augmentation", 1234, "expert", 0, epoch) for epoch in range(2)]
+    velocity = [torch.zeros_like(p) for p in network.parameters()]
+    for (epoch, rows), rate in zip(batches, rates, strict=True):
+        logits = network(changes(images[rows], draws[epoch]))
+        loss = -torch.log_softmax(logits, dim=1)[torch.arange(len(rows)), labels[rows]].mean()
+        network.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for p, v in zip(network.parameters(), velocity, strict=True):
+                gradient = p.grad + 5e-4 * p
+                v.mul_(0.9).add_(gradient)
+                p.sub_(rate * (gradient + 0.9 * v))
+    check_weights(tmp_path, network)
+    training = read_manifest(tmp_path).experts[0].training
+    assert training["schedule"] == "one_cycle"
+    assert training["augmentation"] == {"shift": 0.1, "rotation": 0.0, "flip": True}
+    with pytest.raises(ExmlError, match="expert 0: training is"):  # those of another recipe are others
+        train(tmp_path, epochs=2, lr=0.05, augmentation=changes)
+
+
+def test_the_manifest_of_a_constant_rate_is_that_of_before_there_were_others(trained):
+    assert "schedule" not in read_manifest(trained).experts[0].training
 
 
 def test_experts_that_are_there_are_left_and_a_lost_one_is_trained_again_and_the_same(folder, capsys):
@@ -145,7 +197,8 @@ def test_a_folder_of_other_experts_is_left_alone(folder, changes, message):
     assert content(folder) == before
 
 
-def test_stopped_and_started_again_is_as_never_stopped_and_another_recipe_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("recipe", [{}, {"schedule": "one_cycle", "augmentation": Augmentation(shift=0.1)}])
+def test_stopped_and_started_again_is_as_never_stopped_and_another_recipe_is_refused(tmp_path, monkeypatch, recipe):
     original = ExpertModule.training_step
 
     def stopping(self, batch, batch_idx):
@@ -153,15 +206,15 @@ def test_stopped_and_started_again_is_as_never_stopped_and_another_recipe_is_ref
             raise RuntimeError("stopped")
         return original(self, batch, batch_idx)
 
-    train(tmp_path / "whole", epochs=3, limit=2)
+    train(tmp_path / "whole", epochs=3, limit=2, **recipe)
     monkeypatch.setattr(ExpertModule, "training_step", stopping)
     with pytest.raises(RuntimeError, match="stopped"):
-        train(tmp_path / "cut", epochs=3)
+        train(tmp_path / "cut", epochs=3, **recipe)
     monkeypatch.undo()
     half = (tmp_path / "cut" / "training" / "expert_0.ckpt").read_bytes()
     for changes in ({"lr": 0.5}, {"scenario": replace(DIGITS, classes_per_experience=5)}, {"seed": 5}):
         with pytest.raises(ExmlError, match=r"an expert is half trained as .*--data\.experts DIR"):
-            train(tmp_path / "cut", epochs=3, **changes)
+            train(tmp_path / "cut", epochs=3, **recipe, **changes)
     half_trained = tmp_path / "cut" / "training" / "expert_0.ckpt"
     assert half_trained.read_bytes() == half
     checkpoint = torch.load(half_trained, weights_only=True)
@@ -169,7 +222,7 @@ def test_stopped_and_started_again_is_as_never_stopped_and_another_recipe_is_ref
     checkpoint["expert"] = checkpoint["expert"].replace(f", {keys}", "")
     assert keys not in checkpoint["expert"]
     torch.save(checkpoint, half_trained)
-    train(tmp_path / "cut", epochs=3, limit=2)
+    train(tmp_path / "cut", epochs=3, limit=2, **recipe)
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
     assert not (tmp_path / "cut" / "training").exists()
 
@@ -259,6 +312,8 @@ def test_impossible_recipes_are_refused():
     for name, value in {"epochs": 0, "batch_size": 0, "lr": -1}.items():
         with pytest.raises(ExmlError, match=rf"experts\.{name} is {value}"):
             ExpertRecipe(**{name: value})
+    with pytest.raises(ExmlError, match=r"experts\.momentum is 0: one_cycle needs some"):
+        ExpertRecipe(schedule="one_cycle", momentum=0)
 
 
 def arguments(folder: Path, *more: str) -> list[str]:

@@ -13,10 +13,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.copies import changed_copies
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.expert import Expert
 from exml_lightning.core.labelled_images import LabelledImages
 from exml_lightning.core.loaders import BufferLoader, ImageLoader
+from exml_lightning.core.rng import keyed_generator
 from exml_lightning.experts import Manifest, load_expert
 from exml_lightning.experts.common_start import CommonStart
 from exml_lightning.experts.matching import (
@@ -58,6 +60,8 @@ class ExpertStream(LightningDataModule):
         n_iter: Optimiser steps an expert.
         batch_size: Samples an optimiser step takes from the buffer (on each device).
         augmentation: Random changes of the buffer's images during distillation.
+        copies: Changed copies of each image that all steps of an experience draw from: both teachers are asked about
+            them once, and a step is that of the ex-model alone. 0 changes images, and asks about them, in each step.
         auxiliary: Images of anything, for the default strategy, which draws some without them, and for the auxiliary
             generator, in place of the scenario's.
         seed: Seed of every random draw; default the run's (1234, 2345, 3456, 5678, 6789).
@@ -79,6 +83,7 @@ class ExpertStream(LightningDataModule):
         n_iter: int = 1000,
         batch_size: int = 32,
         augmentation: Augmentation | None = None,
+        copies: int = 0,
         auxiliary: AuxiliaryImages | None = None,
         seed: int | None = None,
         download: bool = False,
@@ -87,6 +92,8 @@ class ExpertStream(LightningDataModule):
         for name, value in {"n_iter": n_iter, "batch_size": batch_size}.items():
             if value < 1:
                 raise ExmlError(f"data.{name} is {value}: give 1 or more")
+        if copies < 0:
+            raise ExmlError(f"data.copies is {copies}: give 0 or more")
         if not 0 <= run_id < len(RUN_SEEDS):
             raise ExmlError(f"data.run_id is {run_id}: give 0 to {len(RUN_SEEDS) - 1}")
         if scenario is None and experts is None:
@@ -107,6 +114,7 @@ class ExpertStream(LightningDataModule):
         self.n_iter = n_iter
         self.batch_size = batch_size
         self.augmentation = augmentation or Augmentation()
+        self.copies = copies if self.augmentation.changes else 0
         self.auxiliary = auxiliary
         self.seed = RUN_SEEDS[run_id] if seed is None else seed
         self.download = download
@@ -117,6 +125,7 @@ class ExpertStream(LightningDataModule):
         self._kept = False
         self._experience = -1
         self._buffer: Buffer | None = None
+        self._shown: Buffer | None = None
         self._completed = 0
 
     @property
@@ -136,6 +145,21 @@ class ExpertStream(LightningDataModule):
         return self._buffer
 
     @property
+    def shown(self) -> Buffer:
+        """The samples that mini-batches are drawn from: those of the buffer, or changed copies of them."""
+        if not self.copies:
+            return self.buffer
+        if self._shown is None:
+            draws = keyed_generator("copies", self.seed, self._experience)
+            self._shown = changed_copies(self.buffer, self.copies, self.augmentation, self.manifest.input, draws)
+        return self._shown
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether each step changes the images it is shown."""
+        return self.augmentation.changes and not self.copies
+
+    @property
     def has_buffer(self) -> bool:
         """Whether an experience has begun."""
         return self._buffer is not None
@@ -150,11 +174,11 @@ class ExpertStream(LightningDataModule):
 
     def begin(self, experience: int, buffer: Buffer) -> None:
         """Begin an experience, given its place in the stream and the samples that its mini-batches are drawn from."""
-        self._experience, self._buffer = experience, buffer
+        self._experience, self._buffer, self._shown = experience, buffer, None
 
     def move_buffer(self, device: torch.device) -> Buffer:
         """Put the buffer where the work is (a checkpoint brings it back on the CPU), and return it."""
-        self._buffer = self.buffer.to(device)
+        self._buffer, self._shown = self.buffer.to(device), None
         return self._buffer
 
     def complete(self) -> None:
@@ -263,8 +287,8 @@ class ExpertStream(LightningDataModule):
 
         It does for an experience that has steps enough for all of them, and for images that stay for the whole stream.
         """
-        steps_enough = self.n_iter * self.batch_size >= len(self.buffer)
-        return self._kept or (steps_enough and not self.augmentation.changes)
+        steps_enough = self.n_iter * self.batch_size >= len(self.shown)
+        return self._kept or (steps_enough and not self.changes_images)
 
     def load_expert(self, index: int, device: torch.device) -> Expert:
         """Read the expert at a place in the stream, from 0, onto a device, frozen."""
@@ -294,10 +318,10 @@ class ExpertStream(LightningDataModule):
         """Return the mini-batches of an experience; the buffer is read when the first is asked for."""
         assert self.trainer is not None
         return BufferLoader(
-            lambda: (self._experience, self.buffer),
+            lambda: (self._experience, self.shown),
             self.n_iter,
             self.batch_size,
-            self.augmentation,
+            self.augmentation if self.changes_images else Augmentation(),
             self.seed,
             self.manifest.input,
             self.trainer.global_rank,
@@ -329,7 +353,7 @@ class ExpertStream(LightningDataModule):
             "n_iter": self.n_iter,
             "batch_size": self.batch_size,
             "input": repr(self.manifest.input),
-            "augmentation": vars(self.augmentation),
+            "augmentation": vars(self.augmentation) | ({"copies": self.copies} if self.copies else {}),
             "auxiliary": None if self.other_images is None else self.other_images.describe(),
         }
 

@@ -157,9 +157,9 @@ class ExModelModule(LightningModule):
     def learn(self, expert: Expert, buffer: Buffer, images_stay: bool, begin: bool) -> None:
         """Take `expert` as the teacher of the next steps, beside the previous ex-model.
 
-        It is on the ex-model's device, as is the `buffer`; for `images_stay` see `Teachers`. If its experience begins
-        (`begin`), the ex-model becomes the previous one, optimiser and schedule start anew; else a checkpoint of its
-        middle was restored.
+        It is on the ex-model's device, as is the `buffer` (`ExpertStream.shown`); for `images_stay` see `Teachers`. If
+        its experience begins (`begin`), the ex-model becomes the previous one, optimiser and schedule start anew; else
+        a checkpoint of its middle was restored.
 
         Raises:
             BrokenExpertError: If the expert's answers turn out to be broken.

@@ -143,7 +143,8 @@ class SyntheticBufferCallback(Callback):
             for visit in self.visitors:
                 visit(module, expert)
         self.clock.start()  # asking teachers is a part of distilling
-        module.learn(expert, stream.move_buffer(module.device), stream.images_stay, begins)
+        stream.move_buffer(module.device)
+        module.learn(expert, stream.shown, stream.images_stay, begins)
         self.clock.newest_asking = self.clock.under_way
 
     def makes_from_statistics(self, expert: Expert) -> bool:

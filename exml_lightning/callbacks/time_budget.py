@@ -13,6 +13,7 @@ from torch import Tensor
 
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 from exml_lightning.core import distributed
+from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.budget import MINUTES, Budget, Costs, Plan, Work, plan
 from exml_lightning.core.buffer import share
 from exml_lightning.core.expert import Expert
@@ -85,12 +86,13 @@ def words(budget: Budget, found: Plan, num_experts: int, batch_size: int) -> str
 def work_of(module: ExModelModule, buffer: SyntheticBufferCallback) -> Work:
     """Say what is to be done."""
     stream, scale, generator = module.stream, module.distillation.normalize, buffer.generator
-    unchanged, once = not stream.augmentation.changes, generator.once
+    unchanged, once = not stream.changes_images, generator.once
     shape = stream.manifest.input.shape
     reference = scale.reference_images(stream.manifest.input, stream.seed, module.device)
     compared = int(scale.score_weights() is not None and (reference is not None or not unchanged))
-    resizable = generator.cheap and unchanged and not stream.statistics
-    return Work(stream.batch_size, buffer.size, resizable, prod(shape), unchanged, once, compared)
+    resizable = generator.cheap and not stream.augmentation.changes and not stream.statistics
+    copies = max(stream.copies, 1)
+    return Work(stream.batch_size, buffer.size, resizable, prod(shape), unchanged, once, copies, compared)
 
 
 def measure(module: ExModelModule, buffer: SyntheticBufferCallback) -> Costs:
@@ -136,11 +138,12 @@ def _time_step(module: ExModelModule) -> float:
     network = deepcopy(module.network).train()
     optimizer, _ = make_optimizer(network, module.optimizer, None, 1)
     images, draws = _noise(module, stream.batch_size), keyed_generator("budget")
+    changes = stream.augmentation if stream.changes_images else Augmentation()
 
     def step() -> None:
         optimizer.zero_grad()
         with torch.enable_grad():
-            network(stream.augmentation(images, draws)).float().square().mean().backward()
+            network(changes(images, draws)).float().square().mean().backward()
         optimizer.step()
 
     return _seconds(step, module.device)

@@ -50,6 +50,7 @@ class Work:
         unchanged: Whether steps see the images of the buffer as they are, so that both teachers are asked once.
         once: Whether the images stay for the whole stream, with what was said of them: made once, and the previous
             ex-model is never asked.
+        copies: Of each image of the buffer, which are what is asked about.
         compared: How often each expert is asked about the images of a buffer for the scale of its logits, beside that.
     """
 
@@ -59,18 +60,19 @@ class Work:
     image_bytes: int
     unchanged: bool
     once: bool = False
+    copies: int = 1
     compared: int = 0
 
     def seconds(self, costs: Costs, n_iter: int, size: int) -> float:
         """Add up what `n_iter` steps an expert and `size` images take for the whole stream."""
-        total, stay = 0.0, self.once or (self.unchanged and n_iter * self.batch_size >= size)
+        total, stay = 0.0, self.once or (self.unchanged and n_iter * self.batch_size >= size * self.copies)
         for k, (asking, generating) in enumerate(zip(costs.asking, costs.generating, strict=True)):
             teachers, step = asking + (costs.previous if k and not self.once else 0.0), costs.step + OVERHEAD
             made = share(size, k) if not (self.once and k) else 0
             total += made * generating + self.compared * size * asking
             total += share(made_places(size), k) * (costs.inverting[k] if costs.inverting else 0.0)
             if stay:
-                total += size * teachers + n_iter * step
+                total += size * self.copies * teachers + n_iter * step
             else:
                 total += n_iter * (step + self.batch_size * teachers)
         return total

@@ -14,6 +14,7 @@ from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.familiarity import LayerShares
 from exml_lightning.core.generators import Unrelated
 from exml_lightning.core.score_table import ScoreTable
+from exml_lightning.core.teachers import Teachers
 from exml_lightning.data import ExpertStream
 from exml_lightning.module import ExModelModule
 from tests.conftest import refused
@@ -95,6 +96,27 @@ def test_they_resume_within_and_between_experiences_to_the_same_weights(small_ru
     cut = torch.load(tmp_path / "cut" / "checkpoints" / "last.ckpt", weights_only=True)
     assert (cut["ExpertStream"]["completed"], cut["global_step"]) == (1, 3)  # within the second experience
     main([*small_run("cut", data__n_iter=2), *UNRELATED, "3"])
+    whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+
+
+def test_changed_copies_are_asked_about_once_and_are_the_same_after_a_resume(small_run, tmp_path, monkeypatch, capsys):
+    asked, original = [], Teachers.ask
+
+    def ask(self, images, rows=None):
+        asked.append(self.all_answers is None)
+        return original(self, images, rows)
+
+    monkeypatch.setattr(Teachers, "ask", ask)
+    copies = ["--data.augmentation.shift", "0.1", "--data.copies", "2"]
+    stop = json.dumps([{"class_path": "tests.callbacks.test_resume.StopAt", "init_args": {"step": 7}}])
+    main([*small_run("whole", data__n_iter=5), *copies])
+    assert (len(asked), sum(asked)) == (2 + 2 * 5, 2)  # anew in the rehearsal of each expert alone
+    main([*small_run("cut", data__n_iter=5), *copies, "--trainer.callbacks", stop])
+    cut = torch.load(tmp_path / "cut" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (cut["ExpertStream"]["completed"], cut["global_step"]) == (1, 7)
+    assert "copies" in refused([*small_run("cut", data__n_iter=5), *copies[:2]], capsys)
+    main([*small_run("cut", data__n_iter=5), *copies])
     whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
     assert whole.read_bytes() == cut.read_bytes()
 

@@ -35,6 +35,13 @@ def test_images_that_change_are_asked_about_at_each_step():
     assert found == (2000, 300, pytest.approx(450 * 2e-4 + 300 * 4e-4 + steps))
 
 
+def test_of_changed_copies_each_is_asked_about_once():
+    work = Work(batch_size=10, size=300, resizable=False, image_bytes=1024, unchanged=True, copies=4)
+    costs = Costs(step=0.009, asking=[1e-4, 3e-4], previous=2e-4, generating=[2e-4, 2e-4])
+    found = plan(60, costs, work)
+    assert found == (2000, 300, pytest.approx(450 * 2e-4 + 1200 * 6e-4 + 2 * 2000 * 0.010))
+
+
 def test_images_that_are_dear_take_half_of_the_time_at_most():
     costs = Costs(step=0.009, asking=[1e-4], previous=0, generating=[0.05])
     work = Work(batch_size=64, size=5000, resizable=False, image_bytes=1024, unchanged=True)

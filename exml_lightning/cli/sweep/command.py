@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,11 @@ from exml_lightning.files import check_folder
 from exml_lightning.terminal import quiet_lightning, say
 
 NO_RAY = 'exml sweep needs Ray: pip install "exml-lightning[sweep]", or in a clone pip install -e ".[sweep]"'
+
+
+def cores() -> int:
+    """Count the CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def plan_of(grid: Grid) -> Progress:
@@ -86,7 +92,7 @@ def sweep(
         set: Settings of all cells.
         overlays: configs/trainer/NAME.yaml, or the path of a YAML file: stacked on all cells, in this order.
         output: Folder of the run folders.
-        workers: Cells at a time on this machine; 2 if not given.
+        workers: Cells at a time on this machine; if not given, as many as it has CPUs for.
         cpus: CPUs of a cell: its threads.
         gpus: GPUs of a cell; 0.5 lets two share one; 0 hides them.
         address: HOST:PORT of a Ray cluster to join, or auto.
@@ -113,6 +119,6 @@ def sweep(
         return
     say(progress.counts())
     if pending:
-        with ray_cluster(workers or 2, cpus, gpus, address, retries):
+        with ray_cluster(workers or max(1, cores() // cpus), cpus, gpus, address, retries):
             run_jobs(progress, cpus, gpus, retries)
     print_results(progress, output)

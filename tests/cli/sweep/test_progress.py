@@ -1,5 +1,6 @@
 """What is finished on disk, what a sweep says of its cells, and how a command is run."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from exml_lightning.cli.main import main
+from exml_lightning.cli.sweep import command
 from exml_lightning.cli.sweep import progress as words
 from exml_lightning.cli.sweep.cell import ProcessLostError, last_error, run_command
 from exml_lightning.cli.sweep.command import plan_of, sweep
@@ -254,3 +256,18 @@ def test_a_process_ends_with_its_worker_and_keeps_its_log_until_then(tmp_path):
     (package / "__main__.py").write_text("print('the second')")
     assert run_command(["fit"], Path("run"), tmp_path, 1, 0) == ""
     assert [line for line in log.read_text().splitlines() if "exml" not in line] == ["sleeping", "ended", "the second"]
+
+
+@pytest.mark.parametrize(("given", "workers"), [({}, 6), ({"cpus": 4}, 1), ({"cpus": 9}, 1), ({"workers": 3}, 3)])
+def test_unless_told_there_are_as_many_cells_at_a_time_as_there_are_cpus_for(tmp_path, monkeypatch, given, workers):
+    asked: list[tuple[object, ...]] = []
+
+    def cluster(*words: object) -> contextlib.AbstractContextManager[None]:
+        asked.append(words)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(command, "cores", lambda: 6)
+    monkeypatch.setattr(command, "ray_cluster", cluster)
+    monkeypatch.setattr(command, "run_jobs", lambda *words: None)
+    command.sweep(scenarios=["split_digits"], strategies=["best"], runs=[0], output=tmp_path, **given)
+    assert asked[0][0] == workers

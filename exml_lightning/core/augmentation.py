@@ -15,6 +15,8 @@ from exml_lightning.core.errors import ExmlError
 class Augmentation:
     """Shift, rotation and flip in one batched, differentiable operation on the device of the images.
 
+    Without rotation images move by whole pixels, so they stay as sharp as those that a network is tested on.
+
     Args:
         shift: Largest displacement along each axis, as a fraction of the image's size; 0 to 1.
         rotation: Largest rotation either way, in degrees; 0 to 180.
@@ -70,6 +72,9 @@ class Augmentation:
         angle = (2 * draws[:, 0] - 1) * math.radians(self.rotation)
         mirror = torch.where(draws[:, 1] < 0.5, -1.0, 1.0) if self.flip else torch.ones(len(draws))
         move = (2 * draws[:, 2:] - 1) * 2 * self.shift
+        if not self.rotation:
+            half = torch.tensor([width, height]) / 2
+            move = (move * half).round() / half
         cos, sin = angle.cos(), angle.sin()
         return torch.stack(
             [

@@ -29,10 +29,18 @@ def test_shift_moves_each_image_by_its_own_draw():
     draws = torch.rand(6, 4, generator=keyed_generator("shift"))
     for result, draw in zip(moved, draws, strict=True):
         # sampling from further right moves the content left: by the drawn share of the width
-        right, down = (2 * draw[2] - 1) * 0.1 * 32, (2 * draw[3] - 1) * 0.1 * 24
+        right, down = round(float(2 * draw[2] - 1) * 0.1 * 32), round(float(2 * draw[3] - 1) * 0.1 * 24)
         y, x = centre(result[0])
-        assert x == pytest.approx(15.5 - float(right), abs=0.05)
-        assert y == pytest.approx(11.5 - float(down), abs=0.05)
+        assert x == pytest.approx(15.5 - right, abs=0.05)
+        assert y == pytest.approx(11.5 - down, abs=0.05)
+
+
+def test_without_rotation_images_stay_sharp():
+    images = torch.rand(50, 3, 32, 24, generator=torch.Generator().manual_seed(0))
+    moved = Augmentation(shift=0.2, flip=True)(images, keyed_generator("shift"))
+    inside = moved[:, :, 8:24, 8:16]
+    away = [(there[..., None] - image.flatten()).abs().amin(-1) for there, image in zip(inside, images, strict=True)]
+    assert torch.stack(away).max() < 1e-4  # each is a pixel of the original
 
 
 @pytest.mark.parametrize(("height", "width"), [(33, 33), (33, 49)])

@@ -55,9 +55,9 @@ SECTIONS = (
 second experience, the first with a previous ex-model, a callback stops its clock every few steps and does as many
 *bare* steps: the student's forward and backward passes, two teachers' forward passes and a step of Adam on one batch
 that is there already, in torch's default memory layout and in channels last. Speed is the bare time divided by the
-fit's: 1 is no overhead. The goal is held against the faster bare layout. Without augmentation, and with changed copies that
-are drawn once (`data.copies`), the fit asks both teachers about all of them once, before its steps, and not again: the
-price, that of some 30 steps an experience,
+fit's: 1 is no overhead. The goal is held against the faster bare layout. Without augmentation, and with changed copies
+that are drawn once (`data.copies`), the fit asks both teachers about all of them once, before its steps, and not again:
+the price, that of some 30 steps an experience,
 is not in the figure, and there is no goal for it. With `model.compile` the fit is compiled and the bare steps are not:
 on a CPU there is no goal for that either; on a GPU recording kernels is how the goal is to be met.
 

@@ -74,8 +74,11 @@ def layers_that_tell(expert: Expert) -> list[Layer]:
 
     These are convolutions and linear layers with fewer outputs than inputs. Left out are such as the network never
     calls, and such as are given something else than images along the first dimension: tokens before images, or a fixed
-    table. Asking about three images of noise, together and one by one, finds them.
+    table. Asking about three images of noise, together and one by one, finds them. A network with batch norm has none:
+    what is left of an image behind it tells experts apart no longer (docs/notebook_of_trials.md).
     """
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in expert.model.modules()):
+        return []
     candidates = [layer for layer in expert.model.modules() if isinstance(layer, Layer) and _null_space(layer)]
     generator = keyed_generator("familiarity")
     noise = torch.randn(3, *expert.image_format.shape, generator=generator).to(expert.classes.device)

@@ -134,6 +134,13 @@ def test_a_layer_that_pads_by_itself(size, same, plain):
     assert found.shape == (6, 1)
 
 
+def test_behind_batch_norm_nothing_tells():
+    layers = [nn.Conv2d(3, 4, 3), nn.Identity(), nn.Flatten(), nn.Linear(144, 5)]
+    assert len(layers_that_tell(expert_of(*layers))) == 2
+    layers[1] = nn.BatchNorm2d(4)
+    assert layers_that_tell(expert_of(*layers)) == []
+
+
 def test_layers_that_take_part():
     first, wide, last = nn.Linear(192, 32), nn.Linear(32, 32), nn.Linear(32, 5)
 

@@ -11,7 +11,7 @@ from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.procedural import ProceduralImages
 from exml_lightning.core.rng import keyed_generator
-from exml_lightning.core.score_table import ScoreTable
+from exml_lightning.core.score_table import ScoreTable, StandardTable
 from exml_lightning.core.settings import Configured
 
 SPREAD = 1e-5
@@ -137,7 +137,7 @@ class NormalScores(NoScale):
             return Center(), "the common scale (heads of different tasks never compete)"
         if num_experts == 1:
             return Center(), "the common scale (a single expert has nothing to be compared with)"
-        return (StatisticsScale if statistics else NormalScores)(**vars(self)), ""
+        return (StatisticsScale(**vars(self)) if statistics else self), ""
 
     def reference_images(self, image_format: ImageFormat, seed: int, device: torch.device) -> Tensor | None:
         """Draw `reference`, if there is one; see `Scale.reference_images`."""
@@ -145,6 +145,29 @@ class NormalScores(NoScale):
             return None
         generator = keyed_generator("reference", seed)
         return self.reference.draw(REFERENCE, image_format.shape, generator, device)
+
+
+@dataclass(frozen=True)
+class StandardScores(NormalScores):
+    """Replaces a logit by how many standard deviations it is above the mean of its class among the reference images.
+
+    `NormalScores` in a straight line, for references like the experts' own images: photographs for experts of
+    photographs (docs/notebook_of_trials.md). An image of a class is far above all but a few of these, and quantiles
+    no longer say how far. See `NormalScores` for the settings.
+    """
+
+    raw_logits: float = 0.0
+    familiarity: float = 0.0
+
+    def score_weights(self) -> "ScoreWeights":
+        """Return the weights; see `Scale.score_weights`."""
+        return ScoreWeights(self.raw_logits, self.familiarity, straight=True)
+
+    def fitted(self, num_experts: int, heads: Sequence[int] | None, statistics: bool = False) -> tuple[Scale, str]:
+        """Return the scale of `NormalScores` where experts have published statistics; see `Scale.fitted`."""
+        if statistics:
+            return NormalScores(reference=self.reference).fitted(num_experts, heads, statistics)
+        return super().fitted(num_experts, heads)
 
 
 @dataclass(frozen=True)
@@ -162,10 +185,11 @@ class StatisticsScale(NormalScores):
 
 @dataclass(frozen=True)
 class ScoreWeights:
-    """The weights of `NormalScores`."""
+    """The weights of `NormalScores`; `straight` for those of `StandardScores`."""
 
     raw_logits: float = 0.0
     familiarity: float = 0.0
+    straight: bool = False
 
 
 class StatisticsScores:
@@ -193,7 +217,7 @@ class ExpertScores:
     """
 
     def __init__(self, weights: ScoreWeights, logits: Tensor, shares: Tensor, layers: Tensor) -> None:
-        self._logits = ScoreTable(logits, weights.raw_logits)
+        self._logits = (StandardTable if weights.straight else ScoreTable)(logits, weights.raw_logits)
         self._shares: ScoreTable | None = None
         if shares.shape[1]:
             self._shares = ScoreTable(shares)

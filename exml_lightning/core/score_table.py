@@ -49,3 +49,19 @@ class ScoreTable:
         below = (values - first).clamp_max(0) * low_tail / (knots[:, :TAIL][:, -1:] - first).maximum(least)
         beyond: Tensor = above + below
         return (inner + beyond + self._raw * values).T
+
+
+class StandardTable:
+    """Replaces the logit of each class by its distance from the mean among reference images, in standard deviations.
+
+    For the arguments see `ScoreTable`. A class whose logits are all equal there has the score 0 where they are so.
+    """
+
+    def __init__(self, reference: Tensor, raw: float = 0.0) -> None:
+        self._raw, logits = raw, reference.float()
+        self._mean, self._std = logits.mean(dim=0), logits.std(dim=0, correction=0).clamp_min(1e-6)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Compute the scores of logits of the same model, float ``(n, classes)``: float32 of the same shape."""
+        values = logits.float()
+        return (values - self._mean) / self._std + self._raw * values

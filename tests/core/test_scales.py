@@ -14,6 +14,8 @@ from exml_lightning.core.scales import (
     NoScale,
     ScoreWeights,
     Standardize,
+    StandardScores,
+    StatisticsScale,
 )
 from exml_lightning.core.score_table import ScoreTable
 
@@ -62,6 +64,18 @@ def test_what_does_not_apply_is_left_out_of_normal_scores():
     for plain in (Center(), NoScale()):
         assert plain.score_weights() is None
         assert plain.fitted(1, HEADS.tolist()) == (plain, "")
+
+
+def test_standard_scores_are_a_straight_line_unless_there_are_statistics():
+    scale = StandardScores()
+    assert scale.score_weights() == ScoreWeights(straight=True)
+    assert scale.fitted(5, None) == (scale, "")
+    assert scale.fitted(5, None, statistics=True) == (StatisticsScale(), "")
+    assert scale.fitted(5, HEADS.tolist())[0] == Center()
+    reference, logits = torch.tensor([[1.0, 0], [5, 2]]), torch.tensor([[7.0, 1]])
+    none = torch.empty(2, 0)
+    scores = ExpertScores(scale.score_weights(), reference, none, torch.empty(0))(logits, none[:1])
+    assert scores.tolist() == [[2, 0]]
 
 
 def test_layers_count_as_given_but_for_those_that_say_the_same_of_every_image():

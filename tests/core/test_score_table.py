@@ -4,7 +4,7 @@ import torch
 from scipy.stats import norm
 
 from exml_lightning.core.rng import keyed_generator
-from exml_lightning.core.score_table import KNOTS, TAIL, ScoreTable
+from exml_lightning.core.score_table import KNOTS, TAIL, ScoreTable, StandardTable
 
 
 def normal(*shape, key="reference"):
@@ -58,3 +58,10 @@ def test_broken_logits_stay_broken():
     scores = ScoreTable(normal(50, 2))(torch.tensor([[torch.nan, 1], [torch.inf, 1]]))
     assert not scores[:, 0].isfinite().any()
     assert scores[:, 1].isfinite().all()
+
+
+def test_in_a_straight_line_it_is_the_distance_in_standard_deviations():
+    reference = torch.tensor([[1.0, 7], [3, 7], [8, 7]])
+    given = StandardTable(reference, raw=0.5)(torch.tensor([[4.0, 7], [10, 7], [-2, 7]]))
+    assert given[:, 0].tolist() == pytest.approx([2, 6 / (26 / 3) ** 0.5 + 5, -6 / (26 / 3) ** 0.5 - 1])
+    assert given[:, 1].tolist() == [3.5] * 3  # what is always the same says nothing

@@ -30,7 +30,7 @@ class StreamSources:
         found = self._opened(self._stream.other_images)
         if found is None:
             raise ExmlError(
-                "the auxiliary generator has no images to draw from: set data.auxiliary (docs/auxiliary.md), for "
+                "there are no images to draw from: set data.auxiliary (docs/auxiliary.md), for "
                 "instance --data.auxiliary FolderImages --data.auxiliary.folder DIR"
             )
         return found

@@ -8,7 +8,7 @@ from exml_lightning.core.generators.noise import Noise
 from exml_lightning.core.generators.precomputed import Precomputed
 from exml_lightning.core.generators.replay import Replay
 from exml_lightning.core.generators.statistics_inversion import StatisticsInversion
-from exml_lightning.core.generators.unrelated import Unrelated
+from exml_lightning.core.generators.unrelated import Unrelated, UnrelatedPhotographs
 
 __all__ = [
     "Auxiliary",
@@ -20,4 +20,5 @@ __all__ = [
     "Replay",
     "StatisticsInversion",
     "Unrelated",
+    "UnrelatedPhotographs",
 ]

@@ -67,3 +67,20 @@ class Unrelated(Generator):
             pixels = kind.draw(num_samples, expert.image_format.shape, generator, expert.classes.device, progress)
         samples = label_by_expert(pixels, expert, progress)
         return replace(samples, experiences=torch.full_like(samples.experiences, NOBODY))
+
+
+@dataclass
+class UnrelatedPhotographs(Unrelated):
+    """`Unrelated` from photographs alone: those of ``data.auxiliary``, else the scenario's; an error without any.
+
+    Example:
+        >>> from exml_lightning.core.generators import UnrelatedPhotographs
+        >>> UnrelatedPhotographs().once
+        True
+    """
+
+    images: None = field(default=None, init=False)
+
+    def connect(self, sources: Sources) -> None:
+        """Take the auxiliary images; see `Generator.connect`."""
+        self.others = sources.other_images()

@@ -1,6 +1,6 @@
 import torch
 
-from exml_lightning.core.generators import Unrelated
+from exml_lightning.core.generators import Unrelated, UnrelatedPhotographs
 from exml_lightning.core.procedural import DeadLeaves, Mixture, Strokes
 from exml_lightning.core.rng import keyed_generator
 
@@ -26,6 +26,9 @@ class Sources:
 
     def given_images(self):
         return self.given
+
+    def other_images(self):
+        return Photos()
 
 
 def test_drawings_are_labelled_by_the_expert(make_expert):
@@ -57,3 +60,11 @@ def test_where_nothing_is_given_drawings_are_of_two_kinds(make_expert):
     kinds = Mixture([Strokes(), DeadLeaves()])
     drawn = kinds.draw(40, (1, 8, 8), keyed_generator("draw"), CPU)
     assert torch.equal(unrelated.generate(make_expert(), 40, keyed_generator("draw")).images, drawn)
+
+
+def test_photographs_alone_are_the_scenarios_where_none_are_given(make_expert):
+    photographs = UnrelatedPhotographs()
+    photographs.connect(Sources(None))
+    drawn = Photos().draw(9, keyed_generator("draw"))
+    assert torch.equal(photographs.generate(make_expert(), 9, keyed_generator("draw")).images, drawn)
+    assert photographs.describe()["auxiliary"] == "thirty images"

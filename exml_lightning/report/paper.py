@@ -12,6 +12,7 @@ TITLES = {
     "best": "Procedural ED, best",
     "best_with_statistics": "Best, experts with statistics",
     "refined": "Procedural ED, refined",
+    "photographs": "Unrelated photographs ED",
     "replay": "Replay ED",
     "probability_average": "Probability Avg.",
     "concat": "Concat",

@@ -13,6 +13,7 @@ STYLES = {
     "best": ("#6a3d9a", "H"),
     "best_with_statistics": ("#c51b7d", "$s$"),
     "refined": ("#00494f", "$r$"),
+    "photographs": ("#66a61e", "$p$"),
     "replay": ("#222222", "D"),
     "noise": ("#8c8c8c", "v"),
     "precomputed": ("#cc79a7", "8"),

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from exml_lightning.core.augmentation import Augmentation
+from exml_lightning.core.broken_images import break_images
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
@@ -40,6 +41,9 @@ class ExpertRecipe:
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD.
         augmentation: Random changes of the training images.
+        unknown: Whether an expert is taught what is none of its classes: half of each batch once more, broken
+            (`break_images`), for which "none of these", of logit 0, is right. What independent experts say can then be
+            compared (docs/scenarios.md).
         statistics: Whether to publish beside each expert what one of its layers saw of each class: what is learned from
             it is far better, and images like the average of a class can be made from it (docs/statistics.md).
     """
@@ -52,6 +56,7 @@ class ExpertRecipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augmentation: Augmentation = field(default_factory=Augmentation)
+    unknown: bool = False
     statistics: bool = False
 
     def __post_init__(self) -> None:
@@ -101,10 +106,19 @@ class ExpertModule(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Compute the cross-entropy of a mini-batch."""
-        images, labels = batch
-        loss = F.cross_entropy(self.network(images), labels)
+        loss = self.loss(*batch)
         self.log("loss", loss, prog_bar=True)
         return loss
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Compute the cross-entropy of normalised images; beside "none of these", if the recipe says so."""
+        if not self.recipe.unknown:
+            return F.cross_entropy(self.network(images), labels)
+        draws = keyed_generator("broken", *self.key, self.global_step)
+        broken = break_images(images[: -(-len(images) // 2)], draws)
+        logits = F.pad(self.network(torch.cat([images, broken])), (0, 1))
+        none = torch.full((len(broken),), logits.shape[1] - 1, device=labels.device)
+        return F.cross_entropy(logits, torch.cat([labels, none]))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimiser and the schedule of the recipe."""

@@ -40,7 +40,7 @@ from exml_lightning.terminal import say
 INITIAL = "initial.safetensors"
 NOT_TRAINING = ("architecture", "statistics")
 """Settings of a recipe that its experts do not depend on, or that are said elsewhere."""
-NEWER = ("schedule", "augmentation")
+NEWER = ("schedule", "augmentation", "unknown")
 """Settings that manifests of experts trained without them do not have."""
 LONGEST = 300
 """Characters of a setting that an error shows: there may be a thousand classes."""
@@ -154,6 +154,8 @@ def _check(job: ExpertTraining, make_trainer: MakeTrainer) -> None:
         unit, shown = (0,), scenario.dataset.image_format
         middle_layer(Expert(skeleton.empty(shape), unit, unit, shown, file=name))
     if job.privacy.epsilon is not None:
+        if job.recipe.unknown:
+            raise ExmlError("experts.unknown shows images twice, which privacy.epsilon does not count: leave one out")
         check_installed()
         check_trainer(make_trainer("", job.checkpoint(0), job.recipe.epochs))
         check_network(skeleton.empty(shape), shape, name)

@@ -12,11 +12,13 @@ from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
 from exml_lightning.cli import stream_verbs
 from exml_lightning.cli.main import main
 from exml_lightning.core.augmentation import Augmentation
+from exml_lightning.core.broken_images import break_images
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.rng import keyed_generator
 from exml_lightning.experts import Manifest, load_expert, load_weights, read_manifest, write_manifest
 from exml_lightning.experts.expert_module import ExpertModule, ExpertRecipe
 from exml_lightning.experts.manifest import PrivacySpent, PublishedStatistics
+from exml_lightning.experts.privacy import PrivacySettings
 from exml_lightning.experts.training import ExpertTraining, train_experts
 from exml_lightning.models import LeNet5
 from exml_lightning.scenarios import Digits, Scenario
@@ -353,3 +355,27 @@ def test_lost_private_statistics_are_not_made_anew_without_noise(folder):
     with pytest.raises(ExmlError, match="expert 0 or its statistics are protected by differential privacy"):
         train(folder, statistics=True)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_expert_is_taught_what_is_none_of_its_classes(tmp_path):
+    train(tmp_path, limit=1, unknown=True)
+    network = LeNet5()
+    load_weights(network, tmp_path / "initial.safetensors")
+    images, labels = own_images()
+    velocity = [torch.zeros_like(p) for p in network.parameters()]
+    for step, rows in enumerate(order_of(0, len(labels)).split(64)):
+        half = (len(rows) + 1) // 2
+        broken = break_images(images[rows[:half]], keyed_generator("broken", 1234, "expert", 0, step))
+        logits = torch.cat([network(torch.cat([images[rows], broken])), torch.zeros(len(rows) + half, 1)], dim=1)
+        right = torch.cat([labels[rows], torch.full((half,), 10)])
+        loss = -torch.log_softmax(logits, dim=1)[torch.arange(len(right)), right].mean()
+        network.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for p, v in zip(network.parameters(), velocity, strict=True):
+                v.mul_(0.9).add_(p.grad + 5e-4 * p)
+                p.sub_(0.01 * v)
+    check_weights(tmp_path, network)
+    assert read_manifest(tmp_path).experts[0].training["unknown"] is True
+    with pytest.raises(ExmlError, match=r"experts\.unknown shows images twice"):
+        train(tmp_path / "private", unknown=True, privacy=PrivacySettings(epsilon=8.0))

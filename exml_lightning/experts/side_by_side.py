@@ -21,7 +21,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from exml_lightning.core.errors import ExmlError, one_line
 from exml_lightning.experts.manifest import ExpertEntry
-from exml_lightning.terminal import EVERY, Bar, Terminated, quiet_lightning, say, set_quiet, terminate
+from exml_lightning.terminal import EVERY, Bar, Terminated, quiet_lightning, say, set_quiet
 
 TrainExpert = Callable[..., ExpertEntry]
 """Trains the expert of a number, with more callbacks of its trainer, and writes its weights."""
@@ -117,15 +117,22 @@ class _Here:
     work: ClassVar[bytes]
     progress: ClassVar[tuple["Array[c_double]", "Array[c_double]"]]
     train: ClassVar[TrainExpert | None] = None
+    ending: ClassVar[bool] = False
 
 
 def _begin(work: bytes, parent: Connection, done: "Array[c_double]", before: "Array[c_double]", threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, _terminate)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
     set_quiet(True)
     _Here.work, _Here.progress = work, (done, before)
+
+
+def _terminate(number: int, frame: Any) -> None:
+    if not _Here.ending:  # the pool may ask as well, while this process ends
+        _Here.ending = True
+        raise Terminated
 
 
 def _end_with(parent: Connection) -> None:

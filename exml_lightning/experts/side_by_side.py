@@ -33,14 +33,21 @@ PATIENCE = 10.0
 """Seconds that a process has to end by itself."""
 
 
-def processes_for(pending: int, workers: int | None, trainer: Trainer) -> int:
-    """Return how many experts to train at a time, of those `pending`: `workers`, if given, else by the device."""
+def processes_for(pending: int, workers: int | None, make_trainer: Callable[[], Trainer]) -> tuple[int, bool]:
+    """Return how many of the experts `pending` to train at a time, and whether to draw a bar for more than one.
+
+    That is `workers`, if given; else it depends on the device of a trainer, which is made only if there is a choice.
+    """
+    most = min(pending, workers or torch.get_num_threads())
+    if most < 2:
+        return 1, False
+    trainer = make_trainer()
     single = isinstance(trainer.strategy, SingleDeviceStrategy)
-    if workers is None:
-        workers = torch.get_num_threads() if single and trainer.strategy.root_device.type == "cpu" else 1
-    elif workers > 1 and not single:
+    if workers is None and not (single and trainer.strategy.root_device.type == "cpu"):
+        return 1, False
+    if not single:
         raise ExmlError(f"experts.workers is {workers}, but each expert has several devices: give --trainer.devices 1")
-    return max(1, min(workers, pending))
+    return most, trainer.progress_bar_callback is not None
 
 
 def packed(work: Callable[[], TrainExpert], asked: bool) -> bytes | None:

@@ -101,8 +101,8 @@ def train_experts(
     if not pending and not silent:
         return replace(wanted, experts=tuple(listed))
 
-    trainer = make_trainer("", job.checkpoint(0), job.recipe.epochs)
-    processes = processes_for(len(pending), job.recipe.workers, trainer)
+    some_trainer = partial(make_trainer, "", job.checkpoint(0), job.recipe.epochs)
+    processes, shown = processes_for(len(pending), job.recipe.workers, some_trainer)
     # Before data are read, since pretrained weights may be missing; what no expert has started from is made anew.
     begun, shape = done and (job.folder / INITIAL).is_file(), wanted.input.shape
     initial = None if begun else job.architecture.build(job.seed, "expert", shape=shape)
@@ -142,7 +142,6 @@ def train_experts(
     packed_work = packed(work, job.recipe.workers is not None) if processes > 1 else None
     results: Generator[tuple[int, ExpertEntry], None, None]
     if packed_work is not None:
-        shown = trainer.progress_bar_callback is not None
         results = side_by_side(packed_work, pending, processes, job.recipe.epochs, shown)
     else:
         train = work((originals, test))

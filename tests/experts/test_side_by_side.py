@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning import Trainer
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
 
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts import read_manifest, training
@@ -83,14 +83,19 @@ def test_ctrl_c_ends_all_processes_in_a_line_and_checkpoints_stay(tmp_path):
 
 def test_as_many_at_a_time_as_there_are_cores_unless_told(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    one, gpu = (SimpleNamespace(strategy=SingleDeviceStrategy(torch.device(kind))) for kind in ("cpu", "cuda"))
-    assert [processes_for(pending, None, one) for pending in (0, 1, 3, 9)] == [1, 1, 3, 4]
-    assert [processes_for(9, workers, one) for workers in (1, 2, 20)] == [1, 2, 9]
-    assert [processes_for(9, workers, gpu) for workers in (None, 2)] == [1, 2]
-    two = Trainer(accelerator="cpu", devices=2, logger=False)
-    assert processes_for(9, None, two) == 1
+
+    def at_a_time(pending: int, workers: int | None, strategy: Strategy) -> int:
+        trainer = SimpleNamespace(strategy=strategy, progress_bar_callback=None)
+        return processes_for(pending, workers, lambda: trainer)[0]
+
+    one, gpu = (SingleDeviceStrategy(torch.device(kind)) for kind in ("cpu", "cuda"))
+    assert [at_a_time(pending, None, one) for pending in (0, 1, 3, 9)] == [1, 1, 3, 4]
+    assert [at_a_time(9, workers, one) for workers in (1, 2, 20)] == [1, 2, 9]
+    assert [at_a_time(9, workers, gpu) for workers in (None, 2)] == [1, 2]
+    two = Trainer(accelerator="cpu", devices=2, logger=False).strategy
+    assert at_a_time(9, None, two) == 1
     with pytest.raises(ExmlError, match=r"experts\.workers is 2, but each expert has several devices"):
-        processes_for(9, 2, two)
+        at_a_time(9, 2, two)
 
 
 def test_what_cannot_be_pickled_is_trained_one_after_the_other(tmp_path, capsys):

@@ -4,7 +4,9 @@ Their docstrings are their help; `StreamCLI` is what was parsed.
 """
 
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lightning import Trainer
 
@@ -16,6 +18,7 @@ from exml_lightning.callbacks.run_folder import write_config
 from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
 from exml_lightning.callbacks.summary import write_test
 from exml_lightning.cli.lightning_cli import StreamCLI
+from exml_lightning.cli.memory import keep_freed_memory
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.experts.matching import experts_folder
 from exml_lightning.experts.training import ExpertTraining, train_experts
@@ -119,18 +122,13 @@ def experts(cli: StreamCLI) -> None:
     """Train the experts of a scenario on its original data, and write them with a manifest.
 
     They go to checkpoints/SCENARIO/runK, or --data.experts DIR. Experts that are there are left alone; training that
-    was stopped goes on.
+    was stopped goes on. On a CPU they are trained side by side, one a core (--experts.workers).
 
       exml experts -c split_mnist --data.root data
       exml experts -c split_digits --data.run_id 1 --experts.epochs 20
     """
     config, stream = cli.config_init, cli.datamodule
     settings = vars(config.trainer)
-
-    def make_trainer(title: str, checkpoint: Path, epochs: int) -> Trainer:
-        bars = [] if settings["enable_progress_bar"] is False else [ExpertProgressBar(title)]
-        own = {"default_root_dir": str(checkpoint.parent), "max_epochs": epochs, "logger": False}
-        return Trainer(**{**settings, **own, "callbacks": [EpochCheckpoint(checkpoint), *bars]})
 
     for key, value in WHOLE_EPOCHS.items():
         if settings[key] != value:
@@ -143,7 +141,17 @@ def experts(cli: StreamCLI) -> None:
     job = ExpertTraining(
         stream.scenario, folder, stream.seed, stream.run_id, stream.root, config.experts, config.privacy
     )
-    train_experts(job, make_trainer, first, stream.download)
+    unused = ("callbacks", "logger")
+    made_by = partial(_expert_trainer, {key: value for key, value in settings.items() if key not in unused})
+    train_experts(job, made_by, first, stream.download)
+
+
+def _expert_trainer(settings: dict[str, Any], title: str, checkpoint: Path, epochs: int) -> Trainer:
+    """Make the trainer of an expert, perhaps in a process of its own."""
+    keep_freed_memory()
+    bars = [] if settings["enable_progress_bar"] is False else [ExpertProgressBar(title)]
+    own = {"default_root_dir": str(checkpoint.parent), "max_epochs": epochs, "logger": False}
+    return Trainer(**{**settings, **own, "callbacks": [EpochCheckpoint(checkpoint), *bars]})
 
 
 def generate(cli: StreamCLI) -> None:

@@ -46,6 +46,9 @@ class ExpertRecipe:
             compared (docs/scenarios.md).
         statistics: Whether to publish beside each expert what one of its layers saw of each class: what is learned from
             it is far better, and images like the average of a class can be made from it (docs/statistics.md).
+        workers: Experts trained at a time, each in a process with its share of the cores. Null is one a core on a CPU
+            (of OMP_NUM_THREADS, if that is set), and one after the other on a GPU, or where an expert has several
+            devices.
     """
 
     architecture: ArchitectureConfig | None = None
@@ -58,11 +61,16 @@ class ExpertRecipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     unknown: bool = False
     statistics: bool = False
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in {"epochs": 1, "batch_size": 1, "lr": 0, "momentum": 0, "weight_decay": 0}.items():
             if getattr(self, name) < least:
                 raise ExmlError(f"experts.{name} is {getattr(self, name)}: give {least} or more")
+        if self.workers is not None and self.workers < 1:
+            raise ExmlError(
+                f"experts.workers is {self.workers}: give 1 or more, or null for as many as there are cores"
+            )
         if self.schedule == "one_cycle" and not 0 < self.momentum < 1:
             raise ExmlError(f"experts.momentum is {self.momentum}: one_cycle needs some, less than 1, for instance 0.9")
 

@@ -1,14 +1,15 @@
 """Training the stream of experts of a scenario on its original data (Section 5)."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from torch import nn
 
 from exml_lightning.core.errors import ExmlError, printable
@@ -31,14 +32,16 @@ from exml_lightning.experts.privacy import (
 )
 from exml_lightning.experts.private_training import PrivateExpertModule, check_network, check_trainer
 from exml_lightning.experts.selection import is_selection
+from exml_lightning.experts.side_by_side import TrainExpert, packed, processes_for, side_by_side
 from exml_lightning.experts.statistics_file import check_noise, is_published, publish, rows_of
 from exml_lightning.experts.weights import load_expert, load_weights, save_weights
 from exml_lightning.files import sha256
 from exml_lightning.scenarios import Scenario
+from exml_lightning.scenarios.scenario import TrainImages
 from exml_lightning.terminal import say
 
 INITIAL = "initial.safetensors"
-NOT_TRAINING = ("architecture", "statistics")
+NOT_TRAINING = ("architecture", "statistics", "workers")
 """Settings of a recipe that its experts do not depend on, or that are said elsewhere."""
 NEWER = ("schedule", "augmentation", "unknown")
 """Settings that manifests of experts trained without them do not have."""
@@ -78,9 +81,10 @@ def train_experts(
     """Train the experts that are not there yet, of the first `limit` of the stream, from one saved initial model.
 
     Writes ``initial.safetensors``, ``expert_<k>.safetensors`` and, after each expert, ``manifest.yaml``, which is
-    returned. A run that was stopped goes on with the epoch it was in; `download` fetches a missing data set first.
-    Raises `ExmlError` if data are missing, the folder holds experts of another scenario or recipe, the network does not
-    suit the scenario or cannot be trained so, or the scenario learns the experts of another.
+    returned. It lists the stream from its first expert on: one that is finished before an earlier one waits for that. A
+    run that was stopped goes on with the epochs it was in; `download` fetches a missing data set first. Raises
+    `ExmlError` if data are missing, the folder holds experts of another scenario or recipe, the network does not suit
+    the scenario or cannot be trained so, or the scenario learns the experts of another.
     """
     job.scenario.dataset.open(job.root, download)
     _check(job, make_trainer)
@@ -97,6 +101,8 @@ def train_experts(
     if not pending and not silent:
         return replace(wanted, experts=tuple(listed))
 
+    some_trainer = partial(make_trainer, "", job.checkpoint(0), job.recipe.epochs)
+    processes, shown = processes_for(len(pending), job.recipe.workers, some_trainer)
     # Before data are read, since pretrained weights may be missing; what no expert has started from is made anew.
     begun, shape = done and (job.folder / INITIAL).is_file(), wanted.input.shape
     initial = None if begun else job.architecture.build(job.seed, "expert", shape=shape)
@@ -116,24 +122,45 @@ def train_experts(
     test = job.scenario.dataset.load(job.root, train=False) if pending else None
     if initial is not None:
         save_weights(initial, job.folder / INITIAL)
-    for k in sorted({*pending, *silent}):
-        if k in pending:
-            assert test is not None
-            listed[k : k + 1] = [_train(job, k, wanted, originals[k], plans.get(k), test, make_trainer)]
-            write_manifest(replace(wanted, experts=tuple(listed)), job.folder)
-            job.checkpoint(k).unlink(missing_ok=True)
-        if job.recipe.statistics:
-            bare = [replace(entry, statistics=None) for entry in listed]  # what is there may be broken
-            expert = load_expert(job.folder, replace(wanted, experts=tuple(bare)), k)
-            rows, columns = rows_of(originals[k], expert.classes.tolist())
-            noise = noise_beside_weights(job.privacy, len(rows), f"expert {k}")
-            if noise is not None and (lost := listed[k].statistics) is not None:
-                say(f"{job.folder / lost.file} is lost: the epsilon of new statistics counts beside it")
-                listed[k] = replace(listed[k], privacy=noise.spent.plus(listed[k].privacy))
-            listed[k] = publish(expert, listed[k], job.folder, originals[k].read(rows), columns, noise)
-            write_manifest(replace(wanted, experts=tuple(listed)), job.folder)
-            say(f"{_which(k, wanted)} publishes statistics of its classes")
-    shutil.rmtree(job.folder / "training", ignore_errors=True)
+
+    def publish_statistics(k: int) -> None:
+        bare = [replace(entry, statistics=None) for entry in listed]  # what is there may be broken
+        expert = load_expert(job.folder, replace(wanted, experts=tuple(bare)), k)
+        rows, columns = rows_of(originals[k], expert.classes.tolist())
+        noise = noise_beside_weights(job.privacy, len(rows), f"expert {k}")
+        if noise is not None and (lost := listed[k].statistics) is not None:
+            say(f"{job.folder / lost.file} is lost: the epsilon of new statistics counts beside it")
+            listed[k] = replace(listed[k], privacy=noise.spent.plus(listed[k].privacy))
+        listed[k] = publish(expert, listed[k], job.folder, originals[k].read(rows), columns, noise)
+        write_manifest(replace(wanted, experts=tuple(listed)), job.folder)
+        say(f"{_which(k, wanted)} publishes statistics of its classes")
+
+    for k in silent:
+        publish_statistics(k)
+    finished: dict[int, ExpertEntry] = {}
+    work = partial(_training, job, wanted, plans, make_trainer)
+    packed_work = packed(work, job.recipe.workers is not None) if processes > 1 else None
+    results: Generator[tuple[int, ExpertEntry], None, None]
+    if packed_work is not None:
+        results = side_by_side(packed_work, pending, processes, job.recipe.epochs, shown)
+    else:
+        train = work((originals, test))
+        results = ((k, train(k)) for k in pending)
+    with closing(results):
+        for k, entry in results:
+            _say_known(k, wanted, entry)
+            finished[k] = entry
+            for j in sorted(finished):
+                if j > len(listed):
+                    break  # its checkpoint stays, of all epochs, until those before it are there
+                listed[j : j + 1] = [finished.pop(j)]
+                write_manifest(replace(wanted, experts=tuple(listed)), job.folder)
+                job.checkpoint(j).unlink(missing_ok=True)
+                if job.recipe.statistics:
+                    publish_statistics(j)
+    left = {*range(len(wanted.experts))} - done - {*pending}
+    if not any(job.checkpoint(k).is_file() for k in left):
+        shutil.rmtree(job.folder / "training", ignore_errors=True)
     return replace(wanted, experts=tuple(listed))
 
 
@@ -216,6 +243,26 @@ def _listed(folder: Path, wanted: Manifest) -> list[ExpertEntry]:
     return [*manifest.experts]
 
 
+def _training(
+    job: ExpertTraining,
+    wanted: Manifest,
+    plans: dict[int, NoisePlan],
+    make_trainer: MakeTrainer,
+    data: tuple[TrainImages, LabelledImages | None] | None = None,
+) -> TrainExpert:
+    """Return what trains each expert, on data that another process has to read anew."""
+    if data is None:
+        images = job.scenario.train_images(job.root, job.scenario.experiences(job.run_id, job.root))
+        data = images, job.scenario.dataset.load(job.root, train=False)
+    originals, test = data
+
+    def train(k: int, *callbacks: Callback) -> ExpertEntry:
+        assert test is not None
+        return _train(job, k, wanted, originals[k], plans.get(k), test, make_trainer, callbacks)
+
+    return train
+
+
 def _train(
     job: ExpertTraining,
     k: int,
@@ -224,6 +271,7 @@ def _train(
     plan: NoisePlan | None,
     test: LabelledImages,
     make_trainer: MakeTrainer,
+    callbacks: tuple[Callback, ...],
 ) -> ExpertEntry:
     """Train one expert, from the epoch it was in, and write its weights."""
     entry, which, checkpoint = wanted.experts[k], _which(k, wanted), job.checkpoint(k)
@@ -235,15 +283,20 @@ def _train(
     module = ExpertModule(*same) if plan is None else PrivateExpertModule(*same, plan=plan)
     classes = " ".join(entry.classes[:3]) + (" ..." if len(entry.classes) > 3 else "")
     trainer = make_trainer(f"{which} training ({classes})", checkpoint, job.recipe.epochs)
+    trainer.callbacks += callbacks  # type: ignore[attr-defined]  # Lightning sets it from outside
     trainer.fit(module, ckpt_path=str(checkpoint) if checkpoint.is_file() else None, weights_only=True)
 
     accuracy = _accuracy(network.to(trainer.strategy.root_device), test, entry, wanted.input)
-    known = "has no test images of its classes: accuracy null"
-    if accuracy is not None:
-        known = f"knows its own classes with {100 * accuracy:.2f} % accuracy"
     spent = None if plan is None else plan.spent(trainer.global_step)
-    say(f"{which} {known}" + (f"; epsilon {spent.epsilon:.2f}, delta {spent.delta:.1e}" if spent else ""))
     return replace(entry, sha256=save_weights(network, entry.path(job.folder)), accuracy=accuracy, privacy=spent)
+
+
+def _say_known(k: int, wanted: Manifest, entry: ExpertEntry) -> None:
+    known, spent = "has no test images of its classes: accuracy null", entry.privacy
+    if entry.accuracy is not None:
+        known = f"knows its own classes with {100 * entry.accuracy:.2f} % accuracy"
+    budget = f"; epsilon {spent.epsilon:.2f}, delta {spent.delta:.1e}" if spent else ""
+    say(f"{_which(k, wanted)} {known}{budget}")
 
 
 def _which(k: int, wanted: Manifest) -> str:

@@ -25,7 +25,7 @@ from exml_lightning.scenarios import Digits, Scenario
 from tests.conftest import ROOT, refused
 
 DIGITS = Scenario("split_digits", Digits(), classes_per_experience=2)
-RECIPE = ExpertRecipe(epochs=1, batch_size=64)
+RECIPE = ExpertRecipe(epochs=1, batch_size=64, workers=1)
 
 
 def make_trainer(title: str, checkpoint: Path, epochs: int) -> Trainer:
@@ -311,7 +311,7 @@ def test_an_expert_without_training_or_test_images(tmp_path, capsys, monkeypatch
 
 
 def test_impossible_recipes_are_refused():
-    for name, value in {"epochs": 0, "batch_size": 0, "lr": -1}.items():
+    for name, value in {"epochs": 0, "batch_size": 0, "lr": -1, "workers": 0}.items():
         with pytest.raises(ExmlError, match=rf"experts\.{name} is {value}"):
             ExpertRecipe(**{name: value})
     with pytest.raises(ExmlError, match=r"experts\.momentum is 0: one_cycle needs some"):
@@ -319,7 +319,7 @@ def test_impossible_recipes_are_refused():
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
-    recipe = ["--experts.epochs", "1", "--experts.batch_size", "64"]
+    recipe = ["--experts.epochs", "1", "--experts.batch_size", "64", "--experts.workers", "1"]
     return ["experts", "-c", str(ROOT / "configs/split_digits.yaml"), "--data.experts", str(folder), *recipe, *more]
 
 

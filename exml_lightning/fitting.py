@@ -98,10 +98,11 @@ def distil(
         budget: ``small`` (2 minutes), ``medium`` (15) or ``full`` (60) chooses ``n_iter`` and, where it can,
             ``buffer_size``, as `--budget` does; None takes those given.
         settings: Of `ExpertStream` but for a scenario (``labelled``, ``n_iter``, ``batch_size``, ``augmentation``,
-            ``auxiliary``, ``root``, ``seed``), of `ExModelModule` and its `Distillation` (``architecture``, ``start``,
-            ``optimizer``, ``lr_scheduler``, ``compile``, ``lambda_ce``, ``normalize``, ``merge``, ``loss``,
-            ``temperature``), of `SyntheticBufferCallback` (``buffer_size``, ``generator``, ``statistics``,
-            ``cache``), and ``accelerator`` (``auto``, ``cpu``, ``gpu``) and ``precision`` of Lightning's trainer.
+            ``copies``, ``auxiliary``, ``root``, ``seed``), of `ExModelModule` and its `Distillation`
+            (``architecture``, ``start``, ``optimizer``, ``lr_scheduler``, ``compile``, ``lambda_ce``, ``normalize``,
+            ``merge``, ``loss``, ``temperature``), of `SyntheticBufferCallback` (``buffer_size``, ``generator``,
+            ``statistics``, ``cache``), and ``accelerator`` (``auto``, ``cpu``, ``gpu``) and ``precision`` of
+            Lightning's trainer.
 
     Returns:
         The ex-model, on the CPU, in eval mode.

@@ -137,7 +137,7 @@ class NormalScores(NoScale):
             return Center(), "the common scale (heads of different tasks never compete)"
         if num_experts == 1:
             return Center(), "the common scale (a single expert has nothing to be compared with)"
-        return (StatisticsScale(**vars(self)) if statistics else self), ""
+        return (StatisticsScale if statistics else NormalScores)(**vars(self)), ""
 
     def reference_images(self, image_format: ImageFormat, seed: int, device: torch.device) -> Tensor | None:
         """Draw `reference`, if there is one; see `Scale.reference_images`."""
@@ -167,7 +167,8 @@ class StandardScores(NormalScores):
         """Return the scale of `NormalScores` where experts have published statistics; see `Scale.fitted`."""
         if statistics:
             return NormalScores(reference=self.reference).fitted(num_experts, heads, statistics)
-        return super().fitted(num_experts, heads)
+        scale, left_out = super().fitted(num_experts, heads)
+        return (scale if left_out else self), left_out
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def test_targets_are_the_scores_of_all_experts_so_far_merged(tmp_path):
         shares = LayerShares(expert)
         logits, taken = shares(expert, expert.image_format.to_input(buffers[0].images))
         counts = shares.weights * (taken.std(dim=0, correction=0) > 1e-5)
-        familiar = ScoreTable(taken)(taken) @ counts / counts.sum()
+        familiar = ScoreTable(taken)(taken) @ counts / counts.sum().clamp_min(1e-12)  # none behind batch norm
         scores = ScoreTable(logits)(logits) + 0.3 * logits + 2 * familiar[:, None]
         for column, c in enumerate(expert.classes.tolist()):
             both = c in known

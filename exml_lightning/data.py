@@ -61,9 +61,10 @@ class ExpertStream(LightningDataModule):
         batch_size: Samples an optimiser step takes from the buffer (on each device).
         augmentation: Random changes of the buffer's images during distillation.
         copies: Changed copies of each image that all steps of an experience draw from: both teachers are asked about
-            them once, and a step is that of the ex-model alone. 0 changes images, and asks about them, in each step.
-        auxiliary: Images of anything, for the default strategy, which draws some without them, and for the auxiliary
-            generator, in place of the scenario's.
+            them once, and a step is that of the ex-model alone; but in each step where there are too few for all of
+            them (`n_iter` times `batch_size`). 0 changes images, and asks about them, in each step.
+        auxiliary: Images of anything, for the default strategy, which draws some without them, and for those that need
+            some, in place of the scenario's.
         seed: Seed of every random draw; default the run's (1234, 2345, 3456, 5678, 6789).
         download: Fetch missing data sets into `root`.
 
@@ -115,6 +116,7 @@ class ExpertStream(LightningDataModule):
         self.batch_size = batch_size
         self.augmentation = augmentation or Augmentation()
         self.copies = copies if self.augmentation.changes else 0
+        self.left_out = "data.copies (nothing changes images)" if copies and not self.copies else ""
         self.auxiliary = auxiliary
         self.seed = RUN_SEEDS[run_id] if seed is None else seed
         self.download = download
@@ -353,7 +355,8 @@ class ExpertStream(LightningDataModule):
             "n_iter": self.n_iter,
             "batch_size": self.batch_size,
             "input": repr(self.manifest.input),
-            "augmentation": vars(self.augmentation) | ({"copies": self.copies} if self.copies else {}),
+            "augmentation": vars(self.augmentation),
+            **({"copies": self.copies} if self.copies else {}),
             "auxiliary": None if self.other_images is None else self.other_images.describe(),
         }
 

@@ -137,7 +137,7 @@ class ExModelModule(LightningModule):
         self.starts.check(stream, self.architecture)
         if (self.starts.start == "scratch" or self.starts.left_out) and not stream.completed:
             self._initial_model()
-        left_out = "; ".join(filter(None, [self._left_out, self.starts.left_out]))
+        left_out = "; ".join(filter(None, [self._left_out, self.starts.left_out, stream.left_out]))
         if left_out and self.trainer.is_global_zero:
             say(f"left out, since it does not apply here: {left_out}")
         if self._compile:

@@ -65,6 +65,7 @@ FOLDERS = {
     "strategies": "strategies",
     "baselines": "baselines",
     "networks": "models",
+    "recipes of experts": "experts",
     "trainers": "trainer",
 }
 """What the folders of `configs/` hold."""

@@ -33,6 +33,7 @@ WHOLE_EPOCHS = {
     "limit_train_batches": None,
     "max_time": None,
     "overfit_batches": 0.0,
+    "accumulate_grad_batches": 1,
 }
 """What the trainer must be told where experts are trained."""
 
@@ -132,7 +133,10 @@ def experts(cli: StreamCLI) -> None:
 
     for key, value in WHOLE_EPOCHS.items():
         if settings[key] != value:
-            raise ExmlError(f"trainer.{key} is {settings[key]}: experts are trained by whole epochs (experts.epochs)")
+            raise ExmlError(
+                f"trainer.{key} is {settings[key]}: experts are trained by whole epochs "
+                "(experts.epochs, experts.batch_size)"
+            )
     limit = settings["max_epochs"]
     if limit == 0:
         raise ExmlError("trainer.max_epochs is 0: give the number of experts to train, or -1 for all")

@@ -15,10 +15,10 @@ from exml_lightning.core.errors import ExmlError
 class Augmentation:
     """Shift, rotation and flip in one batched, differentiable operation on the device of the images.
 
-    Without rotation images move by whole pixels, so they stay as sharp as those that a network is tested on.
+    Without rotation displacements are rounded to whole pixels, so images stay as sharp as those of a test.
 
     Args:
-        shift: Largest displacement along each axis, as a fraction of the image's size; 0 to 1.
+        shift: Largest displacement along each axis, as a fraction of the image's size, 0 to 1.
         rotation: Largest rotation either way, in degrees; 0 to 180.
         flip: Mirror half of the images left to right.
 

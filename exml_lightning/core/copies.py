@@ -1,11 +1,9 @@
 """Changed copies of the images of a buffer, made once, so that teachers need be asked about each of them only once."""
 
-from dataclasses import replace
-
 import torch
 
 from exml_lightning.core.augmentation import Augmentation
-from exml_lightning.core.buffer import Buffer
+from exml_lightning.core.buffer import Buffer, batches
 from exml_lightning.core.images import ImageFormat
 
 
@@ -25,12 +23,11 @@ def changed_copies(
         ``copies * n`` samples: first one copy of each, then another. Pixels stay pixels, rounded; normalised images
         stay normalised. What else there is of a sample is that of each of its copies.
     """
-    kept = replace(buffer, targets=None)
-    parts = []
-    for _ in range(copies):
-        for start in range(0, len(buffer), image_format.chunk):
-            images = buffer.images[start : start + image_format.chunk]
-            changed = augmentation(image_format.to_input(images), generator)
-            parts.append(image_format.to_pixels(changed) if images.dtype == torch.uint8 else changed)
-    samples = Buffer.cat([kept] * copies)
-    return replace(samples, images=torch.cat(parts))
+    images = buffer.images
+    made = images.new_empty(copies * len(buffer), *images.shape[1:])
+    for copy in made.split(len(buffer)):
+        for here in batches(len(buffer), image_format.chunk):
+            changed = augmentation(image_format.to_input(images[here]), generator)
+            copy[here] = image_format.to_pixels(changed) if images.dtype == torch.uint8 else changed
+    columns = (buffer.labels, buffer.tasks, buffer.experiences)
+    return Buffer(made, *(column.repeat(copies) for column in columns))

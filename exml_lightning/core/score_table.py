@@ -54,12 +54,14 @@ class ScoreTable:
 class StandardTable:
     """Replaces the logit of each class by its distance from the mean among reference images, in standard deviations.
 
-    For the arguments see `ScoreTable`. A class whose logits are all equal there has the score 0 where they are so.
+    For the arguments see `ScoreTable`. A class whose logits are all equal there says nothing: its score is 0.
     """
 
     def __init__(self, reference: Tensor, raw: float = 0.0) -> None:
         self._raw, logits = raw, reference.float()
-        self._mean, self._std = logits.mean(dim=0), logits.std(dim=0, correction=0).clamp_min(1e-6)
+        self._mean, std = logits.mean(dim=0), logits.std(dim=0, correction=0)
+        equal = std <= 1e-6 * self._mean.abs().clamp_min(1)  # but for rounding
+        self._std = std.masked_fill(equal, torch.inf)
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Compute the scores of logits of the same model, float ``(n, classes)``: float32 of the same shape."""

@@ -22,6 +22,8 @@ from exml_lightning.experts.manifest import ExpertEntry
 Schedule = Literal["constant", "one_cycle"]
 RISES = 0.25
 """Of the steps of `one_cycle`, those in which the rate rises."""
+FEWEST = 3
+"""Steps of a cycle: in fewer the rate is constant."""
 ADVICE = "give --data.experts DIR another folder, or delete this one to train it anew"
 _DEFAULTS = [f", {key.name}={key.default!r}" for key in fields(ExpertEntry) if key.default is not MISSING]
 
@@ -139,13 +141,14 @@ class ExpertModule(LightningModule):
 
     def scheduled(self, optimizer: torch.optim.Optimizer) -> OptimizerLRScheduler:
         """Give an optimiser the schedule of the recipe, over all its steps."""
-        if self.recipe.schedule == "constant":
+        steps = self.recipe.epochs * len(self.train_dataloader())
+        if self.recipe.schedule == "constant" or steps < FEWEST:
             return optimizer
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             self.recipe.lr,
-            total_steps=self.recipe.epochs * len(self.train_dataloader()),
-            pct_start=RISES,
+            total_steps=steps,
+            pct_start=max(RISES, 2 / steps),  # torch needs two steps to rise
             anneal_strategy="linear",
             cycle_momentum=False,
         )

@@ -26,9 +26,11 @@ from exml_lightning.terminal import EVERY, Bar, Terminated, quiet_lightning, say
 TrainExpert = Callable[..., ExpertEntry]
 """Trains the expert of a number, with more callbacks of its trainer, and writes its weights."""
 ENDED = (
-    "a process that trained an expert was ended, perhaps for want of memory: go on with the same command, and fewer at "
-    "a time (--experts.workers)"
+    "a process that trained an expert was ended, perhaps for want of memory (in a script of your own, of the line "
+    "`if __name__ == '__main__':`): go on with the same command, and fewer at a time (--experts.workers)"
 )
+MOST = 8
+"""Processes, unless more are asked for: each takes about 1 GB."""
 PATIENCE = 10.0
 """Seconds that a process has to end by itself."""
 
@@ -38,7 +40,7 @@ def processes_for(pending: int, workers: int | None, make_trainer: Callable[[], 
 
     That is `workers`, if given; else it depends on the device of a trainer, which is made only if there is a choice.
     """
-    most = min(pending, workers or torch.get_num_threads())
+    most = min(pending, workers or min(MOST, torch.get_num_threads()))
     if most < 2:
         return 1, False
     trainer = make_trainer()

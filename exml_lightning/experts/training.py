@@ -119,7 +119,6 @@ def train_experts(
     plans = {
         k: plan_noise(job.privacy, job.recipe, len(originals[k]), f"expert {k}", job.recipe.statistics) for k in private
     }
-    test = job.scenario.dataset.load(job.root, train=False) if pending else None
     if initial is not None:
         save_weights(initial, job.folder / INITIAL)
 
@@ -144,7 +143,7 @@ def train_experts(
     if packed_work is not None:
         results = side_by_side(packed_work, pending, processes, job.recipe.epochs, shown)
     else:
-        train = work((originals, test))
+        train = work((originals, job.scenario.dataset.load(job.root, train=False) if pending else None))
         results = ((k, train(k)) for k in pending)
     with closing(results):
         for k, entry in results:

@@ -16,7 +16,7 @@ from exml_lightning.files import remove_parts
 from exml_lightning.generation.buffer_file import BufferFile, read_buffer, write_buffer
 
 log = logging.getLogger(__name__)
-VERSION = 3
+VERSION = 4
 """Raise it when a change of the code changes what generators make."""
 DAY = 24 * 60 * 60
 """Seconds; what another run is writing is younger."""

@@ -124,7 +124,8 @@ def _as_now(key: str, value: Any) -> tuple[str, Any]:
         key = key.replace(_OF_SCENARIO, "data.auxiliary")
     if key.startswith(_MOVED):
         key = f"model.normalize.{key.removeprefix('model.')}"
-    is_default = (key.startswith("model.normalize.") and value == 0) or (key, value) == ("model.unknown", "skip")
+    of_before = (("model.unknown", "skip"), ("data.copies", 0))
+    is_default = (key.startswith("model.normalize.") and value == 0) or (key, value) in of_before
     return key, None if is_default else value
 
 

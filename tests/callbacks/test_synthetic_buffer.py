@@ -115,10 +115,15 @@ def test_changed_copies_are_asked_about_once_and_are_the_same_after_a_resume(sma
     main([*small_run("cut", data__n_iter=5), *copies, "--trainer.callbacks", stop])
     cut = torch.load(tmp_path / "cut" / "checkpoints" / "last.ckpt", weights_only=True)
     assert (cut["ExpertStream"]["completed"], cut["global_step"]) == (1, 7)
-    assert "copies" in refused([*small_run("cut", data__n_iter=5), *copies[:2]], capsys)
+    assert "data.copies was" in refused([*small_run("cut", data__n_iter=5), *copies[:2]], capsys)
     main([*small_run("cut", data__n_iter=5), *copies])
     whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
     assert whole.read_bytes() == cut.read_bytes()
+
+
+def test_copies_of_images_that_nothing_changes_are_left_out(small_run, capsys):
+    main([*small_run(data__n_iter=1), *UNRELATED, "2", "--data.copies", "2"])
+    assert "left out, since it does not apply here: data.copies (nothing changes images)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

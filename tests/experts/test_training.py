@@ -149,8 +149,24 @@ def test_one_cycle_is_nesterovs_momentum_at_a_rate_that_rises_and_falls(tmp_path
         train(tmp_path, epochs=2, lr=0.05, augmentation=changes)
 
 
+@pytest.mark.parametrize("steps", range(1, 10))
+def test_one_cycle_of_few_steps_trains_too(steps):
+    recipe = ExpertRecipe(epochs=steps, batch_size=8, schedule="one_cycle")
+    images = Digits().load(Path(), train=True)[torch.arange(8)]
+    module = ExpertModule(LeNet5(), recipe, images, Digits().image_format, ("few",), "")
+    made = module.configure_optimizers()
+    optimizer, rates = made["optimizer"] if isinstance(made, dict) else made, []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if isinstance(made, dict):
+            made["lr_scheduler"]["scheduler"].step()
+    assert max(rates) == pytest.approx(recipe.lr) if steps < 8 else max(rates) > 0.75 * recipe.lr
+
+
 def test_the_manifest_of_a_constant_rate_is_that_of_before_there_were_others(trained):
-    assert "schedule" not in read_manifest(trained).experts[0].training
+    keys = {"epochs", "batch_size", "lr", "momentum", "weight_decay", "seed", "initial"}
+    assert read_manifest(trained).experts[0].training.keys() == keys
 
 
 def test_experts_that_are_there_are_left_and_a_lost_one_is_trained_again_and_the_same(folder, capsys):
@@ -337,6 +353,7 @@ def test_the_command_trains_the_same_under_a_bar_each(tmp_path, trained, monkeyp
     ("option", "message"),
     [
         (["--trainer.limit_train_batches", "2"], "whole epochs"),
+        (["--trainer.accumulate_grad_batches", "2"], "whole epochs"),
         (["--trainer.max_epochs", "0"], r"trainer\.max_epochs is 0"),
         (["--privacy.epsilon", "1", "--trainer.precision", "64-true"], r"trainer\.precision is 64-true"),
     ],

@@ -22,7 +22,8 @@ RUNS = range(5)
 OWN_OPTIONS = {"data.run_id": "--runs", "trainer.default_root_dir": "--output", "data.scenario.name": "--scenarios"}
 OWN_OPTIONS |= {"strategy": "--strategies"}
 ONE_STREAM = ("experts.", "privacy.", "data.scenario.")
-NOT_FOR_BASELINES = ("buffer.", "model.", "data.n_iter", "data.batch_size", "data.augmentation", "data.auxiliary")
+_OF_STEPS = ("n_iter", "batch_size", "augmentation", "auxiliary", "copies")
+NOT_FOR_BASELINES = ("buffer.", "model.", *(f"data.{key}" for key in _OF_STEPS))
 """What changes nothing in a baseline, but for those that generate images."""
 FOR_EXPERTS = ("data.", "experts.", "privacy.", *(f"trainer.{key}" for key in ("accelerator", "devices", "max_epochs")))
 

@@ -157,9 +157,9 @@ class ExpertStream(LightningDataModule):
         return self._shown
 
     @property
-    def changes_images(self) -> bool:
-        """Whether each step changes the images it is shown."""
-        return self.augmentation.changes and not self.copies
+    def step_changes(self) -> Augmentation:
+        """How each step changes the images it is shown: not at all where these are changed copies."""
+        return Augmentation() if self.copies else self.augmentation
 
     @property
     def has_buffer(self) -> bool:
@@ -290,7 +290,7 @@ class ExpertStream(LightningDataModule):
         It does for an experience that has steps enough for all of them, and for images that stay for the whole stream.
         """
         steps_enough = self.n_iter * self.batch_size >= len(self.shown)
-        return self._kept or (steps_enough and not self.changes_images)
+        return self._kept or (steps_enough and not self.step_changes.changes)
 
     def load_expert(self, index: int, device: torch.device) -> Expert:
         """Read the expert at a place in the stream, from 0, onto a device, frozen."""
@@ -323,7 +323,7 @@ class ExpertStream(LightningDataModule):
             lambda: (self._experience, self.shown),
             self.n_iter,
             self.batch_size,
-            self.augmentation if self.changes_images else Augmentation(),
+            self.step_changes,
             self.seed,
             self.manifest.input,
             self.trainer.global_rank,

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from exml_lightning.callbacks.synthetic_buffer import SyntheticBufferCallback
 from exml_lightning.core import distributed
-from exml_lightning.core.augmentation import Augmentation
 from exml_lightning.core.budget import MINUTES, Budget, Costs, Plan, Work, plan
 from exml_lightning.core.buffer import share
 from exml_lightning.core.expert import Expert
@@ -86,7 +85,7 @@ def words(budget: Budget, found: Plan, num_experts: int, batch_size: int) -> str
 def work_of(module: ExModelModule, buffer: SyntheticBufferCallback) -> Work:
     """Say what is to be done."""
     stream, scale, generator = module.stream, module.distillation.normalize, buffer.generator
-    unchanged, once = not stream.changes_images, generator.once
+    unchanged, once = not stream.step_changes.changes, generator.once
     shape = stream.manifest.input.shape
     reference = scale.reference_images(stream.manifest.input, stream.seed, module.device)
     compared = int(scale.score_weights() is not None and (reference is not None or not unchanged))
@@ -138,12 +137,11 @@ def _time_step(module: ExModelModule) -> float:
     network = deepcopy(module.network).train()
     optimizer, _ = make_optimizer(network, module.optimizer, None, 1)
     images, draws = _noise(module, stream.batch_size), keyed_generator("budget")
-    changes = stream.augmentation if stream.changes_images else Augmentation()
 
     def step() -> None:
         optimizer.zero_grad()
         with torch.enable_grad():
-            network(changes(images, draws)).float().square().mean().backward()
+            network(stream.step_changes(images, draws)).float().square().mean().backward()
         optimizer.step()
 
     return _seconds(step, module.device)

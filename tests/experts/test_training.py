@@ -92,6 +92,19 @@ def order_of(epoch: int, images: int) -> torch.Tensor:
     return torch.randperm(images, generator=keyed_generator("order", 1234, "expert", 0, epoch))
 
 
+def sgd_step(
+    network: LeNet5, velocity: list[torch.Tensor], loss: torch.Tensor, rate: float = 0.01, nesterov: bool = False
+) -> None:
+    """Take a step of momentum 0.9 and weight decay 5e-4, written out."""
+    network.zero_grad()
+    loss.backward()
+    with torch.no_grad():
+        for p, v in zip(network.parameters(), velocity, strict=True):
+            gradient = p.grad + 5e-4 * p
+            v.mul_(0.9).add_(gradient)
+            p.sub_(rate * (gradient + 0.9 * v if nesterov else v))
+
+
 def check_weights(folder: Path, network: LeNet5) -> None:
     """Assert that the first expert of a folder has the weights of `network`."""
     expected = load_expert(folder, read_manifest(folder), 0).model
@@ -106,12 +119,7 @@ def test_an_epoch_is_sgd_written_out(trained):
     velocity = [torch.zeros_like(p) for p in network.parameters()]
     for rows in order_of(0, len(labels)).split(64):
         loss = -torch.log_softmax(network(images[rows]), dim=1)[torch.arange(len(rows)), labels[rows]].mean()
-        network.zero_grad()
-        loss.backward()
-        with torch.no_grad():
-            for p, v in zip(network.parameters(), velocity, strict=True):
-                v.mul_(0.9).add_(p.grad + 5e-4 * p)
-                p.sub_(0.01 * v)
+        sgd_step(network, velocity, loss)
     check_weights(trained, network)
 
 
@@ -134,13 +142,7 @@ def test_one_cycle_is_nesterovs_momentum_at_a_rate_that_rises_and_falls(tmp_path
     for (epoch, rows), rate in zip(batches, rates, strict=True):
         logits = network(changes(images[rows], draws[epoch]))
         loss = -torch.log_softmax(logits, dim=1)[torch.arange(len(rows)), labels[rows]].mean()
-        network.zero_grad()
-        loss.backward()
-        with torch.no_grad():
-            for p, v in zip(network.parameters(), velocity, strict=True):
-                gradient = p.grad + 5e-4 * p
-                v.mul_(0.9).add_(gradient)
-                p.sub_(rate * (gradient + 0.9 * v))
+        sgd_step(network, velocity, loss, rate, nesterov=True)
     check_weights(tmp_path, network)
     training = read_manifest(tmp_path).experts[0].training
     assert training["schedule"] == "one_cycle"
@@ -386,12 +388,7 @@ def test_an_expert_is_taught_what_is_none_of_its_classes(tmp_path):
         logits = torch.cat([network(torch.cat([images[rows], broken])), torch.zeros(len(rows) + half, 1)], dim=1)
         right = torch.cat([labels[rows], torch.full((half,), 10)])
         loss = -torch.log_softmax(logits, dim=1)[torch.arange(len(right)), right].mean()
-        network.zero_grad()
-        loss.backward()
-        with torch.no_grad():
-            for p, v in zip(network.parameters(), velocity, strict=True):
-                v.mul_(0.9).add_(p.grad + 5e-4 * p)
-                p.sub_(0.01 * v)
+        sgd_step(network, velocity, loss)
     check_weights(tmp_path, network)
     assert read_manifest(tmp_path).experts[0].training["unknown"] is True
     with pytest.raises(ExmlError, match=r"experts\.unknown shows images twice"):

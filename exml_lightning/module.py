@@ -20,6 +20,7 @@ from exml_lightning.core.familiarity import Ask
 from exml_lightning.core.finite import FiniteWatch, check_step, check_weights, sane
 from exml_lightning.core.loaders import Batch
 from exml_lightning.core.merging import Merge
+from exml_lightning.core.one_cycle import one_cycle
 from exml_lightning.core.rng import derive_seed, seed_layers
 from exml_lightning.core.targets import Answers
 from exml_lightning.core.teachers import Teachers
@@ -30,7 +31,7 @@ from exml_lightning.ex_model.starts import Start, Starts
 from exml_lightning.experts.architecture import Architecture, ArchitectureConfig
 from exml_lightning.terminal import Bar, say
 
-Schedule = LRSchedulerCallable | Literal["cosine"] | None
+Schedule = LRSchedulerCallable | Literal["cosine", "one_cycle"] | None
 
 
 def default_optimizer(parameters: Iterable[Any]) -> torch.optim.Optimizer:
@@ -49,7 +50,8 @@ class ExModelModule(LightningModule):
             experience all experts so far, put together layer by layer by what training changed of each.
         optimizer: Makes the optimiser, anew for each expert.
         lr_scheduler: The learning-rate schedule, anew for each expert, one step an optimiser step: `cosine` falls to 0
-            over the steps of the expert; or what makes a schedule of torch; or null for none.
+            over the steps of the expert, `one_cycle` rises for a quarter of them first; or what makes a schedule of
+            torch; or null for none.
         compile: Compile the three networks by `torch.compile`, which pays in long runs; see docs/performance.md.
         distillation: The settings of `Distillation`: `lambda_ce`, `normalize`, `merge`, `loss` and `temperature`.
 
@@ -360,12 +362,15 @@ def make_optimizer(
 ) -> tuple[torch.optim.Optimizer, LRSchedulerTypeUnion | None]:
     """Make the optimiser of an expert, and its schedule if there is one; `ExmlError` if one refuses its arguments.
 
-    A `schedule` of ``cosine`` falls to 0 over the optimiser `steps` of an expert; or it is what makes one; or None.
+    A `schedule` of ``cosine`` falls to 0 over the optimiser `steps` of an expert, ``one_cycle`` rises first; or it is
+    what makes one; or None.
     """
     try:
         made = optimizer(network.parameters())
         if schedule == "cosine":
             return made, torch.optim.lr_scheduler.CosineAnnealingLR(made, steps)
+        if schedule == "one_cycle":
+            return made, one_cycle(made, steps)
         return made, None if schedule is None else schedule(made)
     except (ValueError, TypeError) as error:
         raise ExmlError(f"model.optimizer or model.lr_scheduler: {error}") from error
@@ -380,6 +385,6 @@ def describe_optimizer(
     return {
         "optimizer": f"{type(made).__name__} {numbers}",  # 0 of Python is 0.0 of a configuration
         "lr_scheduler": schedule
-        if scheduled is None or schedule == "cosine"
+        if scheduled is None or isinstance(schedule, str)
         else f"{type(scheduled).__name__} {scheduled.state_dict()}",
     }

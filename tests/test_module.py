@@ -128,16 +128,27 @@ def test_a_network_that_cannot_be_compiled_is_refused_before_work(tmp_path, digi
     assert not (tmp_path / "buffer").exists()
 
 
-def test_optimiser_and_schedule_start_anew_for_each_expert(tmp_path, digit_experts):
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        (
+            lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.25, total_iters=3),
+            [0.01, 0.0075, 0.005],
+        ),
+        ("cosine", [0.01, 0.0075, 0.0025]),
+        ("one_cycle", [0.0004, 0.01, 0.00000004]),
+    ],
+)
+def test_optimiser_and_schedule_start_anew_for_each_expert(tmp_path, digit_experts, schedule, rates):
     recorder = Recorder(0.0)
     fit(
         tmp_path,
         digit_experts,
         recorder,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9),
-        lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.25, total_iters=3),
+        lr_scheduler=schedule,
     )
-    assert recorder.rates == pytest.approx([0.01, 0.0075, 0.005] * 3)
+    assert recorder.rates == pytest.approx(rates * 3)
     assert len(set(recorder.optimizers)) >= 2
     assert len({*recorder.optimizers[0:3]}) == 1
 

@@ -15,15 +15,12 @@ from exml_lightning.core.broken_images import break_images
 from exml_lightning.core.errors import ExmlError
 from exml_lightning.core.images import ImageFormat
 from exml_lightning.core.labelled_images import LabelledImages
+from exml_lightning.core.one_cycle import one_cycle
 from exml_lightning.core.rng import derive_seed, keyed_generator, seed_layers
 from exml_lightning.experts.architecture import ArchitectureConfig
 from exml_lightning.experts.manifest import ExpertEntry
 
 Schedule = Literal["constant", "one_cycle"]
-RISES = 0.25
-"""Of the steps of `one_cycle`, those in which the rate rises."""
-FEWEST = 3
-"""Steps of a cycle: in fewer the rate is constant."""
 ADVICE = "give --data.experts DIR another folder, or delete this one to train it anew"
 _DEFAULTS = [f", {key.name}={key.default!r}" for key in fields(ExpertEntry) if key.default is not MISSING]
 
@@ -142,16 +139,9 @@ class ExpertModule(LightningModule):
     def scheduled(self, optimizer: torch.optim.Optimizer) -> OptimizerLRScheduler:
         """Give an optimiser the schedule of the recipe, over all its steps."""
         steps = self.recipe.epochs * len(self.train_dataloader())
-        if self.recipe.schedule == "constant" or steps < FEWEST:
+        schedule = one_cycle(optimizer, steps) if self.recipe.schedule == "one_cycle" else None
+        if schedule is None:
             return optimizer
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            self.recipe.lr,
-            total_steps=steps,
-            pct_start=max(RISES, 2 / steps),  # torch needs two steps to rise
-            anneal_strategy="linear",
-            cycle_momentum=False,
-        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

@@ -162,7 +162,7 @@ def test_a_scenario_runs_from_experts_to_test(scenario, tmp_path):
     assert len(trained) == summary["experiences_learned"]
     if refined:
         generator = yaml.safe_load((run / "config.yaml").read_text())["buffer"]["generator"]["init_args"]
-        assert (generator["steps"], generator["batch_norm"]) == (1, 3)
+        assert (generator["steps"], generator["batch_norm"]) == (1, 10)
         assert generator["initial"]["class_path"].endswith("Mixture")
     if scenario == "split_mnist":
         main(["test", *files, *stacked, "--trainer.default_root_dir", str(run), "--ckpt_path", "last"])

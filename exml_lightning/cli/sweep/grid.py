@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
+
 from exml_lightning.cli.config_names import SUFFIXES, find_configs, known_configs, name_of
 from exml_lightning.cli.flatten import flatten
 from exml_lightning.cli.strategy import chooses, stack_files
@@ -209,4 +211,7 @@ def _find(word: str, folders: Sequence[str], what: str) -> Path:
 
 def said(value: object) -> str:
     """Return a value as it is said on the command line, in names and in messages."""
+    if isinstance(value, Namespace):  # what jsonargparse makes of a mapping with a class_path
+        path = value.class_path
+        raise ExmlError(f"--set and --grid take {path} and its settings as keys: {{KEY: {path}, KEY.SETTING: VALUE}}")
     return value if isinstance(value, str) else json.dumps(value)

@@ -129,6 +129,14 @@ def test_what_cannot_be_run_is_said_before_any_work(options, error):
         command.sweep(**{**given, **options})
 
 
+def test_a_class_with_its_settings_is_set_by_keys(capsys):
+    cells = ["sweep", "--scenarios", "split_digits", "--strategies", "noise", "--runs", "0", "--dry_run", "--set"]
+    main([*cells, "{model.optimizer: torch.optim.SGD, model.optimizer.lr: 0.1}"])
+    assert "--model.optimizer torch.optim.SGD --model.optimizer.lr 0.1 " in capsys.readouterr().out
+    error = refused([*cells, "{model.optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1}}}"], capsys)
+    assert "{KEY: torch.optim.SGD, KEY.SETTING: VALUE}" in error
+
+
 def test_a_dry_run_prints_commands_and_needs_no_ray(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     path = tmp_path / "sweep.yaml"

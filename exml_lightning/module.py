@@ -31,7 +31,7 @@ from exml_lightning.ex_model.starts import Start, Starts
 from exml_lightning.experts.architecture import Architecture, ArchitectureConfig
 from exml_lightning.terminal import Bar, say
 
-Schedule = LRSchedulerCallable | Literal["cosine", "one_cycle"] | None
+Schedule = Literal["cosine", "one_cycle"] | LRSchedulerCallable | None  # names first: jsonargparse would take them for code
 
 
 def default_optimizer(parameters: Iterable[Any]) -> torch.optim.Optimizer:

@@ -57,7 +57,7 @@ class ExpertStream(LightningDataModule):
             default ``checkpoints/<scenario>/run<run_id>``, or the experts that ship where that is not there.
         labelled: Folder of labelled images to measure accuracy on, with a sub-folder for each class, of as many of the
             classes as there are images of; in place of the test split of a scenario, which is then not opened.
-        n_iter: Optimiser steps an expert.
+        n_iter: Mini-batches an expert, each an optimiser step unless the trainer accumulates gradients.
         batch_size: Samples an optimiser step takes from the buffer (on each device).
         augmentation: Random changes of the buffer's images during distillation.
         copies: Changed copies of each image that all steps of an experience draw from: both teachers are asked about

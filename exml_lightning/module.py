@@ -31,7 +31,9 @@ from exml_lightning.ex_model.starts import Start, Starts
 from exml_lightning.experts.architecture import Architecture, ArchitectureConfig
 from exml_lightning.terminal import Bar, say
 
-Schedule = Literal["cosine", "one_cycle"] | LRSchedulerCallable | None  # names first: jsonargparse would take them for code
+Schedule = (
+    Literal["cosine", "one_cycle"] | LRSchedulerCallable | None
+)  # names first: jsonargparse would take them for code
 
 
 def default_optimizer(parameters: Iterable[Any]) -> torch.optim.Optimizer:
@@ -326,10 +328,15 @@ class ExModelModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimiser and the schedule. Lightning calls this at the start, and each experience does."""
-        optimizer, schedule = make_optimizer(self.network, self.optimizer, self.lr_scheduler, self.stream.n_iter)
+        optimizer, schedule = make_optimizer(self.network, self.optimizer, self.lr_scheduler, self._steps)
         if schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def _steps(self) -> int:
+        """Optimiser steps an expert."""
+        return -(-self.stream.n_iter // self.trainer.accumulate_grad_batches)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the sums over the experts so far, which `merged` starts with."""
@@ -353,7 +360,7 @@ class ExModelModule(LightningModule):
         return {
             "network": repr(self.architecture.skeleton().with_classes(0)),
             **self.distillation.settings(),
-            **describe_optimizer(self.network, self.optimizer, self.lr_scheduler, self.stream.n_iter),
+            **describe_optimizer(self.network, self.optimizer, self.lr_scheduler, self._steps),
         }
 
 

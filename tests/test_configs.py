@@ -51,6 +51,14 @@ def test_best_says_the_defaults_of_the_classes(parse):
     network = Linear(1, 1)
     optimizers = [of.optimizer(network.parameters()) for of in (made.model, module)]
     assert optimizers[0].defaults == optimizers[1].defaults
+    assert made.model.lr_scheduler == module.lr_scheduler
+
+
+@pytest.mark.parametrize("strategy", sorted((CONFIGS / "strategies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_strategy_with_an_optimiser_says_its_schedule_too(strategy):
+    """Else that of a scenario, which was chosen for another optimiser, would go with it."""
+    model = yaml.safe_load(strategy.read_text()).get("model", {})
+    assert ("optimizer" in model) == ("lr_scheduler" in model)
 
 
 def test_all_scenarios_are_there():
@@ -154,6 +162,7 @@ def test_a_scenario_runs_from_experts_to_test(scenario, tmp_path):
     main(["experts", "-c", str(CONFIGS / f"{scenario.replace('mt_', 'split_')}.yaml"), *stacked])
     if scenario == "mt_cifar10":
         refined = ["-c", str(CONFIGS / "strategies" / "refined.yaml")]
+        stacked += ["--data.n_iter", "4"]  # enough for a cycle of the rate
     run = tmp_path / "run"
     main(["fit", *files, *refined, *stacked, "--trainer.default_root_dir", str(run)])
     summary = json.loads((run / "summary.json").read_text())
@@ -161,7 +170,9 @@ def test_a_scenario_runs_from_experts_to_test(scenario, tmp_path):
     trained = yaml.safe_load((tmp_path / "experts" / "manifest.yaml").read_text())["experts"]
     assert len(trained) == summary["experiences_learned"]
     if refined:
-        generator = yaml.safe_load((run / "config.yaml").read_text())["buffer"]["generator"]["init_args"]
+        written = yaml.safe_load((run / "config.yaml").read_text())
+        assert written["model"]["lr_scheduler"] == "one_cycle"
+        generator = written["buffer"]["generator"]["init_args"]
         assert (generator["steps"], generator["batch_norm"]) == (1, 10)
         assert generator["initial"]["class_path"].endswith("Mixture")
     if scenario == "split_mnist":

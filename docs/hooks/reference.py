@@ -167,13 +167,12 @@ def _type(annotation: Any) -> str:
     """Say a type as a user of YAML thinks of it."""
     if annotation is inspect.Parameter.empty:
         return ""
-    if "Literal[" in str(annotation) and "Callable" not in str(annotation):
-        words = re.findall(r"'([^']*)'", str(annotation))
-        return " or ".join([*(f"`{word}`" for word in words), *(["null"] if "None" in str(annotation) else [])])
     if get_origin(annotation) is Callable:
         return "class"
-    if "Callable" in str(annotation):
-        return " or ".join(["class", *re.findall(r"Literal\['(\w+)'\]", str(annotation)), "null"])
+    if "Literal[" in str(annotation) or "Callable" in str(annotation):
+        words = [f"`{word}`" for word in re.findall(r"'([^']*)'", str(annotation))]
+        code = ["class"] if "Callable" in str(annotation) else []
+        return " or ".join([*words, *code, *(["null"] if "None" in str(annotation) else [])])
     if inspect.isclass(annotation) and not get_args(annotation):
         return annotation.__name__
     plain = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", str(annotation)).replace("NoneType", "None")

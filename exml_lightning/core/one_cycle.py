@@ -10,9 +10,14 @@ FEWEST = 3
 
 
 def one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler | None:
-    """Let the rate rise to that of the optimiser for a quarter of `steps` and fall to 0 in the rest, both linearly.
+    """Let the rate rise, from a 25th, to that of the optimiser, and fall to 0, both linearly.
 
-    None for fewer than 3 steps, which are all taken at the optimiser's rate.
+    Args:
+        optimizer: Each of its groups has a peak of its own.
+        steps: Optimiser steps of the cycle; the rate rises in the first quarter, of fewer than 8 steps in the first 2.
+
+    Returns:
+        The schedule, stepped after each step; None for fewer than 3 steps, which are all taken at the peak.
     """
     if steps < FEWEST:
         return None

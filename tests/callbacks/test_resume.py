@@ -93,6 +93,7 @@ def test_stopped_within_an_experience_and_resumed_is_as_never_stopped(small_run,
 def test_accumulated_gradients_are_not_lost(small_run, tmp_path, step):
     """A safety copy is due after every third mini-batch, an optimiser step is every second one."""
     args = ["--trainer.accumulate_grad_batches", "2", "--checkpoint.every_n_steps", "3", "--data.n_iter", "12"]
+    args += ["--model.lr_scheduler", "one_cycle"]  # of six steps
     main([*small_run("whole", trainer__max_epochs=1), *args])
     stop = json.dumps([{"class_path": "tests.callbacks.test_resume.StopAt", "init_args": {"step": step}}])
     main([*small_run("cut", trainer__max_epochs=1), *args, "--trainer.callbacks", stop])

@@ -112,6 +112,10 @@ def _check(grid: Grid) -> None:
         if run not in RUNS:
             raise ExmlError(f"--runs {run}: there are runs {RUNS[0]} to {RUNS[-1]}")
     given = flatten(grid.settings)
+    for key, value in (*given.items(), *((key, value) for key, values in grid.values.items() for value in values)):
+        if isinstance(value, Namespace):  # what jsonargparse makes of a mapping with a class_path
+            keys = f"{{{key}: {value.class_path}, {key}.SETTING: VALUE}}"
+            raise ExmlError(f"{key}: a class and its settings are set key by key: {keys}")
     for key in (*given, *grid.values):
         if key in OWN_OPTIONS:
             raise ExmlError(f"{key}: give {OWN_OPTIONS[key]} instead")
@@ -211,7 +215,4 @@ def _find(word: str, folders: Sequence[str], what: str) -> Path:
 
 def said(value: object) -> str:
     """Return a value as it is said on the command line, in names and in messages."""
-    if isinstance(value, Namespace):  # what jsonargparse makes of a mapping with a class_path
-        path = value.class_path
-        raise ExmlError(f"--set and --grid take {path} and its settings as keys: {{KEY: {path}, KEY.SETTING: VALUE}}")
     return value if isinstance(value, str) else json.dumps(value)

@@ -47,7 +47,7 @@ class OptimisedImages(Generator):
         batch_norm: Weight of the distance to the batch-norm statistics of the expert, over all its layers.
         augmentation: Random changes of each image at each step.
         precision: Of the expert's forward and backward passes: ``32-true``, or ``bf16-mixed``, which is faster on GPUs
-            that have it. It does not follow ``trainer.precision``.
+            and CPUs that have it. It does not follow ``trainer.precision``.
         initial: Images to start from, of which 5 to 20 `steps` make samples of a class; null for N(0, 1) noise.
 
     Attributes:

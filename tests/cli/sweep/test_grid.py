@@ -133,8 +133,11 @@ def test_a_class_with_its_settings_is_set_by_keys(capsys):
     cells = ["sweep", "--scenarios", "split_digits", "--strategies", "noise", "--runs", "0", "--dry_run", "--set"]
     main([*cells, "{model.optimizer: torch.optim.SGD, model.optimizer.lr: 0.1}"])
     assert "--model.optimizer torch.optim.SGD --model.optimizer.lr 0.1 " in capsys.readouterr().out
-    error = refused([*cells, "{model.optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1}}}"], capsys)
-    assert "{KEY: torch.optim.SGD, KEY.SETTING: VALUE}" in error
+    sgd = "{class_path: torch.optim.SGD, init_args: {lr: 0.1}}"
+    for given in (f"{{model.optimizer: {sgd}}}", f"{{model: {{optimizer: {sgd}}}}}"):
+        assert "{model.optimizer: torch.optim.SGD, model.optimizer.SETTING: VALUE}" in refused([*cells, given], capsys)
+    grid = ["--grid", f"{{model.optimizer: [{sgd}]}}"]
+    assert "{model.optimizer: torch.optim.SGD, " in refused([*cells[:-1], *grid], capsys)
 
 
 def test_a_dry_run_prints_commands_and_needs_no_ray(capsys, tmp_path, monkeypatch):

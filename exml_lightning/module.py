@@ -31,9 +31,7 @@ from exml_lightning.ex_model.starts import Start, Starts
 from exml_lightning.experts.architecture import Architecture, ArchitectureConfig
 from exml_lightning.terminal import Bar, say
 
-Schedule = (
-    Literal["cosine", "one_cycle"] | LRSchedulerCallable | None
-)  # names first: jsonargparse would take them for code
+Schedule = Literal["cosine", "one_cycle"] | LRSchedulerCallable | None  # else jsonargparse takes the names for code
 
 
 def default_optimizer(parameters: Iterable[Any]) -> torch.optim.Optimizer:

@@ -58,7 +58,8 @@ that is there already, in torch's default memory layout and in channels last. Sp
 fit's: 1 is no overhead. The goal is held against the faster bare layout. Without augmentation, and with changed copies
 that are drawn once (`data.copies`), the fit asks both teachers about all of them once, before its steps, and not again:
 the price, that of some 30 steps an experience,
-is not in the figure, and there is no goal for it. With `model.compile` the fit is compiled and the bare steps are not:
+is not in the figure, and there is no goal for it. Where a CPU computes in bfloat16, that fit is measured in it too,
+against the same bare steps in float32. With `model.compile` the fit is compiled and the bare steps are not:
 on a CPU there is no goal for that either; on a GPU recording kernels is how the goal is to be met.
 
 With one image a batch there is next to no arithmetic, so what the fit needs more than the bare steps is Python: that

@@ -175,12 +175,20 @@ def run(device: torch.device, folder: Path, quick: bool) -> dict[str, Any]:
             once = replace(case, augmentation="drawn once")
             speeds += [each.speed() for each in (shipped, replace(shipped, compiled=True), once, case)]
             hosts.append(replace(shipped, batch_size=1).host())
+            if device.type == "cpu" and _computes_in_bfloat16():
+                speeds.append(replace(once, precision="bf16-mixed").speed())
     return {
         "tables": {
             "Batches of 128 (milliseconds a step; speed of the fit as a part of the bare speed)": speeds,
             "Batches of one image (microseconds a step that are not arithmetic)": hosts,
         }
     }
+
+
+def _computes_in_bfloat16() -> bool:
+    """Whether the CPU does, as far as this torch can tell; older ones cannot."""
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,8 @@ def sweep(
         runs: Runs of each scenario, 0 to 4.
         grid: Lists of values of settings of `exml fit`: every combination is run.
         set: Settings of all cells.
-        overlays: configs/trainer/NAME.yaml, or the path of a YAML file: stacked on all cells, in this order.
+        overlays: NAME.yaml in configs/trainer, models or experts, or the path of a YAML file; all cells have them, in
+            this order.
         output: Folder of the run folders.
         workers: Cells at a time on this machine; if not given, as many as it has CPUs for.
         cpus: CPUs of a cell: its threads.

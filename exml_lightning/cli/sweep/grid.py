@@ -135,7 +135,7 @@ def _stack(grid: Grid, scenario: str, strategy: str) -> _Stack:
         _find(scenario, ("configs",), "scenario"),
         _find(first, ("configs/strategies", "configs/baselines"), "strategy"),
         *stacked,
-        *(_find(path, ("configs/trainer",), "overlay") for path in grid.overlays),
+        *(_find(path, ("configs/trainer", "configs/models", "configs/experts"), "overlay") for path in grid.overlays),
     ]
     settings: dict[str, Any] = {}
     files = stack_files(given, chosen=any(map(chooses, (*flatten(grid.settings), *grid.values))))

@@ -54,6 +54,13 @@ def test_a_command_is_that_of_a_user():
     assert fit.training.folder == Path("checkpoints/split_mnist/run2")
 
 
+def test_an_overlay_may_be_a_model_or_a_recipe_of_experts():
+    (cell,) = cells_of(Grid(["split_cifar10"], ["refined"], [1], overlays=["slim_resnet18_narrow", "paper", "bf16"]))
+    stacked = ["configs/models/slim_resnet18_narrow.yaml", "configs/experts/paper.yaml", "configs/trainer/bf16.yaml"]
+    for words in (cell.words, cell.training.words):
+        assert [word for word in words if word in stacked] == stacked
+
+
 def test_a_grid_value_that_the_scenario_has_anyway_is_the_cell_of_a_plain_fit():
     found = folders(Grid(["split_mnist"], ["replay"], [0], {"buffer.size": [100, 5000], "model.lambda_ce": [0.5, 1]}))
     names = ["_buffer.size=100_model.lambda_ce=0.5", "_buffer.size=100", "_model.lambda_ce=0.5", ""]

@@ -52,13 +52,12 @@ def processes_for(pending: int, workers: int | None, make_trainer: Callable[[], 
     return most, trainer.progress_bar_callback is not None
 
 
-def packed(work: Callable[[], TrainExpert], asked: bool) -> bytes | None:
-    """Pickle what processes are to do; None if that cannot be, and say why if it was `asked` for."""
+def packed(work: Callable[[], TrainExpert]) -> bytes | None:
+    """Pickle what processes are to do; None if that cannot be, and say why."""
     try:
         return pickle.dumps(work)
     except Exception as error:  # settings may hold anyone's objects
-        if asked:
-            say(f"experts are trained one after the other, since a setting cannot be pickled: {one_line(error)[:200]}")
+        say(f"experts are trained one after the other, since a setting cannot be pickled: {one_line(error)[:200]}")
         return None
 
 

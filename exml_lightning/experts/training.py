@@ -138,7 +138,7 @@ def train_experts(
         publish_statistics(k)
     finished: dict[int, ExpertEntry] = {}
     work = partial(_training, job, wanted, plans, make_trainer)
-    packed_work = packed(work, job.recipe.workers is not None) if processes > 1 else None
+    packed_work = packed(work) if processes > 1 else None
     results: Generator[tuple[int, ExpertEntry], None, None]
     if packed_work is not None:
         results = side_by_side(packed_work, pending, processes, job.recipe.epochs, shown)

@@ -153,7 +153,8 @@ class StandardScores(NormalScores):
 
     `NormalScores` in a straight line, for references like the experts' own images: photographs for experts of
     photographs (docs/notebook_of_trials.md). An image of a class is far above all but a few of these, and quantiles
-    no longer say how far. See `NormalScores` for the settings.
+    no longer say how far. The previous ex-model is put on the scale anew wherever it is asked: an early expert was
+    compared among few images but its own. See `NormalScores` for the settings.
     """
 
     raw_logits: float = 0.0

@@ -12,6 +12,7 @@ from exml_lightning.core.expert import Expert
 from exml_lightning.core.familiarity import Ask, LayerShares
 from exml_lightning.core.finite import check_logits, sane
 from exml_lightning.core.scales import ExpertScores, ScoreWeights, StatisticsScores
+from exml_lightning.core.score_table import StandardTable
 from exml_lightning.core.targets import Answers
 
 
@@ -62,17 +63,19 @@ class Teachers:
         self._expert = expert.model if self._look is not None else ready(expert.model)
         self._previous = ready(previous) if bool(known.any()) and learned is None else None
         self._scores: ExpertScores | StatisticsScores | None = None
+        self._previous_scores: StandardTable | None = None
         asked = self._ask_about(images) if images_stay else None
         if weights is not None and published:
             self._scores = StatisticsScores(weights)
         elif weights is not None:
-            logits, measured, _ = (
-                asked
-                if asked is not None and reference is None
-                else self._ask_about(images if reference is None else reference, expert_alone=True)
+            anew = weights.straight and self._previous is not None
+            compared = images if reference is None else reference
+            logits, measured, of_previous = (
+                asked if asked is not None and reference is None else self._ask_about(compared, expert_alone=not anew)
             )
             layers = measured[0] if shares is None else shares.weights
             self._scores = ExpertScores(weights, logits, measured, layers)
+            self._previous_scores = StandardTable(of_previous) if anew else None
         self._remembered: tuple[Tensor, Tensor] | None = None
         if asked is not None:
             scores, said = self._scored(*asked)
@@ -119,7 +122,8 @@ class Teachers:
         return logits, shares, from_previous
 
     def _scored(self, logits: Tensor, shares: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-        return (logits if self._scores is None else self._scores(logits, shares)), previous
+        scores = logits if self._scores is None else self._scores(logits, shares)
+        return scores, previous if self._previous_scores is None else self._previous_scores(previous)
 
     @torch.no_grad()
     def _both(self, images: Tensor, model: Ask, previous: Ask | None) -> tuple[Tensor, Tensor, Tensor]:

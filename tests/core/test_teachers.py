@@ -108,6 +108,17 @@ def test_remembered_answers_are_put_on_the_scale(make_expert, reference):
 
 
 @pytest.mark.parametrize("stay", [False, True])
+def test_in_a_straight_line_the_previous_ex_model_is_put_on_the_scale_anew(teachers, stay):
+    asked, expert, previous = teachers(images_stay=stay, weights=ScoreWeights(straight=True))
+    answers = asked.ask(IMAGES, torch.arange(len(IMAGES)))
+    for said, logits in ((answers.expert, expert(IMAGES)), (answers.previous, previous.network(IMAGES))):
+        torch.testing.assert_close(said, (logits - logits.mean(dim=0)) / logits.std(dim=0, correction=0))
+    learned = torch.rand(len(IMAGES), 5)
+    kept = teachers(images_stay=True, learned=learned, weights=ScoreWeights(straight=True))[0]
+    assert torch.equal(kept.ask(IMAGES, torch.arange(len(IMAGES))).previous, learned)
+
+
+@pytest.mark.parametrize("stay", [False, True])
 def test_familiarity_is_added_to_the_classes_the_expert_knows(make_expert, stay):
     expert, previous = make_expert(classes=(1, 3)), make_expert(classes=range(5), seed=1).model
     compiled = []

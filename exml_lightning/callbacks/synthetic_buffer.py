@@ -83,8 +83,8 @@ class SyntheticBufferCallback(Callback):
                 "unrelated images are asked about once, before the first step, so no step may change them: set shift "
                 "and rotation of data.augmentation to 0, and flip to false"
             )
-        if weight is None:
-            labelled = self.generator.once and stream.statistics  # what is made from statistics of a class is of it
+        if weight is None:  # what is made for a class is of it, also from its statistics
+            labelled = stream.statistics if self.generator.once else self.generator.needs_gradient
             pl_module.distillation = replace(pl_module.distillation, lambda_ce=float(labelled))
         self.generator.connect(StreamSources(stream, self.size))
         stream.keep_images(self.generator.once)

@@ -20,9 +20,9 @@ class Distillation:
 
     Args:
         lambda_ce: Weight of the cross-entropy with the buffer's labels (Eq. 11), 0 or more. Null for 1 where images are
-            made from published statistics, which are of their class for certain, else 0.
+            made for a class, by inversion, impression or from published statistics, else 0.
         normalize: How the logits of both teachers are put on one scale (Eq. 6, 7): `Center`, `Standardize`,
-            `CenterBatch`, `NoScale`, or `NormalScores` (docs/distillation.md).
+            `CenterBatch`, `NoScale`, `NormalScores` or `StandardScores` (docs/distillation.md).
         merge: How they are merged (Eq. 9): class by class (`unit`) or by each sample's label (`sample`).
         loss: What compares the ex-model with the merged target: `mse` of the logits (Eq. 10), or `kl`, the divergence
             of their softened probabilities.

@@ -133,43 +133,43 @@ class NormalScores(NoScale):
 
     def fitted(self, num_experts: int, heads: Sequence[int] | None, statistics: bool = False) -> tuple[Scale, str]:
         """Return `Center` where experts never compete; see `Scale.fitted`."""
-        if heads is not None:
-            return Center(), "the common scale (heads of different tasks never compete)"
-        if num_experts == 1:
-            return Center(), "the common scale (a single expert has nothing to be compared with)"
-        return (StatisticsScale if statistics else NormalScores)(**vars(self)), ""
+        kind = StatisticsScale if statistics else NormalScores
+        return _without_rivals(num_experts, heads) or (kind(**vars(self)), "")
 
     def reference_images(self, image_format: ImageFormat, seed: int, device: torch.device) -> Tensor | None:
         """Draw `reference`, if there is one; see `Scale.reference_images`."""
-        if self.reference is None:
-            return None
-        generator = keyed_generator("reference", seed)
-        return self.reference.draw(REFERENCE, image_format.shape, generator, device)
+        return _drawn(self.reference, image_format, seed, device)
 
 
 @dataclass(frozen=True)
-class StandardScores(NormalScores):
+class StandardScores(NoScale):
     """Replaces a logit by how many standard deviations it is above the mean of its class among the reference images.
 
     `NormalScores` in a straight line, for references like the experts' own images: photographs for experts of
-    photographs (docs/notebook_of_trials.md). An image of a class is far above all but a few of these, and quantiles
-    no longer say how far. The previous ex-model is put on the scale anew wherever it is asked: an early expert was
-    compared among few images but its own. See `NormalScores` for the settings.
+    photographs, or what experts with batch norm make of drawings (docs/notebook_of_trials.md). An image of a class is
+    far above all but a few of these, and quantiles no longer say how far.
+
+    The previous ex-model is put on the scale anew wherever it is asked: images that are made from experts are, for the
+    first of these, all of its own classes.
+
+    Args:
+        reference: See `NormalScores`.
     """
 
-    raw_logits: float = 0.0
-    familiarity: float = 0.0
+    reference: ProceduralImages | None = None
 
     def score_weights(self) -> "ScoreWeights":
-        """Return the weights; see `Scale.score_weights`."""
-        return ScoreWeights(self.raw_logits, self.familiarity, straight=True)
+        """Return what says that the line is straight; see `Scale.score_weights`."""
+        return ScoreWeights(straight=True)
 
     def fitted(self, num_experts: int, heads: Sequence[int] | None, statistics: bool = False) -> tuple[Scale, str]:
-        """Return the scale of `NormalScores` where experts have published statistics; see `Scale.fitted`."""
-        if statistics:
-            return NormalScores(reference=self.reference).fitted(num_experts, heads, statistics)
-        scale, left_out = super().fitted(num_experts, heads)
-        return (scale if left_out else self), left_out
+        """Return `Center` as `NormalScores` does, and its scale where experts have published statistics."""
+        scores = NormalScores(reference=self.reference).fitted(num_experts, heads, True) if statistics else None
+        return scores or _without_rivals(num_experts, heads) or (self, "")
+
+    def reference_images(self, image_format: ImageFormat, seed: int, device: torch.device) -> Tensor | None:
+        """Draw `reference`, if there is one; see `Scale.reference_images`."""
+        return _drawn(self.reference, image_format, seed, device)
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,23 @@ class ExpertScores:
         """
         scores = self._logits(logits)
         return scores if self._shares is None else scores + (self._shares(shares) @ self._weights)[:, None]
+
+
+def _without_rivals(num_experts: int, heads: Sequence[int] | None) -> tuple[Scale, str] | None:
+    """Return `Center` where no expert competes with another, and what is left out in words; else None."""
+    if heads is not None:
+        return Center(), "the common scale (heads of different tasks never compete)"
+    if num_experts == 1:
+        return Center(), "the common scale (a single expert has nothing to be compared with)"
+    return None
+
+
+def _drawn(
+    reference: ProceduralImages | None, image_format: ImageFormat, seed: int, device: torch.device
+) -> Tensor | None:
+    if reference is None:
+        return None
+    return reference.draw(REFERENCE, image_format.shape, keyed_generator("reference", seed), device)
 
 
 def _head_mean(values: Tensor, known: Tensor, heads: Tensor | None) -> Tensor:

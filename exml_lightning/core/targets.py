@@ -17,7 +17,7 @@ class Answers(NamedTuple):
     Args:
         expert: The expert's logits or scores, float ``(n, classes of the expert)``.
         classes: Class index of each class that the expert knows, int64.
-        previous: The previous ex-model's logits, float ``(n, num_classes)``; 0 where it knows nothing.
+        previous: The previous ex-model's logits or scores, float ``(n, num_classes)``; 0 where it knows nothing.
         known: The classes that the previous ex-model knows, bool ``(num_classes,)``; all False in the first experience.
     """
 

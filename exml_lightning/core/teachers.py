@@ -61,7 +61,8 @@ class Teachers:
         """Whether it is asked for, and no layer tells."""
         # What looks into layers cannot look into a compiled network.
         self._expert = expert.model if self._look is not None else ready(expert.model)
-        self._previous = ready(previous) if bool(known.any()) and learned is None else None
+        self._bare_previous = previous if bool(known.any()) and learned is None else None
+        self._previous = None if self._bare_previous is None else ready(previous)
         self._scores: ExpertScores | StatisticsScores | None = None
         self._previous_scores: StandardTable | None = None
         asked = self._ask_about(images) if images_stay else None
@@ -85,7 +86,7 @@ class Teachers:
         """Ask both about a mini-batch of normalised images, unless they were asked about all samples before.
 
         `rows` are their places in the buffer, int64 ``(n,)``. Answers are float32, the expert's as scores where the
-        scale makes them.
+        scale makes them; by `StandardScores` the previous ex-model's as well, unless they are targets that were kept.
         """
         if self._remembered is None or rows is None:
             expert, previous = self._scored(*self._both(images, self._expert, self._previous))
@@ -102,11 +103,11 @@ class Teachers:
         return Answers(expert, self.expert.classes, previous, self._known)
 
     def _ask_about(self, images: Tensor, expert_alone: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Ask about many images once: by the network itself, which a compiled one would be made anew for.
+        """Ask about many images once: the networks themselves, which compiled ones would be made anew for.
 
         Answers are kept as they are: in half precision they would take some MB less, of what images take hundreds of.
         """
-        previous, to_input = None if expert_alone else self._previous, self.expert.image_format.to_input
+        previous, to_input = None if expert_alone else self._bare_previous, self.expert.image_format.to_input
         chunks = images.split(self.expert.chunk)
         parts = []
         for chunk in chunks:

@@ -36,6 +36,8 @@ DEPEND_ON_EXPERTS = {
     *("oracle", "ensemble_average", "probability_average", "min_entropy", "concat", "parameter_average", "merged")
 }  # fmt: skip
 """Baselines that depend on no setting of learning and generating at all; others do on those of generating."""
+LABELLED = {"ModelInversion", "DataImpression"}
+"""Their labels count 1 where no weight is given."""
 WITHOUT_AUXILIARY = {"ModelInversion", "DataImpression", "Noise", "Procedural", "Replay", "Precomputed"}
 """Generators that do not look at data.auxiliary."""
 
@@ -68,7 +70,10 @@ def settings_of(run: Run) -> Settings:
     settings |= _flat(run.results.get("expert_training"), "expert.training")
     settings |= {"experts": run.results["experts"], "experts.skipped": run.results.get("experiences_skipped") or None}
     settings |= {key: run.results.get(name) for key, name in PUBLISHED.items()}
-    if not settings["experts.with_statistics"] and not settings.get("model.lambda_ce"):
+    weight = settings.get("model.lambda_ce")
+    if weight is None and not run.is_baseline and settings.get("buffer.generator") in LABELLED:
+        settings["model.lambda_ce"] = 1
+    elif not weight and not settings["experts.with_statistics"]:
         settings["model.lambda_ce"] = None  # which is 0 there
     settings["processes"] = None if run.is_baseline else run.results.get("processes", 1)
     plain = {key: _plain(value) for key, value in settings.items() if value is not None and value is not False}

@@ -12,12 +12,12 @@ from exml_lightning.callbacks import CheckExperts, SyntheticBufferCallback
 from exml_lightning.cli.main import main
 from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.familiarity import LayerShares
-from exml_lightning.core.generators import Unrelated
+from exml_lightning.core.generators import DataImpression, Generator, ModelInversion, Noise, Unrelated
 from exml_lightning.core.score_table import ScoreTable
 from exml_lightning.core.teachers import Teachers
 from exml_lightning.data import ExpertStream
 from exml_lightning.module import ExModelModule
-from tests.conftest import refused
+from tests.conftest import EXPERTS, refused
 from tests.test_from_folder import write_stream
 
 
@@ -55,6 +55,20 @@ def learn(experts: Path, checkpoint: Path) -> list[Buffer]:
     trainer.fit(ExModelModule(), datamodule=stream, ckpt_path=str(checkpoint) if checkpoint.exists() else None)
     trainer.save_checkpoint(checkpoint)
     return kept.buffers
+
+
+@pytest.mark.parametrize(
+    ("generator", "weight"),
+    [(ModelInversion(steps=1), 1), (DataImpression(steps=1), 1), (Noise(), 0), (Unrelated(), 0)],
+)
+def test_labels_count_where_images_are_made_for_them_unless_told(tmp_path, generator: Generator, weight):
+    stream, module = ExpertStream(experts=str(EXPERTS), n_iter=1, batch_size=4), ExModelModule()
+    callbacks = [SyntheticBufferCallback(20, generator, cache=None)]
+    plain = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "num_sanity_val_steps": 0}
+    Trainer(accelerator="cpu", max_epochs=1, callbacks=callbacks, default_root_dir=tmp_path, **plain).fit(
+        module, stream
+    )
+    assert module.distillation.lambda_ce == weight
 
 
 def test_targets_are_the_scores_of_all_experts_so_far_merged(tmp_path):
@@ -108,7 +122,7 @@ def test_changed_copies_are_asked_about_once_and_are_the_same_after_a_resume(sma
         return original(self, images, rows)
 
     monkeypatch.setattr(Teachers, "ask", ask)
-    copies = ["--data.augmentation.shift", "0.1", "--data.copies", "2"]
+    copies = ["--data.augmentation.shift", "0.1", "--data.copies", "2", "--model.normalize", "StandardScores"]
     stop = json.dumps([{"class_path": "tests.callbacks.test_resume.StopAt", "init_args": {"step": 7}}])
     main([*small_run("whole", data__n_iter=5), *copies])
     assert (len(asked), sum(asked)) == (2 + 2 * 5, 2)  # anew in the rehearsal of each expert alone

@@ -71,7 +71,7 @@ def test_standard_scores_are_a_straight_line_unless_there_are_statistics():
     assert scale.score_weights() == ScoreWeights(straight=True)
     assert scale.fitted(5, None) == (scale, "")
     assert scale.fitted(5, None, statistics=True) == (StatisticsScale(), "")
-    assert scale.fitted(5, HEADS.tolist())[0] == Center()
+    assert scale.fitted(5, HEADS.tolist())[0] == scale.fitted(1, None)[0] == Center()
     reference, logits = torch.tensor([[1.0, 0], [5, 2]]), torch.tensor([[7.0, 1]])
     none = torch.empty(2, 0)
     scores = ExpertScores(scale.score_weights(), reference, none, torch.empty(0))(logits, none[:1])

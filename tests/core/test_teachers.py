@@ -113,9 +113,29 @@ def test_in_a_straight_line_the_previous_ex_model_is_put_on_the_scale_anew(teach
     answers = asked.ask(IMAGES, torch.arange(len(IMAGES)))
     for said, logits in ((answers.expert, expert(IMAGES)), (answers.previous, previous.network(IMAGES))):
         torch.testing.assert_close(said, (logits - logits.mean(dim=0)) / logits.std(dim=0, correction=0))
+    assert previous.images == (1 if stay else 2) * len(IMAGES)
     learned = torch.rand(len(IMAGES), 5)
-    kept = teachers(images_stay=True, learned=learned, weights=ScoreWeights(straight=True))[0]
+    kept, _, previous = teachers(images_stay=True, learned=learned, weights=ScoreWeights(straight=True))
     assert torch.equal(kept.ask(IMAGES, torch.arange(len(IMAGES))).previous, learned)
+    assert not previous.images
+    compared = teachers(images_stay=stay, weights=ScoreWeights(straight=True), reference=IMAGES[:9])[0]
+    logits = teachers()[2].network(IMAGES)
+    expected = (logits - logits[:9].mean(dim=0)) / logits[:9].std(dim=0, correction=0)
+    torch.testing.assert_close(compared.ask(IMAGES, torch.arange(len(IMAGES))).previous, expected)
+
+
+def test_the_previous_ex_model_itself_is_asked_about_all_images_and_the_compiled_one_in_steps(teachers):
+    compiled = []
+
+    def ready(network):
+        compiled.append(Counting(network))
+        return compiled[-1]
+
+    asked, _, previous = teachers(weights=ScoreWeights(straight=True), ready=ready)
+    assert not any(network.images for network in compiled)
+    asked.ask(IMAGES[:4])
+    assert [network.images for network in compiled] == [4, 4]
+    assert previous.images == len(IMAGES) + 4
 
 
 @pytest.mark.parametrize("stay", [False, True])

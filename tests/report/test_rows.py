@@ -106,6 +106,7 @@ def test_the_same_is_said_in_several_ways(tmp_path):
     assert settings(tmp_path, buffer__generator=short) == settings(tmp_path, buffer__generator=long)
     assert settings(tmp_path, model__lambda_ce=1) == settings(tmp_path, model__lambda_ce=1.0)
     assert key_of(settings(tmp_path, model__lambda_ce=1)) != key_of(settings(tmp_path, model__lambda_ce=True))
+    assert settings(tmp_path, model__lambda_ce=1) == settings(tmp_path, model__lambda_ce=None)  # of model inversion
     before, now = (f"exml_lightning.{module}.default_optimizer" for module in ("optimizers", "module"))
     assert settings(tmp_path, model__optimizer=before) == settings(tmp_path, model__optimizer=now)
     of_run = {"class_path": "Precomputed", "init_args": {"folder": "made/run0/x"}}

@@ -100,19 +100,46 @@ class NoScale(Scale):
 
 
 @dataclass(frozen=True)
-class NormalScores(NoScale):
+class ReferenceScores(NoScale):
+    """Replaces the expert's logits by scores among those of reference images; not in the paper.
+
+    `reference` are what they are compared with in place of the buffer's images. An expert that has published statistics
+    is scored by these; see `StatisticsScores`.
+    """
+
+    reference: ProceduralImages | None = None
+
+    @abstractmethod
+    def among_rivals(self, statistics: bool) -> Scale:
+        """Return the scale for experts that compete; `statistics` as in `Scale.fitted`."""
+
+    def fitted(self, num_experts: int, heads: Sequence[int] | None, statistics: bool = False) -> tuple[Scale, str]:
+        """Return `Center` where experts never compete; see `Scale.fitted`."""
+        if heads is not None:
+            return Center(), "the common scale (heads of different tasks never compete)"
+        if num_experts == 1:
+            return Center(), "the common scale (a single expert has nothing to be compared with)"
+        return self.among_rivals(statistics), ""
+
+    def reference_images(self, image_format: ImageFormat, seed: int, device: torch.device) -> Tensor | None:
+        """Draw `reference`, if there is one; see `Scale.reference_images`."""
+        if self.reference is None:
+            return None
+        return self.reference.draw(REFERENCE, image_format.shape, keyed_generator("reference", seed), device)
+
+
+@dataclass(frozen=True)
+class NormalScores(ReferenceScores):
     """Replaces the expert's logits by their normal scores among those of reference images; not in the paper.
 
     The previous ex-model has learned such scores and is taken at its word.
 
     Args:
+        reference: Procedural images to compare logits with in place of the buffer's, `REFERENCE` of them, the same for
+            all experts. Null for the buffer's images.
         raw_logits: Weight of the logits themselves, which are added to their scores; see `ScoreTable`.
         familiarity: Weight of how familiar an image is to the layers of the expert, which is added to the scores of its
             classes; see `LayerShares`. 0 for nothing. An expert with no layer that tells is scored without.
-        reference: Procedural images to compare logits with in place of the buffer's, `REFERENCE` of them, the same for
-            all experts. Null for the buffer's images.
-
-    An expert that has published statistics is scored by these; see `StatisticsScores`.
 
     Raises:
         ExmlError: If a weight is less than 0.
@@ -120,7 +147,6 @@ class NormalScores(NoScale):
 
     raw_logits: float = 0.3
     familiarity: float = 2.0
-    reference: ProceduralImages | None = None
 
     def __post_init__(self) -> None:
         for name in ("raw_logits", "familiarity"):
@@ -131,18 +157,14 @@ class NormalScores(NoScale):
         """Return the weights; see `Scale.score_weights`."""
         return ScoreWeights(self.raw_logits, self.familiarity)
 
-    def fitted(self, num_experts: int, heads: Sequence[int] | None, statistics: bool = False) -> tuple[Scale, str]:
-        """Return `Center` where experts never compete; see `Scale.fitted`."""
+    def among_rivals(self, statistics: bool) -> Scale:
+        """Return the scale with a class "none of these", or without; see `ReferenceScores.among_rivals`."""
         kind = StatisticsScale if statistics else NormalScores
-        return _without_rivals(num_experts, heads) or (kind(**vars(self)), "")
-
-    def reference_images(self, image_format: ImageFormat, seed: int, device: torch.device) -> Tensor | None:
-        """Draw `reference`, if there is one; see `Scale.reference_images`."""
-        return _drawn(self.reference, image_format, seed, device)
+        return kind(**vars(self))
 
 
 @dataclass(frozen=True)
-class StandardScores(NoScale):
+class StandardScores(ReferenceScores):
     """Replaces a logit by how many standard deviations it is above the mean of its class among the reference images.
 
     `NormalScores` in a straight line, for references like the experts' own images: photographs for experts of
@@ -153,23 +175,17 @@ class StandardScores(NoScale):
     first of these, all of its own classes.
 
     Args:
-        reference: See `NormalScores`.
+        reference: Procedural images to compare logits with in place of the buffer's, `REFERENCE` of them, the same for
+            all experts. Null for the buffer's images.
     """
-
-    reference: ProceduralImages | None = None
 
     def score_weights(self) -> "ScoreWeights":
         """Return what says that the line is straight; see `Scale.score_weights`."""
         return ScoreWeights(straight=True)
 
-    def fitted(self, num_experts: int, heads: Sequence[int] | None, statistics: bool = False) -> tuple[Scale, str]:
-        """Return `Center` as `NormalScores` does, and its scale where experts have published statistics."""
-        scores = NormalScores(reference=self.reference).fitted(num_experts, heads, True) if statistics else None
-        return scores or _without_rivals(num_experts, heads) or (self, "")
-
-    def reference_images(self, image_format: ImageFormat, seed: int, device: torch.device) -> Tensor | None:
-        """Draw `reference`, if there is one; see `Scale.reference_images`."""
-        return _drawn(self.reference, image_format, seed, device)
+    def among_rivals(self, statistics: bool) -> Scale:
+        """Return the scale of `NormalScores` where experts have published statistics."""
+        return StatisticsScale(reference=self.reference) if statistics else self
 
 
 @dataclass(frozen=True)
@@ -219,7 +235,7 @@ class ExpertScores:
     """
 
     def __init__(self, weights: ScoreWeights, logits: Tensor, shares: Tensor, layers: Tensor) -> None:
-        self._logits = (StandardTable if weights.straight else ScoreTable)(logits, weights.raw_logits)
+        self._logits = StandardTable(logits) if weights.straight else ScoreTable(logits, weights.raw_logits)
         self._shares: ScoreTable | None = None
         if shares.shape[1]:
             self._shares = ScoreTable(shares)
@@ -234,23 +250,6 @@ class ExpertScores:
         """
         scores = self._logits(logits)
         return scores if self._shares is None else scores + (self._shares(shares) @ self._weights)[:, None]
-
-
-def _without_rivals(num_experts: int, heads: Sequence[int] | None) -> tuple[Scale, str] | None:
-    """Return `Center` where no expert competes with another, and what is left out in words; else None."""
-    if heads is not None:
-        return Center(), "the common scale (heads of different tasks never compete)"
-    if num_experts == 1:
-        return Center(), "the common scale (a single expert has nothing to be compared with)"
-    return None
-
-
-def _drawn(
-    reference: ProceduralImages | None, image_format: ImageFormat, seed: int, device: torch.device
-) -> Tensor | None:
-    if reference is None:
-        return None
-    return reference.draw(REFERENCE, image_format.shape, keyed_generator("reference", seed), device)
 
 
 def _head_mean(values: Tensor, known: Tensor, heads: Tensor | None) -> Tensor:

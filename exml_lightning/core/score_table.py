@@ -54,16 +54,15 @@ class ScoreTable:
 class StandardTable:
     """Replaces the logit of each class by its distance from the mean among reference images, in standard deviations.
 
-    For the arguments see `ScoreTable`. A class whose logits are all equal there says nothing: its score is 0.
+    For `reference` see `ScoreTable`. A class whose logits are all equal there says nothing: its score is 0.
     """
 
-    def __init__(self, reference: Tensor, raw: float = 0.0) -> None:
-        self._raw, logits = raw, reference.float()
+    def __init__(self, reference: Tensor) -> None:
+        logits = reference.float()
         self._mean, std = logits.mean(dim=0), logits.std(dim=0, correction=0)
         equal = std <= 1e-6 * self._mean.abs().clamp_min(1)  # but for rounding
         self._std = std.masked_fill(equal, torch.inf)
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Compute the scores of logits of the same model, float ``(n, classes)``: float32 of the same shape."""
-        values = logits.float()
-        return (values - self._mean) / self._std + self._raw * values
+        return (logits.float() - self._mean) / self._std

@@ -62,6 +62,6 @@ def test_broken_logits_stay_broken():
 
 def test_in_a_straight_line_it_is_the_distance_in_standard_deviations():
     reference = torch.tensor([[1.0, 7.3], [3, 7.3], [8, 7.3]]).repeat(300, 1)
-    given = StandardTable(reference, raw=0.5)(torch.tensor([[4.0, 7], [10, 7], [-2, 7]]))
-    assert given[:, 0].tolist() == pytest.approx([2, 6 / (26 / 3) ** 0.5 + 5, -6 / (26 / 3) ** 0.5 - 1])
-    assert given[:, 1].tolist() == [3.5] * 3  # what is always the same says nothing
+    given = StandardTable(reference)(torch.tensor([[4.0, 7], [10, 7], [-2, 7]]))
+    assert given[:, 0].tolist() == pytest.approx([0, 6 / (26 / 3) ** 0.5, -6 / (26 / 3) ** 0.5])
+    assert given[:, 1].tolist() == [0] * 3  # what is always the same says nothing

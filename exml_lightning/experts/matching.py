@@ -41,7 +41,7 @@ def check_same_stream(manifest: Manifest, path: Path, scenario: Scenario, experi
             raise ExmlError(
                 f"{path}: expert {i} knows {shown(sorted(entry.classes))}, but experience {i} of {scenario.name} in "
                 f"this run has {shown(sorted(expected))}: these experts belong to {manifest.scenario} run "
-                f"{manifest.run} (--data.run_id, --data.experts)"
+                f"{manifest.run}: give --data.run_id {manifest.run} and that scenario, or others by --data.experts"
             )
     ours, theirs = list(manifest.input.shape), list(scenario.dataset.image_format.shape)
     if ours != theirs:

@@ -38,10 +38,14 @@ def check_same_stream(manifest: Manifest, path: Path, scenario: Scenario, experi
     for i, (entry, experience) in enumerate(zip(manifest.experts, experiences, strict=False)):
         expected = {names[c] for c in experience.classes}
         if set(entry.classes) != expected:
+            of, run = manifest.scenario, manifest.run
+            remedy = f"{of}: leave the scenario out"
+            if run is not None:
+                remedy = f"{of} run {run}: give that scenario and --data.run_id {run}"
             raise ExmlError(
                 f"{path}: expert {i} knows {shown(sorted(entry.classes))}, but experience {i} of {scenario.name} in "
-                f"this run has {shown(sorted(expected))}: these experts belong to {manifest.scenario} run "
-                f"{manifest.run}: give --data.run_id {manifest.run} and that scenario, or others by --data.experts"
+                f"this run has {shown(sorted(expected))}: these experts belong to {remedy}, or others "
+                "by --data.experts"
             )
     ours, theirs = list(manifest.input.shape), list(scenario.dataset.image_format.shape)
     if ours != theirs:

@@ -103,7 +103,7 @@ def read_selection(path: Path) -> Manifest:
     if not path.exists():
         raise ExmlError(f"{path} is missing: write a selection with `exml catalog DIR... --output {path}`")
     if path.suffix not in SUFFIXES:
-        raise ExmlError(f"{path} is no folder of experts, and no selection of some (YAML): give the folder, {path.parent}")
+        raise ExmlError(f"{path} is no folder of experts, and no selection (YAML): give the folder, {path.parent}")
     raw = read_yaml(path)
     try:
         if isinstance(raw, dict) and "class_names" in raw:

@@ -3,8 +3,8 @@
     python -m benchmarks.zoo.measure [ROW ...] [--folder runs/zoo] [--photos data/tiny_imagenet/train] [-- OPTION ...]
 
 Needs `python -m benchmarks.zoo.make`. Without a ROW: the stored experts, the default with and without the photos, and
-`refined`; `model_inversion`, the paper's, is measured if it is named. What follows `--` is given to `exml fit` as well. One thread
-of the CPU; writes docs/zoo.json and docs/zoo.md. No setting may be chosen by these figures.
+`refined`; `model_inversion`, the paper's, is measured if it is named. What follows `--` is given to `exml fit` as well.
+One thread of the CPU; writes docs/zoo.json and docs/zoo.md. No setting may be chosen by these figures.
 """
 
 import argparse

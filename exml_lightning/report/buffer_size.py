@@ -30,24 +30,37 @@ def curves(rows: Sequence[Row]) -> dict[str, Curve]:
 
     Points are of the runs that all sizes have, where there are such; of several sets of rows, the one with most sizes.
     """
+    found: dict[str, Curve] = {}
+    for strategy, family in _families(rows).items():
+        shared = set.intersection(*({run.run_id for run in row.runs} for row in family))
+        found[strategy] = {
+            row.settings[SIZE]: [
+                run.percent for run in row.runs if run.percent is not None and (run.run_id in shared or not shared)
+            ]
+            for row in family
+        }
+    return found
+
+
+def without_smaller(rows: Sequence[Row]) -> list[Row]:
+    """Leave out what the table of buffer sizes has: of each curve all rows but that of the largest buffer."""
+    smaller = [id(row) for family in _families(rows).values() for row in family[:-1]]
+    return [row for row in rows if id(row) not in smaller]
+
+
+def _families(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows of the longest curve of each strategy, from the smallest buffer to the largest."""
     families: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if not row.is_baseline and SIZE in row.settings and row.percent is not None:
             but_size = {key: value for key, value in row.settings.items() if key != SIZE}
             families[row.strategy][key_of(but_size)].append(row)
-    found: dict[str, Curve] = {}
-    for strategy, family in families.items():
-        longest = max(family.values(), key=len)
-        longest.sort(key=lambda row: float(row.settings[SIZE]))
-        shared = set.intersection(*({run.run_id for run in row.runs} for row in longest))
-        if len(longest) > 1:
-            found[strategy] = {
-                row.settings[SIZE]: [
-                    run.percent for run in row.runs if run.percent is not None and (run.run_id in shared or not shared)
-                ]
-                for row in longest
-            }
-    return found
+    longest = {strategy: max(family.values(), key=len) for strategy, family in families.items()}
+    return {
+        strategy: sorted(family, key=lambda row: float(row.settings[SIZE]))
+        for strategy, family in longest.items()
+        if len(family) > 1
+    }
 
 
 def numbers(found: dict[str, Curve]) -> tuple[list[str], list[list[str]]]:

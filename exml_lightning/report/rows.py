@@ -52,7 +52,7 @@ class Row:
 
 
 Report = dict[str, list[Row]]
-"""All rows by scenario, in the order of the tables; of a strategy, that with the most runs and largest buffer first."""
+"""All rows by scenario, in the order of the tables; of a strategy, most runs, largest buffer, most steps first."""
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
@@ -76,8 +76,8 @@ def sort_runs(runs: Iterable[Run], left_out: list[str]) -> Report:
     def order(place: tuple[str, str, str]) -> tuple[object, ...]:
         scenario, strategy, key = place
         column = paper.index(scenario) if scenario in paper else len(paper)
-        size = float(settings[place].get(SIZE, 0))
-        return column, scenario, order_of(strategy), -len(found[place]), -size, key
+        size, steps = (-float(settings[place].get(what) or 0) for what in (SIZE, "data.n_iter"))
+        return column, scenario, order_of(strategy), -len(found[place]), size, steps, key
 
     report: Report = defaultdict(list)
     for place in sorted(found, key=order):

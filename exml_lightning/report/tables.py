@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from exml_lightning.report.buffer_size import without_smaller
 from exml_lightning.report.paper import (
     DAMAGED,
     DAMAGED_NOTE,
@@ -21,7 +22,8 @@ NOTE = (
     "Mean ± sample standard deviation over the runs. Ex-model: keeps the constraints of the ex-model scenario, one "
     "model and no original data. Seconds: mean of generating + distilling, of baselines testing; images found in the "
     "cache cost none. Differs in: the settings in which rows of one strategy differ; those below a table are of each "
-    "strategy's row with the most runs."
+    "strategy's row with the most runs. Of buffers that differ in size alone the largest is here, all are in the table "
+    "of buffer sizes."
 )
 UNKNOWN = (
     "Not known: runs without labelled images have no accuracy, so neither a figure here nor a picture of it over time. "
@@ -90,7 +92,11 @@ def notes(rows: Sequence[Row]) -> list[str]:
 
 
 def table(scenario: str, rows: Sequence[Row]) -> list[Line]:
-    """Return the table of a scenario; rows of the paper that there are no runs of are in it, too."""
+    """Return the table of a scenario; rows of the paper that there are no runs of are in it, too.
+
+    Of rows that differ in the size of the buffer alone it has that of the largest: all are in a table of their own.
+    """
+    rows = without_smaller(rows)
     lines = [Line(scenario, row.strategy, row, tuple(differing(row, rows))) for row in rows]
     missing = [
         name for name in PAPER_ROWS if (scenario, name) in FIGURES and name not in {row.strategy for row in rows}

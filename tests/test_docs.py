@@ -202,7 +202,8 @@ def small(words: list[str]) -> list[str]:
         return words
     last = max((i + 2 for i, word in enumerate(words) if word in ("-c", "--config")), default=1)
     made = re.search(r"(strategies/|--strategy )(model|data)(?!.*precomputed)", " ".join(words))
-    return [*words[:last], "-c", SMOKE, *(["--buffer.generator.steps", "3"] if made else []), *words[last:]]
+    fewer = ["--experts.batch_size", "512"] if words[0] == "experts" else []
+    return [*words[:last], "-c", SMOKE, *fewer, *(["--buffer.generator.steps", "3"] if made else []), *words[last:]]
 
 
 def prepare(words: list[str], folder: Path) -> None:
@@ -226,8 +227,9 @@ def prepare(words: list[str], folder: Path) -> None:
         run = given.get("--data.run_id", "0")
         assert 0 <= int(run) < len(RUN_SEEDS)
         if not (folder / "checkpoints" / config["data"]["scenario"]["name"] / f"run{run}").is_dir():
-            train = ["experts", *words[1:3], "-c", SMOKE, "--experts.batch_size", "512", "--data.root", "data"]
-            main([*train, "--data.run_id", run])
+            main(small(["experts", *words[1:3], "--data.root", "data", "--data.run_id", run]))
+    elif words[0] == "fit" and given["--data.experts"] == "zoo" and not (folder / "zoo").is_dir():
+        shutil.copytree("checkpoints/split_digits/run0", folder / "zoo")
     elif words[0] == "catalog":
         for name in ("clinic_a", "clinic_b"):
             shutil.copytree("checkpoints/split_digits/run0", folder / "zoo" / name, dirs_exist_ok=True)

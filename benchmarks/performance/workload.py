@@ -162,6 +162,8 @@ def write_fit(
         "trainer.default_root_dir": str(folder / run),
         "data.experts": str(experts),
         "buffer.cache": str(folder / "cache"),
+        # That of the bare steps: networks which know nothing would diverge by the rates of those that do.
+        "model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-4}},
         **changes,
     }
     for key, value in values.items():

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.performance.workload import ROOT, Workload, write_fit
+from benchmarks.performance.workload import ROOT, Workload, shipped_settings, write_fit
 
 FOLDER = ROOT / "runs" / "paper_scale"
 """Where the run is kept between pieces; delete it to start anew."""
@@ -77,6 +77,7 @@ def _arguments(device: torch.device, place: Path, quick: bool) -> tuple[str, lis
     path = Path(arguments[2])
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     del settings["data"]["experts"]
+    settings["model"]["optimizer"] = shipped_settings("SlimResNet18")["model"]["optimizer"]
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return "those of split_cifar10", ["fit", "-c", str(ROOT / "configs" / "split_cifar10.yaml"), *arguments[1:]]
 

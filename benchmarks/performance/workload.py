@@ -140,7 +140,7 @@ class Workload:
 def write_fit(
     workload: Workload, folder: Path, device: torch.device, changes: Mapping[str, Any], run: str = "run"
 ) -> list[str]:
-    """Write experts, unless they are there, and the settings of a fit of them: those that are shipped, and changes.
+    """Write experts, unless they are there, and the settings of a fit of them: what ships, a low rate, and changes.
 
     Args:
         workload: The experts.
@@ -162,7 +162,7 @@ def write_fit(
         "trainer.default_root_dir": str(folder / run),
         "data.experts": str(experts),
         "buffer.cache": str(folder / "cache"),
-        # That of the bare steps: networks which know nothing would diverge by the rates of those that do.
+        # As in the bare steps: networks that know nothing would diverge at the rate of those that do.
         "model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-4}},
         **changes,
     }

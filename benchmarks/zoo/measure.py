@@ -2,9 +2,9 @@
 
     python -m benchmarks.zoo.measure [ROW ...] [--folder runs/zoo] [--photos data/tiny_imagenet/train] [-- OPTION ...]
 
-Needs `python -m benchmarks.zoo.make`. Without a ROW: the stored experts, the default with and without the photos, and
-`refined`; `model_inversion`, the paper's, is measured if it is named. What follows `--` is given to `exml fit` as well.
-One thread of the CPU; writes docs/zoo.json and docs/zoo.md. No setting may be chosen by these figures.
+Needs `python -m benchmarks.zoo.make`. Without a ROW: the stored experts, and the default with and without the photos;
+`refined`, and `model_inversion`, the paper's, are measured if they are named. What follows `--` is given to `exml fit`
+as well. One thread of the CPU; writes docs/zoo.json and docs/zoo.md. No setting may be chosen by these figures.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main() -> None:
     if unknown := {*given.rows} - {"stored", *FITS}:
         parser.error(f"no row {' '.join(sorted(unknown))}: {', '.join(['stored', *FITS])}")
     results = json.loads(given.results.read_text()) if given.results.is_file() else {}
-    for row in given.rows or ("stored", "default", "photos", "refined"):
+    for row in given.rows or ("stored", "default", "photos"):
         if row == "stored":
             results[row] = stored(given.folder / "experts", given.folder / "labelled", given.photos)
         else:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -103,18 +103,21 @@ class NoScale(Scale):
 class ReferenceScores(NoScale):
     """Replaces the expert's logits by scores among those of reference images; not in the paper.
 
-    `reference` are what they are compared with in place of the buffer's images. An expert that has published statistics
-    is scored by these; see `StatisticsScores`.
+    Args:
+        reference: Procedural images to compare logits with in place of the buffer's, `REFERENCE` of them, the same for
+            all experts. Null for the buffer's images.
+
+    An expert that has published statistics is scored by its statistics; see `StatisticsScores`.
     """
 
-    reference: ProceduralImages | None = None
+    reference: ProceduralImages | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def among_rivals(self, statistics: bool) -> Scale:
         """Return the scale for experts that compete; `statistics` as in `Scale.fitted`."""
 
     def fitted(self, num_experts: int, heads: Sequence[int] | None, statistics: bool = False) -> tuple[Scale, str]:
-        """Return `Center` where experts never compete; see `Scale.fitted`."""
+        """Return `Center` where experts never compete, else `among_rivals`; see `Scale.fitted`."""
         if heads is not None:
             return Center(), "the common scale (heads of different tasks never compete)"
         if num_experts == 1:
@@ -135,8 +138,6 @@ class NormalScores(ReferenceScores):
     The previous ex-model has learned such scores and is taken at its word.
 
     Args:
-        reference: Procedural images to compare logits with in place of the buffer's, `REFERENCE` of them, the same for
-            all experts. Null for the buffer's images.
         raw_logits: Weight of the logits themselves, which are added to their scores; see `ScoreTable`.
         familiarity: Weight of how familiar an image is to the layers of the expert, which is added to the scores of its
             classes; see `LayerShares`. 0 for nothing. An expert with no layer that tells is scored without.
@@ -173,10 +174,6 @@ class StandardScores(ReferenceScores):
 
     The previous ex-model is put on the scale anew wherever it is asked: images that are made from experts are, for the
     first of these, all of its own classes.
-
-    Args:
-        reference: Procedural images to compare logits with in place of the buffer's, `REFERENCE` of them, the same for
-            all experts. Null for the buffer's images.
     """
 
     def score_weights(self) -> "ScoreWeights":

@@ -39,13 +39,13 @@ def check_same_stream(manifest: Manifest, path: Path, scenario: Scenario, experi
         expected = {names[c] for c in experience.classes}
         if set(entry.classes) != expected:
             of, run = manifest.scenario, manifest.run
-            remedy = f"{of}: leave the scenario out"
+            remedy = f"{of}: take -c from_folder in place of the scenario"
             if run is not None:
-                remedy = f"{of} run {run}: give that scenario and --data.run_id {run}"
+                remedy = f"{of} run {run}: give that scenario as it is, and --data.run_id {run}"
             raise ExmlError(
                 f"{path}: expert {i} knows {shown(sorted(entry.classes))}, but experience {i} of {scenario.name} in "
-                f"this run has {shown(sorted(expected))}: these experts belong to {remedy}, or others "
-                "by --data.experts"
+                f"this run has {shown(sorted(expected))}: these experts belong to {remedy}, or give "
+                "others by --data.experts"
             )
     ours, theirs = list(manifest.input.shape), list(scenario.dataset.image_format.shape)
     if ours != theirs:

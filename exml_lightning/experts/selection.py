@@ -102,9 +102,10 @@ def read_selection(path: Path) -> Manifest:
     """
     if not path.exists():
         raise ExmlError(f"{path} is missing: write a selection with `exml catalog DIR... --output {path}`")
-    if path.suffix not in SUFFIXES:
-        raise ExmlError(f"{path} is no folder of experts, and no selection (YAML): give the folder, {path.parent}")
-    raw = read_yaml(path)
+    try:
+        raw = read_yaml(path)
+    except ExmlError as error:
+        raise ExmlError(f"{error}; give a folder of experts, or a selection of some, which is YAML") from error
     try:
         if isinstance(raw, dict) and "class_names" in raw:
             raise ExmlError(f"this is the manifest of a folder of experts: give the folder, {path.parent}")

@@ -43,8 +43,10 @@ def curves(rows: Sequence[Row]) -> dict[str, Curve]:
 
 
 def without_smaller(rows: Sequence[Row]) -> list[Row]:
-    """Leave out what the table of buffer sizes has: of each curve all rows but that of the largest buffer."""
-    smaller = [id(row) for family in _families(rows).values() for row in family[:-1]]
+    """Leave out of each curve the rows of smaller buffers than its largest, unless they have more runs."""
+    smaller = {
+        id(row) for *others, largest in _families(rows).values() for row in others if len(row.runs) <= len(largest.runs)
+    }
     return [row for row in rows if id(row) not in smaller]
 
 

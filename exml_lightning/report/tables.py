@@ -22,8 +22,7 @@ NOTE = (
     "Mean ± sample standard deviation over the runs. Ex-model: keeps the constraints of the ex-model scenario, one "
     "model and no original data. Seconds: mean of generating + distilling, of baselines testing; images found in the "
     "cache cost none. Differs in: the settings in which rows of one strategy differ; those below a table are of each "
-    "strategy's row with the most runs. Of buffers that differ in size alone the largest is here, all are in the table "
-    "of buffer sizes."
+    "strategy's row with the most runs. Of rows that make a line of the picture of buffer sizes the largest is here."
 )
 UNKNOWN = (
     "Not known: runs without labelled images have no accuracy, so neither a figure here nor a picture of it over time. "
@@ -94,7 +93,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
 def table(scenario: str, rows: Sequence[Row]) -> list[Line]:
     """Return the table of a scenario; rows of the paper that there are no runs of are in it, too.
 
-    Of rows that differ in the size of the buffer alone it has that of the largest: all are in a table of their own.
+    Of rows that make a curve of buffer sizes it has that of the largest; see `without_smaller`.
     """
     rows = without_smaller(rows)
     lines = [Line(scenario, row.strategy, row, tuple(differing(row, rows))) for row in rows]

@@ -60,6 +60,17 @@ def test_stream_accuracy_against_buffer_size(tmp_path):
     assert buffer_size.picture_name("mt_cifar10") == "figure_3.png"
 
 
+def test_a_smaller_buffer_with_more_runs_stays_in_the_table(tmp_path):
+    for size, runs in ((10, 1), (100, 3), (1000, 2), (5000, 2)):
+        for k in range(runs):
+            write_run(tmp_path, "split_mnist", "replay", k, 0.5, f"{size}-{k}", buffer__size=size)
+    write_run(tmp_path, "split_mnist", "noise", 0, 0.4)
+    write_run(tmp_path, "split_mnist", "replay", 0, 0.5, "long", buffer__size=50, data__n_iter=9000)
+    rows = buffer_size.without_smaller(report(tmp_path)["split_mnist"])
+    kept = [(row.strategy, row.settings["buffer.size"], len(row.runs)) for row in rows]
+    assert kept == [("replay", 100, 3), ("replay", 5000, 2), ("replay", 50, 1), ("noise", 5000, 1)]
+
+
 def test_experiences_are_named_by_the_classes_that_all_runs_say(tmp_path):
     for k, second in enumerate((["c", "$d"], ["e"])):
         results = {"expert_classes": [["a", "b"], second]}

@@ -58,7 +58,7 @@ def test_batch_norm_term_falls(make_expert):
 
 
 def test_batch_norm_without_such_layers_is_refused(make_expert):
-    with pytest.raises(ExmlError, match="has no batch-norm layer"):
+    with pytest.raises(ExmlError, match=r"buffer\.generator\.batch_norm is 1\.0, but .* has no batch-norm layer"):
         generate(make_expert(), 2, batch_norm=1.0)
 
 

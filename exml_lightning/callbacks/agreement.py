@@ -99,7 +99,10 @@ class AgreementCallback(ResultsCallback):
         """Say what the figures do not."""
         super().on_fit_end(trainer, pl_module)
         if trainer.is_global_zero:
-            say("no labelled images, so nothing says how often it is right: give --data.labelled DIR")
+            say(
+                "no labelled images, so nothing says how often it is right: `exml predict EX_MODEL DIR` does, with a "
+                "sub-folder of images for each class in DIR"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return also what the experts said."""

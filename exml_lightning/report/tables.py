@@ -95,8 +95,7 @@ def table(scenario: str, rows: Sequence[Row]) -> list[Line]:
 
     Of rows that make a curve of buffer sizes it has that of the largest; see `without_smaller`.
     """
-    rows = without_smaller(rows)
-    lines = [Line(scenario, row.strategy, row, tuple(differing(row, rows))) for row in rows]
+    lines = [Line(scenario, row.strategy, row, tuple(differing(row, rows))) for row in without_smaller(rows)]
     missing = [
         name for name in PAPER_ROWS if (scenario, name) in FIGURES and name not in {row.strategy for row in rows}
     ]

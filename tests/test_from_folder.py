@@ -311,7 +311,7 @@ def test_the_run_folder_is_named_after_the_stream_and_accuracy_needs_a_scenario(
     main(["fit", *small, "--data.n_iter", "1", "--data.batch_size", "2", "--buffer.size", "2"])
     out = capsys.readouterr().out
     assert "agreement with each expert in % after each experience: no accuracy" in out
-    assert "nothing says how often it is right: give --data.labelled DIR" in out
+    assert "nothing says how often it is right: `exml predict EX_MODEL DIR` does" in out
     assert (tmp_path / "runs" / "pets" / "noise" / "run0" / "summary.json").is_file()
     args = ["test", *FROM_FOLDER, "--data.experts", "experts", "--ckpt_path", "last"]
     assert "by --data.labelled DIR, or a scenario" in refused(args, capsys)

@@ -73,7 +73,6 @@ def test_standard_scores_are_a_straight_line_unless_there_are_statistics():
     strokes = Strokes()
     fitted = StandardScores(reference=strokes).fitted(5, None, statistics=True)
     assert fitted == (StatisticsScale(reference=strokes), "")
-    assert fitted != (StatisticsScale(), "")
     assert scale.fitted(5, HEADS.tolist())[0] == scale.fitted(1, None)[0] == Center()
     reference, logits = torch.tensor([[1.0, 0], [5, 2]]), torch.tensor([[7.0, 1]])
     none = torch.empty(2, 0)

@@ -154,9 +154,7 @@ def test_a_table_has_a_row_for_each_strategy_and_settings_beside_the_papers(runs
     note = "2 experts, the paper's 5"
     assert f"| Oracle | no | 1 | 99.00 | 99.42 ± 0.19 | 2.5 | {note} |" in lines
     assert "| Ensemble Avg. | no | 0 | no runs | 33.40 ± 4.74 |  |  |" in lines
-    assert (
-        f"| Replay ED | no | 2 | 91.00 ± 1.41 |  | 100 + 50 | buffer.size 5000; {note} |" in lines
-    )  # that of 10 images is elsewhere
+    assert f"| Replay ED | no | 2 | 91.00 ± 1.41 |  | 100 + 50 | buffer.size 5000; {note} |" in lines
     assert sum(line.startswith("| Replay ED |") for line in lines) == 1
     assert "| Replay ED | 50.00 ± 0.00 (2) | 91.00 ± 1.41 (2) |" in (report / "buffer_size.md").read_text().splitlines()
     assert "| Param. Avg. | yes | 1 | 50.00 | 51.85 ± 2.37 (?) | 2.5 |  |" in lines

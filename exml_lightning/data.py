@@ -191,6 +191,8 @@ class ExpertStream(LightningDataModule):
     def manifest(self) -> Manifest:
         """The manifest, read when first asked for; `ExmlError` if broken or missing (says how to train experts)."""
         if self._manifest is None:
+            if self._scenario is None and not self.experts.exists():
+                raise ExmlError(f"there is no {self.experts}: give the folder of your experts by --data.experts DIR")
             if not is_selection(self.experts) and not self.list_file.is_file():
                 command = f"exml manifest {self.experts} ..." if self._scenario is None else self.experts_command()
                 several = any(self.experts.glob(f"*/{self.list_file.name}"))
@@ -283,14 +285,14 @@ class ExpertStream(LightningDataModule):
             )
         return there if limit < 0 else min(limit, there)
 
-    @property
-    def images_stay(self) -> bool:
-        """Whether mini-batches hold the images of the buffer alone, unchanged, and it pays to ask about all at once.
+    def images_stay(self, asked_anyway: bool) -> bool:
+        """Say whether mini-batches hold the images of the buffer alone, unchanged, and it pays to ask about all at once.
 
-        It does for an experience that has steps enough for all of them, and for images that stay for the whole stream.
+        It does for an experience that has steps enough for all of them, for images that stay for the whole stream, and
+        where both teachers are asked about all of them anyway, for the scale of their answers.
         """
-        steps_enough = self.n_iter * self.batch_size >= len(self.shown)
-        return self._kept or (steps_enough and not self.step_changes.changes)
+        pays = asked_anyway or self.n_iter * self.batch_size >= len(self.shown)
+        return self._kept or (pays and not self.step_changes.changes)
 
     def load_expert(self, index: int, device: torch.device) -> Expert:
         """Read the expert at a place in the stream, from 0, onto a device, frozen."""

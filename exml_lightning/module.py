@@ -156,18 +156,19 @@ class ExModelModule(LightningModule):
             self.previous.eval()
         return self
 
-    def learn(self, expert: Expert, buffer: Buffer, images_stay: bool, begin: bool) -> None:
+    def learn(self, expert: Expert, begin: bool) -> None:
         """Take `expert` as the teacher of the next steps, beside the previous ex-model.
 
-        It is on the ex-model's device, as is the `buffer` (`ExpertStream.shown`); for `images_stay` see `Teachers`. If
-        its experience begins (`begin`), the ex-model becomes the previous one, optimiser and schedule start anew; else
-        a checkpoint of its middle was restored.
+        It is on the ex-model's device, as is the buffer of the stream. If its experience begins (`begin`), the ex-model
+        becomes the previous one, optimiser and schedule start anew; else a checkpoint of its middle was restored.
 
         Raises:
             BrokenExpertError: If the expert's answers turn out to be broken.
         """
         if begin:
             self._begin(expert)
+        buffer = self.stream.shown
+        images_stay = self.stream.images_stay(asked_anyway=self.distillation.normalize.asks_both)
         learned = buffer.targets if images_stay else None
         shown = self.trainer.is_global_zero and self.trainer.progress_bar_callback is not None
         title = f"expert {expert.experience + 1}/{self.trainer.max_epochs} answering"

@@ -144,7 +144,7 @@ class SyntheticBufferCallback(Callback):
                 visit(module, expert)
         self.clock.start()  # asking teachers is a part of distilling
         stream.move_buffer(module.device)
-        module.learn(expert, stream.shown, stream.images_stay, begins)
+        module.learn(expert, begins)
         self.clock.newest_asking = self.clock.under_way
 
     def makes_from_statistics(self, expert: Expert) -> bool:

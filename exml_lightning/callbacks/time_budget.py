@@ -88,10 +88,10 @@ def work_of(module: ExModelModule, buffer: SyntheticBufferCallback) -> Work:
     unchanged, once = not stream.step_changes.changes, generator.once
     shape = stream.manifest.input.shape
     reference = scale.reference_images(stream.manifest.input, stream.seed, module.device)
-    compared = int(scale.score_weights() is not None and (reference is not None or not unchanged))
+    scored, drawn = scale.score_weights() is not None, 0 if reference is None else len(reference)
     resizable = generator.cheap and not stream.augmentation.changes and not stream.statistics
-    copies = max(stream.copies, 1)
-    return Work(stream.batch_size, buffer.size, resizable, prod(shape), unchanged, once, copies, compared)
+    of_images = buffer.size, resizable, prod(shape), unchanged, once, max(stream.copies, 1)
+    return Work(stream.batch_size, *of_images, scored, scale.asks_both, drawn)
 
 
 def measure(module: ExModelModule, buffer: SyntheticBufferCallback) -> Costs:

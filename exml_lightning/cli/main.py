@@ -1,6 +1,7 @@
 """The command line: ``exml VERB -c SCENARIO``."""
 
 import difflib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,9 @@ examples:
 `exml --print_completion bash` (or zsh, tcsh) prints a script that completes words on Tab.
 Every verb takes --quiet. Exit status: 0 done, 1 bad input, 2 wrong words, 130 Ctrl-C, 143 SIGTERM.
 """
+
+CLOSED_PIPE = 141
+"""Exit status where stdout was closed, as a shell reports SIGPIPE."""
 
 
 def main(args: list[str] | None = None) -> None:
@@ -112,6 +116,7 @@ def _interruptible(run: Callable[[], None], advice: str) -> None:
     try:
         with ended_by_sigterm():
             run()
+            sys.stdout.flush()
     except ValueError as error:
         cause: BaseException | None = error
         while not isinstance(cause, ExmlError):  # jsonargparse wraps what a constructor raises
@@ -120,6 +125,10 @@ def _interruptible(run: Callable[[], None], advice: str) -> None:
             cause = cause.__cause__
         print(f"exml: error: {cause}", file=sys.stderr)
         raise SystemExit(1) from None
+    except BrokenPipeError as error:  # nobody reads stdout any more, as after `| head`
+        print(f"exml: stopped: {error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+        raise SystemExit(CLOSED_PIPE) from None
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning turns Ctrl-C into sys.exit(1) while it handles the interrupt.
         pressed = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)

@@ -51,7 +51,9 @@ class Work:
         once: Whether the images stay for the whole stream, with what was said of them: made once, and the previous
             ex-model is never asked.
         copies: Of each image of the buffer, which are what is asked about.
-        compared: How often each expert is asked about the images of a buffer for the scale of its logits, beside that.
+        scored: Whether each expert is asked about all images before its first step, for the scale of its logits.
+        both: Whether the previous ex-model is, too.
+        drawn: Images that are drawn for that, if it is not those of the buffer.
     """
 
     batch_size: int
@@ -61,18 +63,22 @@ class Work:
     unchanged: bool
     once: bool = False
     copies: int = 1
-    compared: int = 0
+    scored: bool = False
+    both: bool = False
+    drawn: int = 0
 
     def seconds(self, costs: Costs, n_iter: int, size: int) -> float:
         """Add up what `n_iter` steps an expert and `size` images take for the whole stream."""
-        total, stay = 0.0, self.once or (self.unchanged and n_iter * self.batch_size >= size * self.copies)
+        asked = size * self.copies
+        total, stay = 0.0, self.once or (self.unchanged and (self.both or n_iter * self.batch_size >= asked))
+        compared = self.drawn or (0 if stay else asked) if self.scored else 0
         for k, (asking, generating) in enumerate(zip(costs.asking, costs.generating, strict=True)):
             teachers, step = asking + (costs.previous if k and not self.once else 0.0), costs.step + OVERHEAD
             made = share(size, k) if not (self.once and k) else 0
-            total += made * generating + self.compared * size * asking
+            total += made * generating + compared * (teachers if self.both else asking)
             total += share(made_places(size), k) * (costs.inverting[k] if costs.inverting else 0.0)
             if stay:
-                total += size * self.copies * teachers + n_iter * step
+                total += asked * teachers + n_iter * step
             else:
                 total += n_iter * (step + self.batch_size * teachers)
         return total

@@ -52,6 +52,11 @@ class Scale(Configured, ABC):
         """Whether scores are against a class "none of these", of score 0."""
         return False
 
+    @property
+    def asks_both(self) -> bool:
+        """Whether both teachers are asked about all images of the buffer, to make the scale of their answers."""
+        return False
+
     def reference_images(self, image_format: ImageFormat, seed: int, device: torch.device) -> Tensor | None:
         """Draw what logits are compared with in place of the buffer's images; None for these.
 
@@ -179,6 +184,11 @@ class StandardScores(ReferenceScores):
     def score_weights(self) -> "ScoreWeights":
         """Return what says that the line is straight; see `Scale.score_weights`."""
         return ScoreWeights(straight=True)
+
+    @property
+    def asks_both(self) -> bool:
+        """Whether it is these that they are compared with; see `Scale.asks_both`."""
+        return self.reference is None
 
     def among_rivals(self, statistics: bool) -> Scale:
         """Return the scale of `NormalScores` where experts have published statistics."""

@@ -61,7 +61,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(small_run, finished_run, tmp
         assert not (tmp_path / point / "ex_model").exists()
         capsys.readouterr()
         main(args)
-        told = f"{tmp_path / point} holds a run that was stopped: going on with last.ckpt" in capsys.readouterr().out
+        told = f"going on with {tmp_path / point}/checkpoints/last.ckpt, of a run" in capsys.readouterr().out
         assert told == (at is not None)
         assert outcome(tmp_path / point) == outcome(finished_run), point
 

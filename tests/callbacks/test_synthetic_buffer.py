@@ -133,6 +133,12 @@ def test_changed_copies_are_asked_about_once_and_are_the_same_after_a_resume(sma
     main([*small_run("cut", data__n_iter=5), *copies])
     whole, cut = (tmp_path / run / "ex_model" / "expert_0.safetensors" for run in ("whole", "cut"))
     assert whole.read_bytes() == cut.read_bytes()
+    asked.clear()
+    main([*small_run("few", data__n_iter=1), *copies])  # steps too few for all of them
+    assert (len(asked), sum(asked)) == (2 + 2, 2)  # the scale asks both about all anyway
+    asked.clear()
+    main([*small_run("centred", data__n_iter=1), *copies[:4]])
+    assert (len(asked), sum(asked)) == (2 + 2, 2 + 2)
 
 
 def test_copies_of_images_that_nothing_changes_are_left_out(small_run, capsys):

@@ -206,6 +206,15 @@ def test_what_comes_before_that_line_loads_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
+def test_a_reader_that_has_seen_enough_ends_a_verb_with_a_line():
+    """Of a line that is still in the buffer as well, which Python would complain about when it ends."""
+    words = "sweep", "--scenarios", "split_digits", "--strategies", "oracle", "--runs", "0", "--dry_run"
+    with subprocess.Popen([sys.executable, "-m", "exml_lightning", *words], stdout=-1, stderr=-1) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"exml: stopped: [Errno 32] Broken pipe\n"
+    assert process.returncode == 141
+
+
 def test_networks_in_the_working_directory_are_found(tmp_path, monkeypatch):
     """By the console script, too, whose path begins with another folder."""
     (tmp_path / "networks_nearby.py").write_text(

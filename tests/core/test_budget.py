@@ -28,7 +28,7 @@ def test_images_that_are_large_are_fewer():
 
 
 def test_images_that_change_are_asked_about_at_each_step():
-    work = Work(batch_size=10, size=300, resizable=False, image_bytes=1024, unchanged=False, compared=1)
+    work = Work(batch_size=10, size=300, resizable=False, image_bytes=1024, unchanged=False, scored=True)
     costs = Costs(step=0.009, asking=[1e-4, 3e-4], previous=2e-4, generating=[2e-4, 2e-4])
     found = plan(60, costs, work)
     steps = 2000 * (2 * 0.010 + 10 * (1e-4 + 3e-4 + 2e-4))
@@ -40,6 +40,17 @@ def test_of_changed_copies_each_is_asked_about_once():
     costs = Costs(step=0.009, asking=[1e-4, 3e-4], previous=2e-4, generating=[2e-4, 2e-4])
     found = plan(60, costs, work)
     assert found == (2000, 300, pytest.approx(450 * 2e-4 + 1200 * 6e-4 + 2 * 2000 * 0.010))
+
+
+def test_what_is_asked_about_for_the_scale_is_asked_about_once():
+    """Not again in steps, which are too few here to see each image: where the previous ex-model is asked as well."""
+    work = {"batch_size": 10, "size": 300, "resizable": False, "image_bytes": 1024, "unchanged": True, "scored": True}
+    both, expert = (Work(**work, both=both).seconds(COSTS, n_iter=20, size=300) for both in (True, False))
+    made_and_steps = 450 * 2e-4 + 2 * 20 * 0.010
+    assert both == pytest.approx(made_and_steps + 300 * 6e-4)
+    assert expert == pytest.approx(made_and_steps + 300 * 4e-4 + 20 * 10 * 6e-4)
+    drawn = Work(**work, drawn=1000).seconds(COSTS, n_iter=30, size=300)
+    assert drawn == pytest.approx(450 * 2e-4 + 2 * 30 * 0.010 + 1000 * 4e-4 + 300 * 6e-4)
 
 
 def test_images_that_are_dear_take_half_of_the_time_at_most():

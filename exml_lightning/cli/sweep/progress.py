@@ -55,7 +55,7 @@ def print_results(progress: Progress, output: Path) -> None:
             found[cell.scenario, cell.strategy, " ".join(cell.variant)].append(accuracy)
     if found:
         spread = {key: f" ± {stdev(values):.2f}" if len(values) > 1 else "" for key, values in found.items()}
-        rows = [[*key, f"{mean(values):.2f}{spread[key]}", str(len(values))] for key, values in sorted(found.items())]
+        rows = [[*key, f"{mean(values):.2f}{spread[key]}", str(len(values))] for key, values in found.items()]
         print_rows("stream accuracy in %", ["scenario", "strategy", "with", "mean ± std", "runs"], rows)
         say(f"next: exml report {output}")
     for job, state in progress.items():

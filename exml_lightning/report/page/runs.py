@@ -76,8 +76,9 @@ class ShownRun:
 
     @property
     def name(self) -> str:
-        """What the page calls it."""
-        return f"{self.run.scenario}, {self.title}, run {self.run.run_id}"
+        """What the page calls it: the name of its folder tells runs of other settings apart."""
+        named = "" if self.run.folder.name == f"run{self.run.run_id}" else f" ({self.run.folder.name})"
+        return f"{self.run.scenario}, {self.title}, run {self.run.run_id}{named}"
 
     @property
     def beside(self) -> str:

@@ -286,7 +286,7 @@ class ExpertStream(LightningDataModule):
         return there if limit < 0 else min(limit, there)
 
     def images_stay(self, asked_anyway: bool) -> bool:
-        """Say whether mini-batches hold the images of the buffer alone, unchanged, and it pays to ask about all at once.
+        """Say whether mini-batches hold images of the buffer alone, unchanged, and it pays to ask about all at once.
 
         It does for an experience that has steps enough for all of them, for images that stay for the whole stream, and
         where both teachers are asked about all of them anyway, for the scale of their answers.

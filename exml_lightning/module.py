@@ -11,7 +11,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from exml_lightning.core.buffer import Buffer
 from exml_lightning.core.confusion import Confusion
 from exml_lightning.core.distillation import Distillation
 from exml_lightning.core.errors import ExmlError

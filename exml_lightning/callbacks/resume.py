@@ -76,8 +76,8 @@ def going_on(checkpoint: str | None, run_folder: Path, module: ExModelModule, st
     if _learned_alone(Path(checkpoint), module.distillation.normalize, stream):
         experts = stream.manifest.experts
         say(
-            f"{checkpoint} has learned {experts[0].file} as the only expert, on a scale of its own: the run begins anew, "
-            f"with all {len(experts)} on one scale"
+            f"{checkpoint} has learned {experts[0].file} as the only expert, on a scale of its own: the run begins "
+            f"anew, with all {len(experts)} on one scale"
         )
         return None
     if (run_folder / "ex_model" / FILE_NAME).is_file() and Path(checkpoint) == _newest(run_folder / "checkpoints"):
@@ -98,8 +98,8 @@ def _learned_alone(checkpoint: Path, asked: Scale, stream: ExpertStream) -> bool
         return False
     content: Any = _read(checkpoint)
     settings = content["callbacks"].get("SameSettings", {}).get("settings", {})
-    learned = content["ExpertStream"]["learned"]
-    return learned == [manifest.experts[0].sha256] and settings.get("model.normalize") == alone.settings()
+    learned = content["ExpertStream"]["learned"] == [manifest.experts[0].sha256]
+    return bool(learned and settings.get("model.normalize") == alone.settings())
 
 
 def _read(path: Path) -> object:

@@ -54,9 +54,9 @@ def draw_pictures(report: Report, left_out: list[str]) -> list[Picture]:
         if learned:
             figure = over_time.draw(learned, [row for row in first_rows(rows) if row.is_baseline], styles)
             text = (
-                "Mean over the runs of a strategy, those of its first row in the table, in bands of one standard deviation; "
-                "baselines, which ask all experts at once, are dashed, as is the best of them that the runs themselves "
-                "have measured (stored experts); chance is dotted."
+                "Mean over the runs of a strategy, those of its first row in the table, in bands of one standard "
+                "deviation; baselines, which ask all experts at once, are dashed, as is the best of them that the runs "
+                "themselves have measured (stored experts); chance is dotted."
             )
             name = f"accuracy_over_time_{file_name(scenario)}.png"
             title = f"Accuracy over time, {scenario}"

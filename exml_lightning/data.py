@@ -62,7 +62,8 @@ class ExpertStream(LightningDataModule):
         augmentation: Random changes of the buffer's images during distillation.
         copies: Changed copies of each image that all steps of an experience draw from: both teachers are asked about
             them once, and a step is that of the ex-model alone; but in each step where there are too few for all of
-            them (`n_iter` times `batch_size`). 0 changes images, and asks about them, in each step.
+            them (`n_iter` times `batch_size`), and the scale does not ask about all anyway. 0 changes images, and asks
+            about them, in each step.
         auxiliary: Images of anything, for the default strategy, which draws some without them, and for those that need
             some, in place of the scenario's.
         seed: Seed of every random draw; default the run's (1234, 2345, 3456, 5678, 6789).

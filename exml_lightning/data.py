@@ -192,7 +192,7 @@ class ExpertStream(LightningDataModule):
     def manifest(self) -> Manifest:
         """The manifest, read when first asked for; `ExmlError` if broken or missing (says how to train experts)."""
         if self._manifest is None:
-            if self._scenario is None and not self.experts.exists():
+            if self._scenario is None and not is_selection(self.experts) and not self.experts.exists():
                 raise ExmlError(f"there is no {self.experts}: give the folder of your experts by --data.experts DIR")
             if not is_selection(self.experts) and not self.list_file.is_file():
                 command = f"exml manifest {self.experts} ..." if self._scenario is None else self.experts_command()

@@ -29,7 +29,7 @@ from exml_lightning.callbacks import (
     SyntheticBufferCallback,
     TimeBudget,
 )
-from exml_lightning.callbacks.resume import find_checkpoint, going_on
+from exml_lightning.callbacks.resume import find_checkpoint, unless_alone
 from exml_lightning.callbacks.run_folder import RunFolderLock
 from exml_lightning.callbacks.run_logger import RunLogger
 from exml_lightning.core.budget import Budget
@@ -173,7 +173,7 @@ def _fit(
     _check_task(stream, task)
     if run_folder.exists() and not run_folder.is_dir():
         raise ExmlError(f"{run_folder} is a file: name a folder")
-    checkpoint = going_on(find_checkpoint(run_folder, None, "fit"), run_folder, module, stream)
+    checkpoint = unless_alone(find_checkpoint(run_folder, None, "fit"), module, stream)
     stop = StopOnSignal()
     said = given if budget is None else {"budget": budget, **given}
     words = ", ".join([repr(str(experts)), *(f"{key}={value!r}" for key, value in said.items())])

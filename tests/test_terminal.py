@@ -1,6 +1,7 @@
 """Bars, plain lines and --quiet, in a terminal and without one."""
 
 import builtins
+import json
 import os
 import pty
 import re
@@ -224,6 +225,15 @@ def test_a_fit_outside_a_terminal_says_a_line_an_expert(small_run, capsys):
     assert all("6 steps distilled in" in line and "generated in" in line for line in lines)
     assert "━" not in out + err
     assert "\x1b" not in out + err
+
+
+def test_a_fit_that_goes_on_within_an_experience_says_how_many_steps_more(small_run, capsys):
+    args = small_run(trainer__enable_progress_bar=True, checkpoint__every_n_steps=0)
+    stop = json.dumps([{"class_path": "tests.callbacks.test_resume.StopAt", "init_args": {"step": 2}}])
+    main([*args, "--trainer.callbacks", stop])
+    capsys.readouterr()
+    main(args)
+    assert "s, 4 more steps distilled in" in capsys.readouterr().out
 
 
 def test_quiet_prints_nothing_but_what_the_verb_is_for(finished_run, small_run, tmp_path, capsys):

@@ -103,10 +103,10 @@ class AgreementCallback(ResultsCallback):
                 "no labelled images, so nothing says how often it is right: `exml predict EX_MODEL DIR` does, with a "
                 "sub-folder of images for each class in DIR"
             )
-            if self.rows and self._means()[-1] <= self._by_guessing(len(self.rows)):
+            if self.rows and self._means()[-1] <= self._by_guessing(len(self.rows)) < 1:
                 say(
                     "it agrees with its experts no more than guessing does: give it more steps (--data.n_iter), or "
-                    "photographs of anything (--data.auxiliary FolderImages --data.auxiliary.folder DIR)"
+                    "other images (docs/which_images.md)"
                 )
 
     def state_dict(self) -> dict[str, Any]:

@@ -39,11 +39,19 @@ class CheckExperts(Callback):
         """
         assert isinstance(pl_module, ExModelModule)
         pl_module.prepare_start()
-        stream, manifest, device = pl_module.stream, pl_module.stream.manifest, pl_module.device
+        stream = pl_module.stream
         left = range(stream.completed, stream.num_experts)
-        if not left:
-            return
-        rehearsal = Rehearsal(pl_module, Sampler(self._buffer.generator, stream, None, False), self._buffer.size)
+        if left:
+            self._rehearse(trainer, pl_module, left)
+        if trainer.is_global_zero and trainer.ckpt_path is not None:
+            begin = "; to begin anew, delete the folder or name another with --trainer.default_root_dir DIR"
+            learned = f"{stream.completed} of {stream.num_experts} experts are learned"
+            say(f"going on with {trainer.ckpt_path}: {learned}{'' if left else begin}")
+
+    def _rehearse(self, trainer: Trainer, module: ExModelModule, left: range) -> None:
+        """Look at experts, and rehearse the work with each; see `on_fit_start`."""
+        stream, manifest, device = module.stream, module.stream.manifest, module.device
+        rehearsal = Rehearsal(module, Sampler(self._buffer.generator, stream, None, False), self._buffer.size)
         drawings, looks = draw_everything(manifest.input, stream.seed, device), {}
         shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
         with Bar("looking at the experts", len(left), shown, leave=False) as bar:

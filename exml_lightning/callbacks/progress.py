@@ -125,9 +125,9 @@ class StageProgressBar(_OneBar):
         self._end()
         if self._enabled and not draws_bars():
             of = f"expert {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            clock, rest = self._buffer.clock, "the last " if before else ""
+            clock, more = self._buffer.clock, " more" if before else ""
             made = f"generated in {clock.newest_generating:.1f} s, " if clock.newest_generating else ""
-            say(f"{of}: {made}asked in {clock.newest_asking:.1f} s, {rest}{steps} steps distilled in {seconds:.1f} s")
+            say(f"{of}: {made}asked in {clock.newest_asking:.1f} s, {steps}{more} steps distilled in {seconds:.1f} s")
 
 
 class ExpertProgressBar(_OneBar):

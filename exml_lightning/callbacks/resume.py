@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from exml_lightning.core.errors import ExmlError
-from exml_lightning.core.scales import Scale
 from exml_lightning.data import ExpertStream
-from exml_lightning.experts.manifest import FILE_NAME
 from exml_lightning.files import load_torch_file, reason, write_whole
 from exml_lightning.module import ExModelModule
 from exml_lightning.terminal import say
@@ -65,41 +63,28 @@ def find_checkpoint(run_folder: Path, ckpt_path: str | None, verb: str) -> str |
     return str(path)
 
 
-def going_on(checkpoint: str | None, run_folder: Path, module: ExModelModule, stream: ExpertStream) -> str | None:
+def unless_alone(checkpoint: str | None, module: ExModelModule, stream: ExpertStream) -> str | None:
     """Return the checkpoint to go on with: none where it has learned an expert that is no longer the only one.
 
     A single expert is learned on a scale of its own (`Scale.fitted`), on which no other can be compared with it. So the
-    run begins anew and ends as if all had been there from the start. A line says what is done.
+    run begins anew and ends as if all had been there from the start; a line says so.
     """
     if checkpoint is None:
         return None
-    if _learned_alone(Path(checkpoint), module.distillation.normalize, stream):
-        experts = stream.manifest.experts
-        say(
-            f"{checkpoint} has learned {experts[0].file} as the only expert, on a scale of its own: the run begins "
-            f"anew, with all {len(experts)} on one scale"
-        )
-        return None
-    if (run_folder / "ex_model" / FILE_NAME).is_file() and Path(checkpoint) == _newest(run_folder / "checkpoints"):
-        say(
-            f"{run_folder} holds a finished run: only experts that are new are learned; to begin anew, delete it or "
-            "name another folder with --trainer.default_root_dir DIR"
-        )
-    else:
-        say(f"going on with {checkpoint}, of a run that was stopped")
-    return checkpoint
-
-
-def _learned_alone(checkpoint: Path, asked: Scale, stream: ExpertStream) -> bool:
-    """Whether a checkpoint has learned, on a scale of its own, an expert that is no longer the only one."""
-    manifest = stream.manifest
+    asked, manifest = module.distillation.normalize, stream.manifest
     (alone, _), (now, _) = asked.fitted(1, None), asked.fitted(len(manifest.experts), stream.heads)
     if now == alone:
-        return False
-    content: Any = _read(checkpoint)
+        return checkpoint
+    content: Any = _read(Path(checkpoint))
     settings = content["callbacks"].get("SameSettings", {}).get("settings", {})
-    learned = content["ExpertStream"]["learned"] == [manifest.experts[0].sha256]
-    return bool(learned and settings.get("model.normalize") == alone.settings())
+    first = manifest.experts[0]
+    if content["ExpertStream"]["learned"] != [first.sha256] or settings.get("model.normalize") != alone.settings():
+        return checkpoint
+    say(
+        f"{checkpoint} has learned {first.file} as the only expert, on a scale of its own: the run begins anew, with "
+        f"all {len(manifest.experts)} on one scale"
+    )
+    return None
 
 
 def _read(path: Path) -> object:

@@ -88,10 +88,11 @@ def work_of(module: ExModelModule, buffer: SyntheticBufferCallback) -> Work:
     unchanged, once = not stream.step_changes.changes, generator.once
     shape = stream.manifest.input.shape
     reference = scale.reference_images(stream.manifest.input, stream.seed, module.device)
-    scored, drawn = scale.score_weights() is not None, 0 if reference is None else len(reference)
+    weights, drawn = scale.score_weights(), 0 if reference is None else len(reference)
+    both = weights is not None and weights.straight
     resizable = generator.cheap and not stream.augmentation.changes and not stream.statistics
     of_images = buffer.size, resizable, prod(shape), unchanged, once, max(stream.copies, 1)
-    return Work(stream.batch_size, *of_images, scored, scale.asks_both, drawn)
+    return Work(stream.batch_size, *of_images, weights is not None, both, drawn)
 
 
 def measure(module: ExModelModule, buffer: SyntheticBufferCallback) -> Costs:

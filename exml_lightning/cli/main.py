@@ -38,7 +38,8 @@ examples:
 
 `exml VERB --help` lists the options of a verb; `exml VERB -c FILE --print_config` shows the whole configuration.
 `exml --print_completion bash` (or zsh, tcsh) prints a script that completes words on Tab.
-Every verb takes --quiet. Exit status: 0 done, 1 bad input, 2 wrong words, 130 Ctrl-C, 143 SIGTERM.
+Every verb takes --quiet. Exit status: 0 done, 1 bad input, 2 wrong words, 130 Ctrl-C, 141 closed
+pipe, 143 SIGTERM.
 """
 
 CLOSED_PIPE = 141
@@ -69,10 +70,14 @@ def main(args: list[str] | None = None) -> None:
         if here not in sys.path:
             sys.path.append(here)  # for networks of the user's own, as `python -m exml_lightning` does
         keep_freed_memory()
-        _begin(verb, words)
+
+        def run() -> None:
+            _begin(verb, words)
+            run_verb(verb, words)
+
         quiet = is_quiet()
         try:
-            _interruptible(lambda: run_verb(verb, words), VERBS[verb].stopped)
+            _interruptible(run, VERBS[verb].stopped)
         finally:
             set_quiet(quiet)  # --quiet is for this command alone
 
@@ -125,10 +130,14 @@ def _interruptible(run: Callable[[], None], advice: str) -> None:
             cause = cause.__cause__
         print(f"exml: error: {cause}", file=sys.stderr)
         raise SystemExit(1) from None
-    except BrokenPipeError as error:  # nobody reads stdout any more, as after `| head`
-        print(f"exml: stopped: {error}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
-        raise SystemExit(CLOSED_PIPE) from None
+    except BrokenPipeError as error:
+        try:
+            print(flush=True)
+        except BrokenPipeError:  # it is stdout that nobody reads any more, as after `| head`
+            print(f"exml: stopped ({error}); {advice}", file=sys.stderr)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+            raise SystemExit(CLOSED_PIPE) from None
+        raise
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning turns Ctrl-C into sys.exit(1) while it handles the interrupt.
         pressed = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)

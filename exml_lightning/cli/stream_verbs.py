@@ -13,7 +13,7 @@ from lightning import Trainer
 from exml_lightning.baselines import measure
 from exml_lightning.callbacks.measured import Measured
 from exml_lightning.callbacks.progress import ExpertProgressBar
-from exml_lightning.callbacks.resume import going_on
+from exml_lightning.callbacks.resume import unless_alone
 from exml_lightning.callbacks.run_folder import write_config
 from exml_lightning.callbacks.stream_checkpoint import EpochCheckpoint
 from exml_lightning.callbacks.summary import write_test
@@ -48,8 +48,7 @@ def fit(cli: StreamCLI) -> None:
       exml fit -c split_mnist --strategy auxiliary --data.root data --buffer.size 2000
       exml fit -c from_folder --data.experts my_experts --data.labelled my_images
     """
-    folder = Path(cli.trainer.default_root_dir)
-    checkpoint = going_on(cli.config.ckpt_path, folder, cli.model, cli.datamodule)
+    checkpoint = unless_alone(cli.config.ckpt_path, cli.model, cli.datamodule)
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     if cli.datamodule.completed == cli.trainer.max_epochs:
         return

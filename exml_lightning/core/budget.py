@@ -53,7 +53,7 @@ class Work:
         copies: Of each image of the buffer, which are what is asked about.
         scored: Whether each expert is asked about all images before its first step, for the scale of its logits.
         both: Whether the previous ex-model is, too.
-        drawn: Images that are drawn for that, if it is not those of the buffer.
+        drawn: Images that are drawn for that; 0 if they are those of the buffer.
     """
 
     batch_size: int
@@ -70,8 +70,9 @@ class Work:
     def seconds(self, costs: Costs, n_iter: int, size: int) -> float:
         """Add up what `n_iter` steps an expert and `size` images take for the whole stream."""
         asked = size * self.copies
-        total, stay = 0.0, self.once or (self.unchanged and (self.both or n_iter * self.batch_size >= asked))
-        compared = self.drawn or (0 if stay else asked) if self.scored else 0
+        pays = (self.both and not self.drawn) or n_iter * self.batch_size >= asked
+        total, stay = 0.0, self.once or (self.unchanged and pays)
+        compared = 0 if not self.scored else self.drawn or (0 if stay else asked)
         for k, (asking, generating) in enumerate(zip(costs.asking, costs.generating, strict=True)):
             teachers, step = asking + (costs.previous if k and not self.once else 0.0), costs.step + OVERHEAD
             made = share(size, k) if not (self.once and k) else 0

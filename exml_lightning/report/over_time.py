@@ -22,7 +22,7 @@ HEADINGS = ("scenario", "strategy", "name", "after_experts", "tested_on", "runs"
 
 
 def learned(rows: Sequence[Row]) -> list[Row]:
-    """Return the row with the most runs of each strategy that learned several experts and whose accuracy is known."""
+    """Return the first row of each strategy that learned several experts and whose accuracy is known."""
     return [row for row in first_rows(rows) if len(row.runs[0].steps) > 1 and row.percent is not None]
 
 

@@ -94,7 +94,7 @@ def _repeats(run: Run, other: Run) -> str:
 
 
 def first_rows(rows: Iterable[Row]) -> list[Row]:
-    """Return the row with the most runs of each strategy, which the figures show."""
+    """Return the first row of each strategy, which the figures show."""
     return list({row.strategy: row for row in reversed(list(rows))}.values())[::-1]
 
 

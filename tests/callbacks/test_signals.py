@@ -61,7 +61,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(small_run, finished_run, tmp
         assert not (tmp_path / point / "ex_model").exists()
         capsys.readouterr()
         main(args)
-        told = f"going on with {tmp_path / point}/checkpoints/last.ckpt, of a run" in capsys.readouterr().out
+        told = f"going on with {tmp_path / point}/checkpoints/last.ckpt: " in capsys.readouterr().out
         assert told == (at is not None)
         assert outcome(tmp_path / point) == outcome(finished_run), point
 
@@ -91,4 +91,4 @@ def test_a_damaged_checkpoint_names_the_one_before(small_run, finished_run, caps
     assert f"an older one is {folder / 'experience=1.ckpt'}: give it by --ckpt_path" in error
     (folder / "last.ckpt").unlink()  # as where a kill came just before it was written
     main(small_run())
-    assert "holds a finished run" in capsys.readouterr().out
+    assert "2 of 2 experts are learned; to begin anew" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -206,12 +207,14 @@ def test_what_comes_before_that_line_loads_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_a_reader_that_has_seen_enough_ends_a_verb_with_a_line():
+@pytest.mark.parametrize(
+    "words", ["sweep --scenarios split_digits --strategies oracle --runs 0 --dry_run", "fit -c split_digits"]
+)
+def test_a_reader_that_has_seen_enough_ends_a_verb_with_a_line(words):
     """Of a line that is still in the buffer as well, which Python would complain about when it ends."""
-    words = "sweep", "--scenarios", "split_digits", "--strategies", "oracle", "--runs", "0", "--dry_run"
-    with subprocess.Popen([sys.executable, "-m", "exml_lightning", *words], stdout=-1, stderr=-1) as process:
+    with subprocess.Popen([sys.executable, "-m", "exml_lightning", *words.split()], stdout=-1, stderr=-1) as process:
         process.stdout.close()
-        assert process.stderr.read() == b"exml: stopped: [Errno 32] Broken pipe\n"
+        assert re.fullmatch(r"exml: stopped \(\[Errno 32\] Broken pipe\); [^\n]+\n", process.stderr.read().decode())
     assert process.returncode == 141
 
 
@@ -309,7 +312,8 @@ def test_a_second_run_does_not_overwrite_the_first(small_run, tmp_path, capsys):
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file() and p.name != "summary.json"}
     refused([*small_run(), "--data.seed", "7"], capsys)
     main(small_run())
-    assert "run holds a finished run: only experts that are new are learned" in capsys.readouterr().out
+    begin = "2 of 2 experts are learned; to begin anew, delete the folder or name another"
+    assert f"going on with {tmp_path}/run/checkpoints/last.ckpt: {begin}" in capsys.readouterr().out
     assert {p: p.read_bytes() for p in before} == before
 
 

@@ -137,6 +137,18 @@ def test_the_contents_are_complete(page):
     assert len(page.all("svg")) == len(page.all("figure")) == 3  # none compares agreement
 
 
+def test_runs_of_other_settings_are_told_apart(page):
+    names = [details["text"].strip().split("\n")[0] for details in page.all("details", class_="run")]
+    for size in (77, 99):
+        assert (
+            sum(
+                name.startswith(f"split_mnist, Model Inversion ED, run 0 (model_inversion/run{size})") for name in names
+            )
+            == 1
+        )
+    assert not any("(replay" in name for name in names)
+
+
 def test_numbers_are_those_of_the_files(page):
     table = next(t for t in page.all("table") if "Table 2" in page.all("caption", t)[0]["text"])
     rows = page.rows(table)

@@ -76,9 +76,10 @@ class ShownRun:
 
     @property
     def name(self) -> str:
-        """What the page calls it: the name of its folder tells runs of other settings apart."""
-        named = "" if self.run.folder.name == f"run{self.run.run_id}" else f" ({self.run.folder.name})"
-        return f"{self.run.scenario}, {self.title}, run {self.run.run_id}{named}"
+        """What the page calls it: of other settings than the strategy's, by its folder, too."""
+        number, place = self.run.run_id, "/".join(self.run.folder.parts[-2:])
+        named = "" if place == f"{self.run.strategy}/run{number}" else f" ({place})"
+        return f"{self.run.scenario}, {self.title}, run {number}{named}"
 
     @property
     def beside(self) -> str:

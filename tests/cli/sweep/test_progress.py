@@ -115,7 +115,8 @@ def test_experts_are_there_when_their_training_has_ended_and_nobody_asks_how(tmp
 
 
 def test_a_line_for_each_change_a_table_and_what_failed(tmp_path, capsys):
-    jobs = cells_of(Grid(["split_digits"], ["noise", "oracle"], [0, 1, 2], output=tmp_path))
+    """In the order of the sweep, which is not that of the alphabet."""
+    jobs = cells_of(Grid(["split_digits"], ["oracle", "noise"], [0, 1, 2], output=tmp_path))
     progress = Progress(dict.fromkeys(jobs, State()))
     for k, job in enumerate(progress):
         write_results(job, accuracy=0.5 + k / 20)
@@ -123,19 +124,19 @@ def test_a_line_for_each_change_a_table_and_what_failed(tmp_path, capsys):
     progress.change(jobs[0], words.FINISHED)
     progress.change(jobs[1], words.FAILED, "no data")
     assert capsys.readouterr().out.splitlines() == [
-        "running  split_digits noise run0  [cells: 1 running, 5 waiting]",
-        "finished  split_digits noise run0  50.0 %  [cells: 1 finished, 5 waiting]",
-        "failed  split_digits oracle run0  no data  [cells: 1 finished, 1 failed, 4 waiting]",
+        "running  split_digits oracle run0  [cells: 1 running, 5 waiting]",
+        "finished  split_digits oracle run0  50.0 %  [cells: 1 finished, 5 waiting]",
+        "failed  split_digits noise run0  no data  [cells: 1 finished, 1 failed, 4 waiting]",
     ]
     progress |= dict.fromkeys(jobs[2:5], State(words.SKIPPED))
     with pytest.raises(ExmlError, match=r"1 of 6 cells failed; put right"):
         print_results(progress, tmp_path)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert lines[3:] == [
-        "split_digits noise 60.00 ± 10.00 3",
-        "split_digits oracle 65.00 1",
+        "split_digits oracle 60.00 ± 10.00 3",
+        "split_digits noise 65.00 1",
         f"next: exml report {tmp_path}",
-        f"failed: split_digits oracle run0: no data ({jobs[1].folder / 'log.txt'})",
+        f"failed: split_digits noise run0: no data ({jobs[1].folder / 'log.txt'})",
     ]
 
 

@@ -52,7 +52,10 @@ class Row:
 
 
 Report = dict[str, list[Row]]
-"""All rows by scenario, in the order of the tables; of a strategy, most runs, largest buffer, most steps first."""
+"""All rows by scenario, in the order of the tables; of a strategy, most runs, largest buffer, most steps first.
+
+Those of experts that know what is none of their classes come last.
+"""
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
@@ -76,8 +79,10 @@ def sort_runs(runs: Iterable[Run], left_out: list[str]) -> Report:
     def order(place: tuple[str, str, str]) -> tuple[object, ...]:
         scenario, strategy, key = place
         column = paper.index(scenario) if scenario in paper else len(paper)
-        size, steps = (-float(settings[place].get(what) or 0) for what in (SIZE, "data.n_iter"))
-        return column, scenario, order_of(strategy), -len(found[place]), size, steps, key
+        its = settings[place]
+        size, steps = (-float(its.get(what) or 0) for what in (SIZE, "data.n_iter"))
+        taught_more = bool(its.get("expert.training.unknown"))
+        return column, scenario, order_of(strategy), taught_more, -len(found[place]), size, steps, key
 
     report: Report = defaultdict(list)
     for place in sorted(found, key=order):

@@ -190,3 +190,14 @@ def test_settings_of_a_scenario_are_told_in_a_line(tmp_path):
     assert {"data.n_iter 1000", "buffer.size 5000", "expert.architecture LeNet5"} <= set(told.same)
     assert "Noise ED: generator Noise" in told.own
     assert any(line.startswith("Model Inversion ED: generator ModelInversion; generator.steps ") for line in told.own)
+
+
+def test_runs_of_experts_that_know_what_is_none_of_their_classes_come_last(tmp_path):
+    """However many they are: what a figure shows of a strategy is of the experts that others have."""
+    for run in range(2):
+        taught = {"expert_training": {**RECIPE, "unknown": True}}
+        write_run(tmp_path, "split_mnist", "oracle", run, 0.7, f"taught{run}", results=taught)
+    write_run(tmp_path, "split_mnist", "oracle", 0, 0.9)
+    rows = sort_runs(find_runs([tmp_path])[0], [])["split_mnist"]
+    assert [(len(row.runs), row.percent[0]) for row in rows] == [(1, pytest.approx(90)), (2, pytest.approx(70))]
+    assert first_rows(rows) == rows[:1]

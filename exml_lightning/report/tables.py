@@ -22,7 +22,7 @@ NOTE = (
     "Mean ± sample standard deviation over the runs. Ex-model: keeps the constraints of the ex-model scenario, one "
     "model and no original data. Seconds: mean of generating + distilling, of baselines testing; images found in the "
     "cache cost none. Differs in: the settings in which rows of one strategy differ; those below a table are of each "
-    "strategy's row with the most runs. Of rows that make a line of the picture of buffer sizes the largest is here."
+    "strategy's first row. Of rows that make a line of the picture of buffer sizes the largest is here."
 )
 UNKNOWN = (
     "Not known: runs without labelled images have no accuracy, so neither a figure here nor a picture of it over time. "

@@ -51,9 +51,7 @@ def test_what_is_asked_about_for_the_scale_is_asked_about_once():
     assert expert == pytest.approx(made_and_steps + 300 * 4e-4 + 20 * 10 * 6e-4)
     drawn = Work(**work, drawn=1000).seconds(COSTS, n_iter=30, size=300)
     assert drawn == pytest.approx(450 * 2e-4 + 2 * 30 * 0.010 + 1000 * 4e-4 + 300 * 6e-4)
-    drawn = Work(**work, both=True, drawn=1000).seconds(
-        COSTS, n_iter=20, size=300
-    )  # says nothing of the buffer's images
+    drawn = Work(**work, both=True, drawn=1000).seconds(COSTS, n_iter=20, size=300)
     assert drawn == pytest.approx(made_and_steps + 1000 * 6e-4 + 20 * 10 * 6e-4)
 
 

@@ -139,13 +139,9 @@ def test_the_contents_are_complete(page):
 
 def test_runs_of_other_settings_are_told_apart(page):
     names = [details["text"].strip().split("\n")[0] for details in page.all("details", class_="run")]
-    for size in (77, 99):
-        assert (
-            sum(
-                name.startswith(f"split_mnist, Model Inversion ED, run 0 (model_inversion/run{size})") for name in names
-            )
-            == 1
-        )
+    for folder in ("run77", "run99"):
+        wanted = f"split_mnist, Model Inversion ED, run 0 (model_inversion/{folder})"
+        assert sum(name.startswith(wanted) for name in names) == 1
     assert not any("(replay" in name for name in names)
 
 

@@ -122,7 +122,8 @@ class OptimisedImages(Generator):
         """
         require(
             not self.batch_norm or len(priors.BatchNormStatistics(expert.model)) > 0,
-            f"buffer.generator.batch_norm is {self.batch_norm}, but {expert.name} has no batch-norm layer: set it to 0",
+            f"buffer.generator.batch_norm is {self.batch_norm}, but {expert.name} has no batch-norm layer: "
+            "set it to 0, or in place of --strategy refined take best",
         )
         parts = list(batches(num_samples, self.batch_size))
         idle = len(parts) < distributed.world_size() and num_samples > FEW * distributed.world_size()
